@@ -1,0 +1,35 @@
+# `make demo` and `make test` do everything on a fresh machine.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test unit check format clean
+.DEFAULT_GOAL := demo
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[hf,dev]'
+	touch $@
+
+demo: $(READY)  ## Solve a few problems live, then compare the policies on held-out problems.
+	$(BIN)/arbitrage demo
+
+test: $(READY)  ## Unit tests, then integration tests on the shipped weights.
+	$(BIN)/pytest -q
+
+unit: $(READY)  ## Seconds: no network, no GPU, no weights.
+	$(BIN)/pytest -q -m 'not integration'
+
+check: $(READY)  ## Format, lint and types.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) build dist
