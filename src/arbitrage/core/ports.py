@@ -1,0 +1,105 @@
+"""The seams: what an engine, a scorer and a policy must offer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from arbitrage.core.types import Candidate, Decision, Problem, Sampling, Score, Source
+
+if TYPE_CHECKING:
+    from arbitrage.core.turn import Turn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRequest:
+    """What a session is asked to write: one step."""
+
+    max_tokens: int
+    delimiter: str
+    sampling: Sampling
+    seed: int
+    proposal: Candidate | None = None
+    """Another model's step from the same prefix. An engine may verify its tokens in one forward pass and keep
+    the agreeing prefix; under greedy decoding the outcome is token for token what it would have written."""
+    after: Candidate | None = None
+    """Continue from this candidate although it is not committed: drafting ahead."""
+
+
+class Session(Protocol):
+    """One problem's token history on one engine; append-only."""
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        """Prompt and committed steps, as the engine holds them."""
+
+    async def propose(self, request: StepRequest) -> Candidate:
+        """Write one step from the committed prefix; commits nothing.
+
+        Raises:
+            ContextOverflow: If the prefix leaves no room for a token.
+            EngineError: If the backend fails.
+        """
+
+    async def commit(self, candidate: Candidate) -> None:
+        """Append a step: the session's own by its ids, a foreign one by encoding its text once."""
+
+    async def close(self) -> None:
+        """Release what the session holds; safe to call twice, and after a cancellation."""
+
+
+class Engine(Protocol):
+    """A model that can write steps."""
+
+    @property
+    def name(self) -> str:
+        """Identifies model and backend in traces and run keys."""
+
+    async def open(self, problem: Problem, source: Source) -> Session:
+        """Start a session in which this engine plays ``source``.
+
+        Raises:
+            ContextOverflow: If the prompt does not fit.
+        """
+
+
+class ScoringSession(Protocol):
+    """One problem's history in one scoring model."""
+
+    async def score(self, candidate: Candidate) -> Score:
+        """Score a step that follows the committed prefix; only new tokens are computed.
+
+        Raises:
+            ScorerError: If the model gives no probability.
+        """
+
+    async def commit(self, candidate: Candidate) -> None:
+        """Append a step to the prefix; nothing is computed until the next score."""
+
+    async def close(self) -> None:
+        """Release what the session holds; safe to call twice."""
+
+
+class Scorer(Protocol):
+    """A model that judges steps: a PRM or a router."""
+
+    @property
+    def name(self) -> str:
+        """Identifies the scorer in traces; unique within a policy."""
+
+    async def open(self, problem: Problem) -> ScoringSession:
+        """Start judging one problem."""
+
+
+class Policy(Protocol):
+    """A rule that decides, step by step, whose text to keep."""
+
+    @property
+    def name(self) -> str:
+        """The rule's short name, as used on the command line."""
+
+    async def decide(self, turn: Turn) -> Decision:
+        """Ask the turn for what the rule needs, and choose.
+
+        Whatever it does not ask for is never computed.
+        """

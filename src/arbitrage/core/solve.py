@@ -1,0 +1,64 @@
+"""The loop of step-level speculation, on one screen."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from arbitrage.core.errors import ArbitrageError, ContextOverflow
+from arbitrage.core.ports import Policy
+from arbitrage.core.trace import Trace
+from arbitrage.core.turn import History, Pair, Setting, Turn
+from arbitrage.core.types import Finish, Problem
+
+
+async def solve(
+    problem: Problem,
+    pair: Pair,
+    policy: Policy,
+    setting: Setting | None = None,
+    *,
+    watch: Callable[[Trace], None] = lambda trace: None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Trace:
+    """Solve one problem: each step is written by the model that the policy chooses.
+
+    Args:
+        problem: What to solve.
+        pair: Draft and target.
+        policy: The rule that decides, step by step, whose text to keep.
+        setting: Limits, sampling and seeds; defaults to greedy decoding.
+        watch: Called with the trace so far after every step, and with the final one, also when cancelled.
+        clock: Seconds; replaced in tests.
+
+    Returns:
+        The trace. A failing engine or scorer ends it as ``FAILED``, a context that is full after some steps as
+        ``TOKEN_LIMIT``; both with the error, the steps so far kept.
+
+    Raises:
+        asyncio.CancelledError: If cancelled, after the engines are at rest.
+    """
+    setting = setting or Setting()
+    limits, started = setting.limits, clock()
+    trace, history = Trace(problem=problem, policy=policy.name), History(problem, pair)
+    turn = None
+    try:
+        while trace.finish is None:
+            turn = Turn(history, setting, min(limits.max_step_tokens, limits.max_tokens - trace.num_tokens))
+            decision = await policy.decide(turn)
+            step = await turn.keep(decision)
+            trace = trace.extend(step, limits, clock() - started)
+            watch(trace)
+    except ArbitrageError as error:
+        is_full = isinstance(error, ContextOverflow) and trace.steps
+        finish = Finish.TOKEN_LIMIT if is_full else Finish.FAILED
+        trace = replace(trace, finish=finish, error=str(error), wall_s=clock() - started)
+        watch(trace)
+    except asyncio.CancelledError:
+        watch(replace(trace, finish=Finish.CANCELLED, wall_s=clock() - started))
+        raise
+    finally:
+        if turn is not None:
+            await turn.abandon()
+        await history.close()
+    return trace

@@ -1,0 +1,226 @@
+"""The one record of a solution: every candidate, decision, score, token count and second."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
+
+from arbitrage.core.errors import TraceError
+from arbitrage.core.types import (
+    Candidate,
+    Cost,
+    Decision,
+    Finish,
+    Limits,
+    Problem,
+    Score,
+    Source,
+    Step,
+)
+
+SCHEMA: Final = 1
+"""Version of the JSON form. Raise it when a field changes its meaning; readers refuse newer ones."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """One problem solved under one policy; grows by :meth:`extend`."""
+
+    problem: Problem
+    policy: str
+    steps: tuple[Step, ...] = ()
+    finish: Finish | None = None
+    """None while the solution goes on."""
+    wall_s: float = 0.0
+    """Wall-clock from the first to the last await, waiting included."""
+    error: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The kept steps joined, byte for byte."""
+        return "".join(step.text for step in self.steps)
+
+    @property
+    def answer(self) -> str | None:
+        r"""What the last ``\boxed{}`` holds, or None without one."""
+        return last_boxed(self.text)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the kept steps, each in its author's tokens."""
+        return sum(step.candidate.num_tokens for step in self.steps)
+
+    @property
+    def acceptance_rate(self) -> float | None:
+        """Share of steps kept from the draft; None without steps."""
+        if not self.steps:
+            return None
+        return sum(step.source is Source.DRAFT for step in self.steps) / len(self.steps)
+
+    @property
+    def target_token_share(self) -> float | None:
+        """Share of the kept tokens that the target wrote; None without tokens."""
+        if not self.num_tokens:
+            return None
+        return sum(s.candidate.num_tokens for s in self.steps if s.source is Source.TARGET) / self.num_tokens
+
+    @property
+    def usage(self) -> dict[str, Cost]:
+        """Cost by model name, measurement excluded: what serving this policy consumes."""
+        return self._costs(is_measured=False)
+
+    @property
+    def measurement(self) -> dict[str, Cost]:
+        """Cost by model name of calls that a served policy would not make."""
+        return self._costs(is_measured=True)
+
+    @property
+    def model_s(self) -> float:
+        """Seconds inside model calls of the served policy."""
+        return sum(cost.seconds for cost in self.usage.values())
+
+    @property
+    def latency_s(self) -> float:
+        """Wall-clock as it would be served: without the calls that only measure."""
+        return self.wall_s - sum(cost.seconds for cost in self.measurement.values())
+
+    def _costs(self, *, is_measured: bool) -> dict[str, Cost]:
+        costs: dict[str, Cost] = {}
+        for model, cost, measured in self._calls():
+            if measured is is_measured:
+                costs[model] = costs.get(model, Cost()) + cost
+        return costs
+
+    def _calls(self) -> Iterator[tuple[str, Cost, bool]]:
+        for step in self.steps:
+            for candidate in step.candidates:
+                yield candidate.source.value, candidate.cost, candidate.source in step.decision.measured
+            for score in step.scores:
+                yield score.scorer, score.cost, score.scorer in step.decision.measured
+
+    def extend(self, step: Step, limits: Limits, wall_s: float) -> "Trace":
+        """Append a step, name what is odd about it, and tell whether the solution ends here."""
+        step = replace(step, finish=self._step_finish(step))
+        grown = replace(self, steps=(*self.steps, step), wall_s=wall_s)
+        return replace(grown, finish=grown._finish_after(limits))
+
+    def _step_finish(self, step: Step) -> Finish:
+        finish = step.candidate.finish
+        if finish is Finish.END_OF_SEQUENCE:
+            return finish
+        if not step.text.strip():
+            return Finish.EMPTY_STEP
+        if self.steps and step.text == self.steps[-1].text:
+            return Finish.REPEATED_STEP
+        return finish
+
+    def _finish_after(self, limits: Limits) -> Finish | None:
+        last = self.steps[-1].finish
+        if last is Finish.END_OF_SEQUENCE:
+            return last
+        idle = [step.finish in (Finish.EMPTY_STEP, Finish.REPEATED_STEP) for step in self.steps]
+        if len(idle) >= limits.max_idle_steps and all(idle[-limits.max_idle_steps :]):
+            return last
+        if self.num_tokens >= limits.max_tokens:
+            return Finish.TOKEN_LIMIT
+        if len(self.steps) >= limits.max_steps:
+            return Finish.STEP_LIMIT
+        return None
+
+    def to_json(self) -> dict[str, Any]:
+        """The versioned JSON form; hidden states stay out."""
+        return {
+            "schema": SCHEMA,
+            "problem": {
+                "id": self.problem.id,
+                "question": self.problem.question,
+                "answer": self.problem.answer,
+                "metadata": dict(self.problem.metadata),
+            },
+            "policy": self.policy,
+            "steps": [_step_to_json(step) for step in self.steps],
+            "finish": self.finish,
+            "wall_s": self.wall_s,
+            "error": self.error,
+        }
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> "Trace":
+        """Read the JSON form.
+
+        Raises:
+            TraceError: If the record is of a newer schema, or is no trace.
+        """
+        schema = record.get("schema")
+        if not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
+            raise TraceError(f"trace schema must be between 1 and {SCHEMA}, got {schema!r}", hint="update arbitrage")
+        try:
+            return cls(
+                problem=Problem(**record["problem"]),
+                policy=record["policy"],
+                steps=tuple(_step_from_json(step) for step in record["steps"]),
+                finish=Finish(record["finish"]) if record["finish"] else None,
+                wall_s=record["wall_s"],
+                error=record["error"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise TraceError(f"not a trace record: {error!r}") from error
+
+
+def last_boxed(text: str) -> str | None:
+    r"""Find what the last ``\boxed{...}`` holds, nested braces included; None without a closed one."""
+    for match in reversed(list(re.finditer(r"\\boxed\{", text))):
+        depth = 1
+        for end in range(match.end(), len(text)):
+            depth += {"{": 1, "}": -1}.get(text[end], 0)
+            if depth == 0:
+                return text[match.end() : end]
+    return None
+
+
+def _step_to_json(step: Step) -> dict[str, Any]:
+    kept = next(i for i, candidate in enumerate(step.candidates) if candidate is step.candidate)
+    candidates = [asdict(candidate) for candidate in step.candidates]
+    for candidate in candidates:
+        del candidate["hidden_state"]
+    return {
+        "kept": kept,
+        "finish": step.finish,
+        "decision": {**asdict(step.decision), "measured": sorted(step.decision.measured)},
+        "candidates": candidates,
+        "scores": [asdict(score) for score in step.scores],
+    }
+
+
+def _step_from_json(record: dict[str, Any]) -> Step:
+    candidates = tuple(_candidate_from_json(candidate) for candidate in record["candidates"])
+    decision = record["decision"]
+    return Step(
+        candidate=candidates[record["kept"]],
+        decision=Decision(
+            source=Source(decision["source"]), score=decision["score"], measured=frozenset(decision["measured"])
+        ),
+        finish=Finish(record["finish"]),
+        candidates=candidates,
+        scores=tuple(
+            Score(
+                scorer=score["scorer"],
+                source=Source(score["source"]),
+                value=score["value"],
+                cost=Cost(**score["cost"]),
+            )
+            for score in record["scores"]
+        ),
+    )
+
+
+def _candidate_from_json(record: dict[str, Any]) -> Candidate:
+    logprobs = record["logprobs"]
+    return Candidate(
+        source=Source(record["source"]),
+        text=record["text"],
+        token_ids=tuple(record["token_ids"]),
+        finish=Finish(record["finish"]),
+        cost=Cost(**record["cost"]),
+        logprobs=None if logprobs is None else tuple(logprobs),
+    )

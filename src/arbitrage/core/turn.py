@@ -1,0 +1,170 @@
+"""One step in the making: candidates exist only when a policy asks for them."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from arbitrage.core.ports import Engine, Scorer, ScoringSession, Session, StepRequest
+from arbitrage.core.types import Candidate, Decision, Limits, Problem, Sampling, Score, Source, Step, derive_seed
+
+T = TypeVar("T", Session, ScoringSession)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """A cheap draft engine and the target engine whose answers one wants."""
+
+    draft: Engine
+    target: Engine
+
+    def engine(self, source: Source) -> Engine:
+        """The engine that plays ``source``."""
+        return self.draft if source is Source.DRAFT else self.target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What holds for a whole solution, besides the policy."""
+
+    limits: Limits = field(default_factory=Limits)
+    sampling: Sampling = field(default_factory=Sampling)
+    seed: int = 0
+    sample: int = 0
+    """Number of this attempt when a problem is solved several times."""
+    use_proposals: bool = True
+    """Offer a rejected draft step to the target as token proposals (lossless under greedy decoding)."""
+
+
+class History:
+    """The steps of one problem and the sessions that know them.
+
+    A session opens at its first use and then catches up, so a model that no policy asks for is never woken.
+    """
+
+    def __init__(self, problem: Problem, pair: Pair) -> None:
+        self.problem, self.pair = problem, pair
+        self.chosen: list[Candidate] = []
+        self._sessions: dict[Source, Session] = {}
+        self._scoring: dict[str, ScoringSession] = {}
+        self._opening = asyncio.Lock()
+
+    async def session(self, source: Source) -> Session:
+        """The session in which ``source`` writes."""
+        return await self._open(self._sessions, source, lambda: self.pair.engine(source).open(self.problem, source))
+
+    async def scoring(self, scorer: Scorer) -> ScoringSession:
+        """The session in which ``scorer`` judges."""
+        return await self._open(self._scoring, scorer.name, lambda: scorer.open(self.problem))
+
+    async def _open(self, known: dict[Any, T], key: Any, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        async with self._opening:
+            if key not in known:
+                known[key] = await start()
+                for candidate in self.chosen:
+                    await known[key].commit(candidate)
+        return known[key]
+
+    async def commit(self, candidate: Candidate) -> None:
+        """Make a step part of the history of every open session."""
+        self.chosen.append(candidate)
+        for session in self._open_sessions():
+            await session.commit(candidate)
+
+    async def close(self) -> None:
+        """Close every session, also after a failure or a cancellation."""
+        for session in self._open_sessions():
+            await session.close()
+
+    def _open_sessions(self) -> list[Session | ScoringSession]:
+        return [*self._sessions.values(), *self._scoring.values()]
+
+
+@dataclass(slots=True)
+class Turn:
+    """Lazily made, once-billed candidates and scores of one step."""
+
+    history: History
+    setting: Setting
+    max_tokens: int
+    """Budget of this step."""
+    _candidates: dict[Source, asyncio.Task[Candidate]] = field(default_factory=dict)
+    _scores: dict[tuple[str, Source], asyncio.Task[Score]] = field(default_factory=dict)
+
+    @property
+    def index(self) -> int:
+        """Position of this step in the solution, from 0."""
+        return len(self.history.chosen)
+
+    @property
+    def steps(self) -> tuple[Candidate, ...]:
+        """The steps kept so far."""
+        return tuple(self.history.chosen)
+
+    @property
+    def made(self) -> tuple[Candidate, ...]:
+        """The candidates that exist by now, in order of asking."""
+        return tuple(t.result() for t in self._candidates.values() if t.done() and not t.cancelled())
+
+    async def draft(self) -> Candidate:
+        """The draft's step."""
+        return await self.candidate(Source.DRAFT)
+
+    async def target(self) -> Candidate:
+        """The target's step. A draft step made before goes along as a proposal."""
+        return await self.candidate(Source.TARGET)
+
+    async def candidate(self, source: Source) -> Candidate:
+        """The step that ``source`` writes from this prefix; made at the first call only."""
+        if source not in self._candidates:
+            self._candidates[source] = asyncio.ensure_future(self._propose(source))
+        return await self._candidates[source]
+
+    async def score(self, scorer: Scorer, candidate: Candidate) -> float:
+        """What ``scorer`` says of a candidate of this turn; computed at the first call only."""
+        key = (scorer.name, candidate.source)
+        if key not in self._scores:
+            self._scores[key] = asyncio.ensure_future(self._score(scorer, candidate))
+        return (await self._scores[key]).value
+
+    async def _propose(self, source: Source) -> Candidate:
+        setting = self.setting
+        session = await self.history.session(source)
+        seed = derive_seed(setting.seed, self.history.problem.id, setting.sample, self.index, source)
+        request = StepRequest(
+            max_tokens=self.max_tokens,
+            delimiter=setting.limits.delimiter,
+            sampling=setting.sampling,
+            seed=seed,
+            proposal=self._proposal(source),
+        )
+        return await session.propose(request)
+
+    def _proposal(self, source: Source) -> Candidate | None:
+        drafted = self._candidates.get(Source.DRAFT)
+        is_useful = self.setting.use_proposals and source is Source.TARGET
+        return drafted.result() if is_useful and drafted and drafted.done() else None
+
+    async def _score(self, scorer: Scorer, candidate: Candidate) -> Score:
+        session = await self.history.scoring(scorer)
+        return await session.score(candidate)
+
+    async def keep(self, decision: Decision) -> Step:
+        """Commit the decided candidate to every open session, and record what was made for it."""
+        candidate = await self.candidate(decision.source)
+        await self.abandon()
+        await self.history.commit(candidate)
+        return Step(
+            candidate=candidate,
+            decision=decision,
+            finish=candidate.finish,
+            candidates=self.made,
+            scores=tuple(task.result() for task in self._scores.values() if not task.cancelled()),
+        )
+
+    async def abandon(self) -> None:
+        """Stop what is still being made; returns when the engines are at rest."""
+        tasks = [task for task in (*self._candidates.values(), *self._scores.values()) if not task.done()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,199 @@
+"""Values that the whole package shares: frozen, keyword-only, units in their names."""
+
+import enum
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+
+from arbitrage.core.errors import ConfigError, ProblemError
+
+
+class Source(enum.StrEnum):
+    """Who wrote a step."""
+
+    DRAFT = "draft"
+    TARGET = "target"
+
+
+class Finish(enum.StrEnum):
+    """Why a step or a whole trace ended."""
+
+    STEP_END = "step_end"
+    """The delimiter was written."""
+    END_OF_SEQUENCE = "end_of_sequence"
+    """The model closed its answer."""
+    TOKEN_LIMIT = "token_limit"
+    """A step or an answer was cut by its token budget or by the context."""
+    EMPTY_STEP = "empty_step"
+    """A step of nothing but white space."""
+    REPEATED_STEP = "repeated_step"
+    """A step that says the previous one again."""
+    STEP_LIMIT = "step_limit"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One question.
+
+    Raises:
+        ProblemError: If the question is empty.
+    """
+
+    id: str
+    question: str
+    answer: str | None = None
+    """The gold answer, where one is known; never shown to a model."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.question.strip():
+            raise ProblemError(f"the question of problem {self.id!r} is empty", hint="give a text to solve")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How tokens are chosen; temperature 0 is greedy.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    """Keep the k likeliest tokens; 0 keeps all."""
+    top_p: float = 1.0
+    """Keep the likeliest tokens that together reach this probability."""
+    min_p: float = 0.0
+    """Keep tokens at least this likely relative to the likeliest."""
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0.0:
+            raise ConfigError(f"temperature must be at least 0, got {self.temperature}")
+        if self.top_k < 0:
+            raise ConfigError(f"top_k must be at least 0, got {self.top_k}")
+        if not 0.0 < self.top_p <= 1.0:
+            raise ConfigError(f"top_p must be in (0, 1], got {self.top_p}")
+        if not 0.0 <= self.min_p <= 1.0:
+            raise ConfigError(f"min_p must be in [0, 1], got {self.min_p}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds of one solution.
+
+    Raises:
+        ConfigError: If a bound is not positive or the delimiter is empty.
+    """
+
+    max_steps: int = 64
+    max_tokens: int = 4096
+    """Tokens of the whole answer."""
+    max_step_tokens: int = 512
+    max_idle_steps: int = 3
+    """So many empty or repeated steps in a row end the solution: a greedy model would go on for ever."""
+    delimiter: str = "\n\n"
+
+    def __post_init__(self) -> None:
+        for name in ("max_steps", "max_tokens", "max_step_tokens", "max_idle_steps"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.delimiter:
+            raise ConfigError("delimiter must not be empty")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What one or more model calls consumed; costs add up."""
+
+    num_calls: int = 0
+    num_computed: int = 0
+    """Prompt tokens that went through the model."""
+    num_cached: int = 0
+    """Prompt tokens that a cache answered for."""
+    num_generated: int = 0
+    num_reused: int = 0
+    """Generated tokens that were taken from proposals, verified rather than decoded one by one."""
+    seconds: float = 0.0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(Cost)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One step that a model wrote, whether it is kept or not."""
+
+    source: Source
+    text: str
+    """Includes its delimiter: joined steps reproduce the answer byte for byte."""
+    token_ids: tuple[int, ...]
+    """The ids that were generated, without end-of-sequence."""
+    finish: Finish
+    cost: Cost
+    logprobs: tuple[float, ...] | None = None
+    """Log-probability of each token id under the model that wrote it, at temperature 1."""
+    hidden_state: tuple[float, ...] | None = field(default=None, repr=False)
+    """Last layer's state at the last token, where the engine was asked to keep it."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Length in the author's tokens, end-of-sequence not counted."""
+        return len(self.token_ids)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """A scorer's opinion of one candidate."""
+
+    scorer: str
+    source: Source
+    """Author of the candidate that was scored."""
+    value: float
+    cost: Cost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """Which candidate a policy keeps, and why."""
+
+    source: Source
+    score: float | None = None
+    """The number that was compared with the threshold, if there was one."""
+    measured: frozenset[str] = frozenset()
+    """Names of models whose calls in this step served only to measure (an oracle's target call): a served
+    policy would not make them, so they do not count in its latency or its tokens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One committed step with everything that was made for it."""
+
+    candidate: Candidate
+    """The one that was kept."""
+    decision: Decision
+    finish: Finish
+    candidates: tuple[Candidate, ...]
+    """All that were made, the kept one included, in order of making."""
+    scores: tuple[Score, ...] = ()
+
+    @property
+    def source(self) -> Source:
+        """Who wrote the kept candidate."""
+        return self.candidate.source
+
+    @property
+    def text(self) -> str:
+        """The kept text, its delimiter included."""
+        return self.candidate.text
+
+
+def derive_seed(run_seed: int, problem_id: str, sample: int, step: int, source: Source) -> int:
+    """Make the seed of one proposal, independent of concurrency and order.
+
+    Returns:
+        A number below 2**31, which every engine accepts.
+    """
+    key = f"{run_seed}\0{problem_id}\0{sample}\0{step}\0{source}"
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") >> 1
