@@ -1,0 +1,288 @@
+"""Any causal language model of transformers, in process: a KV cache per session and a tight decoding loop."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from arbitrage.core.errors import CheckpointError, ContextOverflow, MissingExtra
+from arbitrage.core.ports import StepRequest
+from arbitrage.core.types import Candidate, Cost, Finish, Problem, Sampling, Source
+from arbitrage.engines.prompt import ChatPrompt, Prompt
+from arbitrage.engines.worker import CancelFlag, worker_for
+
+try:
+    import torch
+    from torch import Tensor
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoTokenizer,
+        LogitsProcessorList,
+        MinPLogitsWarper,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+        TemperatureLogitsWarper,
+        TopKLogitsWarper,
+        TopPLogitsWarper,
+    )
+    from transformers.utils import logging as hf_logging
+
+    from arbitrage.engines.hf_cache import CachedSequence
+except ImportError as error:
+    raise MissingExtra("hf") from error
+
+_CONTEXT_IDS: Final = 8
+"""A step is decoded behind so many ids: some tokenizers write a token otherwise at the start of a text."""
+
+
+class HFEngine:
+    """A causal language model as an engine; sessions share its weights and its device's thread."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        name: str,
+        prompt: Prompt | None = None,
+        keeps_hidden_state: bool = False,
+    ) -> None:
+        """Wrap a loaded model.
+
+        Args:
+            model: Any model with a language head, in eval mode.
+            tokenizer: Its tokenizer.
+            name: How traces and run keys call it.
+            prompt: Defaults to the model's chat template.
+            keeps_hidden_state: Whether candidates carry the last layer's state at their last token. It costs
+                one forward of that token, which the next step need not repeat.
+        """
+        self.model, self.tokenizer, self._name = model.eval(), tokenizer, name
+        self.prompt = prompt or ChatPrompt()
+        self.keeps_hidden_state = keeps_hidden_state
+        self.worker = worker_for(str(model.device))
+        self.eos_ids = _eos_ids(model, tokenizer)
+        self.context_length: int = getattr(model.config, "max_position_embeddings", 1 << 30)
+        self._token_texts: dict[int, str] = {}
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        name: str = "",
+        device: str = "cpu",
+        dtype: str = "float32",
+        prompt: Prompt | None = None,
+        keeps_hidden_state: bool = False,
+    ) -> "HFEngine":
+        """Load a checkpoint from a folder or the hub; safetensors only.
+
+        Raises:
+            CheckpointError: If it is missing or broken.
+        """
+        model, tokenizer = load_checkpoint(AutoModelForCausalLM, path, device=device, dtype=dtype)
+        return cls(model, tokenizer, name=name or Path(path).name, prompt=prompt, keeps_hidden_state=keeps_hidden_state)
+
+    @property
+    def name(self) -> str:
+        """Identifies the model in traces and run keys."""
+        return self._name
+
+    async def open(self, problem: Problem, source: Source) -> "HFSession":
+        """Start a session; nothing is computed before the first proposal.
+
+        Raises:
+            ContextOverflow: If the prompt leaves no room for an answer.
+        """
+        ids = self.prompt.encode(self.tokenizer, problem.question)
+        if len(ids) >= self.context_length:
+            raise ContextOverflow(
+                f"the prompt of problem {problem.id!r} has {len(ids)} tokens, "
+                f"the context of {self.name} has {self.context_length}"
+            )
+        return HFSession(self, ids, source)
+
+    def decode(self, ids: Sequence[int], context: Sequence[int]) -> str:
+        """Text of ``ids`` as it reads behind ``context``."""
+        head = list(context[-_CONTEXT_IDS:])
+        whole: str = self.tokenizer.decode([*head, *ids], clean_up_tokenization_spaces=False)
+        return whole[len(self.tokenizer.decode(head, clean_up_tokenization_spaces=False)) :]
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a foreign step."""
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def may_complete(self, token: int, delimiter: str) -> bool:
+        """Whether a token can be the one that completes the delimiter; spares decoding after each token."""
+        if token not in self._token_texts:
+            self._token_texts[token] = self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
+        text = self._token_texts[token]
+        return delimiter[-1] in text or "\ufffd" in text
+
+
+class HFSession:
+    """One problem's ids and KV cache."""
+
+    def __init__(self, engine: HFEngine, prompt_ids: Sequence[int], source: Source) -> None:
+        self._engine, self._source = engine, source
+        self._ids = list(prompt_ids)
+        self._sequence = CachedSequence(engine.model)
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        """Prompt and committed steps."""
+        return tuple(self._ids)
+
+    async def propose(self, request: StepRequest) -> Candidate:
+        """Write one step on the device's thread; see :class:`arbitrage.core.ports.Session`."""
+        ids = [*self._ids, *(self._own_ids(request.after) if request.after else ())]
+        room = self._engine.context_length - len(ids)
+        if room < 1:
+            raise ContextOverflow(f"{len(ids)} tokens fill the context of {self._engine.name}")
+        return await self._engine.worker.run(
+            lambda flag: self._generate(ids, request, min(request.max_tokens, room), flag)
+        )
+
+    async def commit(self, candidate: Candidate) -> None:
+        """Append a step's ids; they are computed with the next proposal, if they are not in the cache."""
+        self._ids.extend(self._own_ids(candidate))
+
+    async def close(self) -> None:
+        """Drop the cache."""
+        self._sequence = CachedSequence(self._engine.model)
+
+    def _own_ids(self, candidate: Candidate) -> Sequence[int]:
+        is_own = candidate.source is self._source
+        return candidate.token_ids if is_own else self._engine.encode(candidate.text)
+
+    @torch.inference_mode()
+    def _generate(self, ids: list[int], request: StepRequest, max_tokens: int, flag: CancelFlag) -> Candidate:
+        """Decode until the delimiter, end-of-sequence or the budget.
+
+        Proposed tokens go through the model together with what the cache lacks. Each position's token is then
+        picked as always; while it equals the proposed one, its successor's logits are already there.
+        """
+        started = time.perf_counter()
+        engine, sequence = self._engine, self._sequence
+        pick = _picker(request.sampling, request.seed, engine.model.device)
+        proposed = self._proposed_ids(request.proposal)[: max_tokens - 1]
+        num_cached = sequence.reuse(ids)
+        logits = sequence.logits([*ids[num_cached:], *proposed], num_last=len(proposed) + 1)
+        new: list[int] = []
+        logprobs: list[Tensor] = []
+        finish, row, num_reused = Finish.TOKEN_LIMIT, 0, 0
+        while len(new) < max_tokens:
+            flag.check()
+            token, logprob = pick(logits[row])
+            is_proposed = row < len(proposed) and token == proposed[row]
+            num_reused += is_proposed
+            if token in engine.eos_ids:
+                finish = Finish.END_OF_SEQUENCE
+                break
+            new.append(token)
+            logprobs.append(logprob)
+            if engine.may_complete(token, request.delimiter) and request.delimiter in engine.decode(new, ids):
+                finish = Finish.STEP_END
+                break
+            if is_proposed:
+                row += 1
+            elif len(new) < max_tokens:
+                sequence.crop(len(ids) + len(new) - 1)
+                logits, row, proposed = sequence.logits([token]), 0, []
+        num_generated = len(new) + (finish is Finish.END_OF_SEQUENCE)
+        sequence.crop(len(ids) + len(new))
+        new = self._whole_characters(new, ids) if finish is Finish.TOKEN_LIMIT else new
+        hidden = self._hidden_state([*ids, *new]) if engine.keeps_hidden_state else None
+        return Candidate(
+            source=self._source,
+            text=engine.decode(new, ids),
+            token_ids=tuple(new),
+            finish=finish,
+            logprobs=tuple(torch.stack(logprobs[: len(new)]).tolist()) if new else (),
+            hidden_state=hidden,
+            cost=Cost(
+                num_calls=1,
+                num_computed=len(ids) - num_cached,
+                num_cached=num_cached,
+                num_generated=num_generated,
+                num_reused=num_reused,
+                seconds=time.perf_counter() - started,
+            ),
+        )
+
+    def _proposed_ids(self, proposal: Candidate | None) -> list[int]:
+        if proposal is None:
+            return []
+        is_last = proposal.finish is Finish.END_OF_SEQUENCE
+        return [*self._own_ids(proposal), *(sorted(self._engine.eos_ids)[:1] if is_last else ())]
+
+    def _whole_characters(self, new: list[int], ids: list[int]) -> list[int]:
+        """Drop tokens at a cut that hold only part of a character: half of one is no text."""
+        for length in range(len(new), max(len(new) - 4, 0), -1):
+            if not self._engine.decode(new[:length], ids).endswith("\ufffd"):
+                return new[:length]
+        return new
+
+    def _hidden_state(self, ids: list[int]) -> tuple[float, ...]:
+        states = self._sequence.states(ids[self._sequence.reuse(ids) :])
+        return tuple(states[-1].float().tolist())
+
+
+def load_checkpoint(
+    kind: type, path: str | Path, *, device: str, dtype: str
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a model class with its tokenizer; safetensors only, no remote code.
+
+    Raises:
+        CheckpointError: If the checkpoint is missing, broken or incomplete.
+    """
+    if Path(path).is_dir():
+        hf_logging.disable_progress_bar()  # Only a download is worth one.
+    try:
+        model, report = kind.from_pretrained(  # type: ignore[attr-defined]
+            str(path), dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(str(path))
+    except Exception as error:  # transformers, safetensors and the hub each raise what they like.
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"cannot load the checkpoint {str(path)!r}: {reason}") from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise CheckpointError(f"the checkpoint {str(path)!r} lacks weights: {', '.join(missing[:3])}")
+    return model.to(device).eval(), tokenizer
+
+
+def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    ids = configured if isinstance(configured, list) else [configured]
+    return frozenset(id for id in (*ids, tokenizer.eos_token_id) if id is not None)
+
+
+def _picker(sampling: Sampling, seed: int, device: torch.device) -> Callable[[Tensor], tuple[int, Tensor]]:
+    """Make the function that picks a token from logits of shape [vocabulary], with its log-probability."""
+    if sampling.temperature == 0.0:
+
+        def greedy(logits: Tensor) -> tuple[int, Tensor]:
+            best, index = logits.max(dim=-1)
+            return int(index), best - logits.logsumexp(dim=-1)
+
+        return greedy
+
+    generator = torch.Generator(device=device).manual_seed(seed)
+    warpers = LogitsProcessorList([TemperatureLogitsWarper(sampling.temperature)])
+    if sampling.top_k:
+        warpers.append(TopKLogitsWarper(sampling.top_k))
+    if sampling.top_p < 1.0:
+        warpers.append(TopPLogitsWarper(sampling.top_p))
+    if sampling.min_p:
+        warpers.append(MinPLogitsWarper(sampling.min_p))
+
+    def sample(logits: Tensor) -> tuple[int, Tensor]:
+        logits = logits.float()
+        weights = warpers(torch.empty(1, 0), logits[None]).softmax(dim=-1)
+        index = int(torch.multinomial(weights, 1, generator=generator))
+        return index, logits[index] - logits.logsumexp(dim=-1)
+
+    return sample

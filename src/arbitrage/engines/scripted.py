@@ -1,0 +1,178 @@
+"""An engine that reads its steps from a script: for tests, and to try a policy without a model."""
+
+import asyncio
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from arbitrage.core.errors import ConfigError
+from arbitrage.core.ports import StepRequest
+from arbitrage.core.types import Candidate, Cost, Finish, Problem, Source
+
+
+class Clock(Protocol):
+    """Time as an engine spends it."""
+
+    def now(self) -> float:
+        """Seconds since an arbitrary start."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+
+
+class RealClock:
+    """The machine's clock."""
+
+    def now(self) -> float:
+        """Seconds of the performance counter."""
+        return time.perf_counter()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait for real."""
+        await asyncio.sleep(seconds)
+
+
+class VirtualClock:
+    """A clock that only sleeping moves: tests with latencies finish at once. It orders one problem at a time."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def now(self) -> float:
+        """Seconds slept so far."""
+        return self._now
+
+    async def sleep(self, seconds: float) -> None:
+        """Advance at once, and let others run."""
+        self._now += seconds
+        await asyncio.sleep(0)
+
+
+Script = str | Sequence[Sequence[str]]
+"""A whole answer as text (cut into words), or its steps as sequences of tokens."""
+
+
+@dataclass(slots=True, kw_only=True)
+class ScriptedEngine:
+    """Writes step i of its script as step i of the answer, whoever wrote the others.
+
+    Raises:
+        ConfigError: If a latency is negative.
+    """
+
+    script: Script | Mapping[str, Script]
+    """One script, or one for each problem id."""
+    name: str = "scripted"
+    seconds_per_token: float = 0.0
+    clock: Clock = field(default_factory=VirtualClock)
+    faults: Mapping[int, Exception] = field(default_factory=dict)
+    """Errors to raise, by number of the call (from 0, over all sessions)."""
+    calls: list[StepRequest] = field(default_factory=list)
+    """Every request so far, for assertions on cost."""
+    vocabulary: dict[str, int] = field(default_factory=dict)
+    open_sessions: int = 0
+
+    def __post_init__(self) -> None:
+        if self.seconds_per_token < 0.0:
+            raise ConfigError(f"seconds_per_token must be at least 0, got {self.seconds_per_token}")
+
+    async def open(self, problem: Problem, source: Source) -> "ScriptedSession":
+        """Start reading the script of this problem.
+
+        Raises:
+            ConfigError: If there is none for it.
+        """
+        script = self.script
+        if isinstance(script, Mapping):
+            if problem.id not in script:
+                raise ConfigError(f"no script for problem {problem.id!r}")
+            script = script[problem.id]
+        self.open_sessions += 1
+        return ScriptedSession(self, script, problem, source)
+
+    def encode(self, text: str) -> list[int]:
+        """Words with the white space before them, as ids in order of first use."""
+        return [self.id_of(word) for word in re.findall(r"\s*\S+|\s+", text)]
+
+    def id_of(self, token: str) -> int:
+        """The id of a token; unknown ones get the next number."""
+        return self.vocabulary.setdefault(token, len(self.vocabulary))
+
+
+class ScriptedSession:
+    """One problem's place in the script."""
+
+    def __init__(self, engine: ScriptedEngine, script: Script, problem: Problem, source: Source) -> None:
+        self._engine, self._script, self._source = engine, script, source
+        self._ids = engine.encode(problem.question)
+        self._num_computed, self._num_committed = 0, 0
+        self._is_open = True
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        """Question and committed steps."""
+        return tuple(self._ids)
+
+    async def propose(self, request: StepRequest) -> Candidate:
+        """Read the next step, at the pace of the script."""
+        engine = self._engine
+        number = len(engine.calls)
+        engine.calls.append(request)
+        if number in engine.faults:
+            raise engine.faults[number]
+        started = engine.clock.now()
+        ahead = 1 if request.after else 0
+        tokens, finish = self._step(self._num_committed + ahead, request)
+        ids = [engine.id_of(token) for token in tokens]
+        offered = self._encode_any(request.proposal) if request.proposal else []
+        num_reused = next((i for i, (a, b) in enumerate(zip(ids, offered, strict=False)) if a != b), None)
+        num_reused = min(len(ids), len(offered)) if num_reused is None else num_reused
+        for _ in tokens[num_reused:]:
+            await engine.clock.sleep(engine.seconds_per_token)
+        num_cached, self._num_computed = self._num_computed, len(self._ids)
+        return Candidate(
+            source=self._source,
+            text="".join(tokens),
+            token_ids=tuple(ids),
+            finish=finish,
+            logprobs=(0.0,) * len(ids),
+            cost=Cost(
+                num_calls=1,
+                num_computed=len(self._ids) - num_cached,
+                num_cached=num_cached,
+                num_generated=len(ids) + (finish is Finish.END_OF_SEQUENCE),
+                num_reused=num_reused,
+                seconds=engine.clock.now() - started,
+            ),
+        )
+
+    def _step(self, index: int, request: StepRequest) -> tuple[list[str], Finish]:
+        if isinstance(self._script, str):
+            parts = self._script.split(request.delimiter)
+            texts = [part + request.delimiter for part in parts[:-1]] + [parts[-1]]
+            steps: list[list[str]] = [re.findall(r"\s*\S+|\s+", text) for text in texts]
+        else:
+            steps = [list(step) for step in self._script]
+        if index >= len(steps):
+            return [], Finish.END_OF_SEQUENCE
+        tokens, is_last = steps[index], index == len(steps) - 1
+        if len(tokens) > request.max_tokens:
+            return tokens[: request.max_tokens], Finish.TOKEN_LIMIT
+        return tokens, Finish.END_OF_SEQUENCE if is_last else Finish.STEP_END
+
+    def _encode_any(self, candidate: Candidate) -> list[int]:
+        is_own = candidate.source is self._source
+        return list(candidate.token_ids) if is_own else self._engine.encode(candidate.text)
+
+    async def commit(self, candidate: Candidate) -> None:
+        """Go on to the next step of the script."""
+        self._ids.extend(self._encode_any(candidate))
+        self._num_committed += 1
+
+    async def close(self) -> None:
+        """Count the session as closed."""
+        if self._is_open:
+            self._is_open = False
+            self._engine.open_sessions -= 1

@@ -1,0 +1,60 @@
+"""One thread per device for blocking model calls, with cancellation between tokens."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class Cancelled(Exception):
+    """Raised inside a worker call that was asked to stop; never leaves the worker."""
+
+
+class CancelFlag:
+    """Tells a running call to stop; checked between tokens."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def set(self) -> None:
+        """Ask the call to stop."""
+        self._event.set()
+
+    def check(self) -> None:
+        """Leave the call if it was asked to stop."""
+        if self._event.is_set():
+            raise Cancelled
+
+
+class Worker:
+    """Runs blocking calls one after another, off the event loop."""
+
+    def __init__(self, name: str) -> None:
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"arbitrage-{name}")
+
+    async def run(self, call: Callable[[CancelFlag], T]) -> T:
+        """Run ``call`` on the worker's thread.
+
+        A cancellation returns only after the call has left the thread, so that nothing touches a session
+        behind its owner's back.
+        """
+        flag = CancelFlag()
+        future = asyncio.get_running_loop().run_in_executor(self._executor, call, flag)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            flag.set()
+            await asyncio.wait([future])
+            if not future.cancelled():
+                future.exception()  # Retrieved, so that nobody is warned of a stop that was asked for.
+            raise
+
+
+@cache
+def worker_for(device: str) -> Worker:
+    """The worker of one device: models that share a device would only slow each other down."""
+    return Worker(device)
