@@ -1,0 +1,55 @@
+"""Policies that need no scorer: the two ends, and chance."""
+
+import random
+from dataclasses import dataclass
+
+from arbitrage.core.errors import ConfigError
+from arbitrage.core.turn import Turn
+from arbitrage.core.types import Decision, Source, derive_seed
+
+
+def check_threshold(value: float, name: str = "threshold") -> None:
+    """Raise ConfigError unless ``value`` is in [0, 1]."""
+    if not 0.0 <= value <= 1.0:
+        raise ConfigError(f"{name} must be in [0, 1], got {value}")
+
+
+@dataclass(frozen=True, slots=True)
+class DraftOnly:
+    """Keep every draft step; the target is never woken."""
+
+    name: str = "draft"
+
+    async def decide(self, turn: Turn) -> Decision:
+        """Accept."""
+        return Decision(source=Source.DRAFT)
+
+
+@dataclass(frozen=True, slots=True)
+class TargetOnly:
+    """Let the target write every step; the draft is never woken."""
+
+    name: str = "target"
+
+    async def decide(self, turn: Turn) -> Decision:
+        """Escalate, without a draft."""
+        return Decision(source=Source.TARGET)
+
+
+@dataclass(frozen=True, slots=True)
+class RandomEscalation:
+    """Escalate each step with a fixed probability: what any router must beat at the same rate."""
+
+    probability: float
+    name: str = "random"
+
+    def __post_init__(self) -> None:
+        check_threshold(self.probability, "probability")
+
+    async def decide(self, turn: Turn) -> Decision:
+        """Draft, then toss the step's own coin; it does not depend on order or concurrency."""
+        await turn.draft()
+        setting, problem = turn.setting, turn.history.problem
+        seed = derive_seed(setting.seed, problem.id, setting.sample, turn.index, Source.TARGET)
+        toss = random.Random(seed).random()
+        return Decision(source=Source.TARGET if toss < self.probability else Source.DRAFT, score=toss)

@@ -1,0 +1,1 @@
+"""Models that judge steps: process reward models and routers."""

@@ -1,0 +1,175 @@
+"""Classification checkpoints of transformers as PRM or router, scored incrementally."""
+
+import math
+import time
+from pathlib import Path
+from typing import cast
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from arbitrage.core.errors import CheckpointError, ScorerError
+from arbitrage.core.types import Candidate, Cost, Problem, Score
+from arbitrage.engines.hf import load_checkpoint
+from arbitrage.engines.hf_cache import CachedSequence
+from arbitrage.engines.prompt import ChatPrompt, Prompt
+from arbitrage.engines.worker import CancelFlag, worker_for
+from arbitrage.scorers.format import InputFormat
+
+
+class HFScorer:
+    """A sequence- or token-classification model that reads its head at the last token of a step."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        name: str,
+        input_format: InputFormat,
+        prompt: Prompt | None = None,
+    ) -> None:
+        """Wrap a loaded model.
+
+        Args:
+            model: A classifier with a head called ``score`` of one label (sigmoid) or two (softmax, label 1).
+            tokenizer: Its tokenizer.
+            name: How policies and traces call it.
+            input_format: What the model was trained to read.
+            prompt: Defaults to the model's chat template.
+
+        Raises:
+            CheckpointError: If the model has no such head.
+        """
+        num_labels = model.config.num_labels
+        if not hasattr(model, "score") or num_labels not in (1, 2):
+            raise CheckpointError(f"the scorer {name!r} needs a head `score` of 1 or 2 labels, got {num_labels}")
+        self.model, self.tokenizer, self._name = model.eval(), tokenizer, name
+        self.input_format, self.prompt = input_format, prompt or ChatPrompt()
+        self.worker = worker_for(str(model.device))
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        name: str,
+        kind: str,
+        device: str = "cpu",
+        dtype: str = "float32",
+        prompt: Prompt | None = None,
+    ) -> "HFScorer":
+        """Load a checkpoint that carries its input format.
+
+        Args:
+            path: A checkpoint folder.
+            name: How policies and traces call it.
+            kind: ``prm`` or ``router``; must be what the checkpoint says.
+            device: A torch device.
+            dtype: A torch dtype.
+            prompt: Defaults to the model's chat template.
+
+        Raises:
+            CheckpointError: If it is missing, broken, or of the other kind.
+        """
+        if not Path(path).is_dir():
+            raise CheckpointError(f"no checkpoint folder at {str(path)!r}")
+        input_format = InputFormat.load(Path(path))
+        if input_format.kind != kind:
+            raise CheckpointError(f"the checkpoint {str(path)!r} is a {input_format.kind}, wanted a {kind}")
+        loader = _loader(path)
+        model, tokenizer = load_checkpoint(loader, path, device=device, dtype=dtype)
+        return cls(model, tokenizer, name=name, input_format=input_format, prompt=prompt)
+
+    @property
+    def name(self) -> str:
+        """How policies and traces call it."""
+        return self._name
+
+    def renamed(self, name: str) -> "HFScorer":
+        """The same model under another name, with sessions of its own."""
+        return HFScorer(self.model, self.tokenizer, name=name, input_format=self.input_format, prompt=self.prompt)
+
+    async def open(self, problem: Problem) -> "HFScoring":
+        """Start judging a problem; nothing is computed yet."""
+        return HFScoring(self, self.prompt.encode(self.tokenizer, problem.question))
+
+    def encode_step(self, candidate: Candidate) -> list[int]:
+        """Ids of a step with its author's mark."""
+        ids: list[int] = self.tokenizer.encode(self.input_format.step_text(candidate), add_special_tokens=False)
+        return ids
+
+    @torch.inference_mode()
+    def probability(self, sequence: CachedSequence, ids: list[int]) -> tuple[float, int]:
+        """Read the head at the last of ``ids``, computing only what ``sequence`` lacks.
+
+        Returns:
+            The probability, and how many tokens were cached.
+
+        Raises:
+            ScorerError: If the head gives no number.
+        """
+        num_cached = sequence.reuse(ids)
+        logits = self.model.score(sequence.states(ids[num_cached:])[-1]).float()
+        value = float(logits.sigmoid()[0] if len(logits) == 1 else logits.softmax(dim=-1)[1])
+        if math.isnan(value):
+            raise ScorerError(f"the scorer {self.name!r} gave NaN", hint="load it as float32 or bfloat16")
+        return value, num_cached
+
+
+class HFScoring:
+    """One problem's ids and KV cache in a scorer."""
+
+    def __init__(self, scorer: HFScorer, prompt_ids: list[int]) -> None:
+        self._scorer, self._ids = scorer, prompt_ids
+        self._sequence = CachedSequence(scorer.model)
+
+    async def score(self, candidate: Candidate) -> Score:
+        """Score a step on the device's thread; see :class:`arbitrage.core.ports.ScoringSession`."""
+        return await self._scorer.worker.run(lambda flag: self._score(candidate, flag))
+
+    def _score(self, candidate: Candidate, flag: CancelFlag) -> Score:
+        flag.check()
+        started = time.perf_counter()
+        ids = [*self._ids, *self._scorer.encode_step(candidate)]
+        value, num_cached = self._scorer.probability(self._sequence, ids)
+        cost = Cost(
+            num_calls=1,
+            num_computed=len(ids) - num_cached,
+            num_cached=num_cached,
+            seconds=time.perf_counter() - started,
+        )
+        return Score(scorer=self._scorer.name, source=candidate.source, value=value, cost=cost)
+
+    async def commit(self, candidate: Candidate) -> None:
+        """Append a step; what a rejected one left in the cache is cropped at the next score."""
+        self._ids.extend(self._scorer.encode_step(candidate))
+
+    async def close(self) -> None:
+        """Drop the cache."""
+        self._sequence = CachedSequence(self._scorer.model)
+
+
+def _loader(path: str | Path) -> type:
+    """Sequence or token classification, by what the checkpoint's configuration says.
+
+    Raises:
+        CheckpointError: If it says neither.
+    """
+    try:
+        architectures = AutoConfig.from_pretrained(str(path)).architectures or []
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read the configuration in {str(path)!r}: {error}") from error
+    for ending, loader in (
+        ("ForSequenceClassification", AutoModelForSequenceClassification),
+        ("ForTokenClassification", AutoModelForTokenClassification),
+    ):
+        if any(architecture.endswith(ending) for architecture in architectures):
+            return cast(type, loader)
+    raise CheckpointError(f"the checkpoint {str(path)!r} is no classifier: architectures {architectures}")
