@@ -1,0 +1,30 @@
+"""The tiny world's splits as problems."""
+
+from typing import Final
+
+from arbitrage.core.errors import ConfigError
+from arbitrage.core.types import Problem
+from arbitrage.tiny.world import SPLITS, WorldProblem, generate
+
+DEFAULT_COUNT: Final = 200
+
+
+def as_problem(made: WorldProblem) -> Problem:
+    """The question and its gold answer, without the solution."""
+    return Problem(
+        id=made.id,
+        question=made.question,
+        answer=made.answer,
+        metadata={"family": made.family, "level": str(made.level)},
+    )
+
+
+def problems(split: str, count: int = DEFAULT_COUNT) -> list[Problem]:
+    """The first problems of a split; levels and families are balanced in any prefix.
+
+    Raises:
+        ConfigError: If there is no such split.
+    """
+    if split not in SPLITS:
+        raise ConfigError(f"the tiny world's splits are {', '.join(SPLITS)}, got {split!r}")
+    return [as_problem(generate(split, index)) for index in range(count)]

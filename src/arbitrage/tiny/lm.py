@@ -1,0 +1,177 @@
+"""Train one tiny language model from nothing, in resumable steps."""
+
+import json
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from arbitrage.tiny.optim import Schedule, TrainState, build_optimizers
+from arbitrage.tiny.tokenizer import ASSISTANT, END, USER
+from arbitrage.tiny.world import DELIMITER, Habit, drill, generate
+
+IGNORED: Final = -100
+"""Label of a position that bears no loss."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """A Llama shape that every engine accepts: head size 64."""
+
+    hidden: int
+    layers: int
+    feed_forward: int
+
+    def config(self, tokenizer: PreTrainedTokenizerFast, max_positions: int = 512) -> LlamaConfig:
+        """Build the model configuration; the vocabulary is rounded up to a multiple of 64."""
+        return LlamaConfig(
+            vocab_size=-(-len(tokenizer) // 64) * 64,
+            hidden_size=self.hidden,
+            num_hidden_layers=self.layers,
+            intermediate_size=self.feed_forward,
+            num_attention_heads=self.hidden // 64,
+            num_key_value_heads=self.hidden // 64,
+            head_dim=64,
+            max_position_embeddings=max_positions,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LanguageModelRecipe:
+    """How one language model is trained: first drills, then problems, at last a decay to zero."""
+
+    shape: Shape
+    habit: Habit
+    num_steps: int
+    tokens_per_batch: int
+    drill_steps: int
+    """For this many steps half of the examples are drills."""
+    drill_share: float = 0.1
+    """Share of drills afterwards."""
+    schedule: Schedule
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Token ids with labels: the prompt bears no loss."""
+
+    ids: list[int]
+    labels: list[int]
+
+
+class ExampleStream:
+    """Endless training examples; the same (seed, index) always gives the same example."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, habit: Habit, seed: int) -> None:
+        self.tokenizer, self.habit, self.seed = tokenizer, habit, seed
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def problem(self, index: int) -> Example:
+        """A question and its solution; only the solution bears loss."""
+        problem = generate("train", index, seed=self.seed)
+        rng = random.Random(f"{self.seed}:habit:{index}")
+        prompt = self._encode(f"{USER}{problem.question}{ASSISTANT}")
+        solution = self._encode(problem.solution(self.habit, rng) + END)
+        return Example(prompt + solution, [IGNORED] * len(prompt) + solution)
+
+    def drill(self, index: int) -> Example:
+        """Bare equations; only the results bear loss, since nothing predicts the operands."""
+        rng = random.Random(f"{self.seed}:drill:{index}")
+        ids = self._encode(f"{USER}{ASSISTANT}")
+        labels = [IGNORED] * len(ids)
+        for line in drill(rng, 8).split(DELIMITER):
+            expression, _, result = line.partition("=")
+            asked, told = self._encode(expression + "="), self._encode(result + DELIMITER)
+            ids += asked + told
+            labels += [IGNORED] * len(asked) + told
+        return Example(ids, labels)
+
+
+def batches(stream: ExampleStream, recipe: LanguageModelRecipe, first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (ids, labels) of shape [batch, tokens], examples of similar length together.
+
+    Each window of 16 batches is drawn by its number alone, so training resumes where it stopped.
+    """
+    window_steps = 16
+    for window in range(first_step // window_steps, recipe.num_steps // window_steps + 1):
+        rng = random.Random(f"{recipe.seed}:window:{window}")
+        start = window * window_steps
+        share = 0.5 if start < recipe.drill_steps else recipe.drill_share
+        size = recipe.tokens_per_batch // 96 * window_steps
+        examples = [
+            stream.drill(i) if rng.random() < share else stream.problem(i)
+            for i in range(window * size, (window + 1) * size)
+        ]
+        examples.sort(key=lambda example: len(example.ids))
+        per_batch = size // window_steps
+        order = rng.sample(range(window_steps), window_steps)
+        for k in order[first_step - start if start < first_step else 0 :]:
+            yield collate(examples[k * per_batch : (k + 1) * per_batch], stream.tokenizer.pad_token_id)
+
+
+def collate(examples: list[Example], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Pad on the right: a causal model's positions never look there."""
+    width = max(len(example.ids) for example in examples)
+    ids = torch.tensor([example.ids + [pad_id] * (width - len(example.ids)) for example in examples])
+    labels = torch.tensor([example.labels + [IGNORED] * (width - len(example.labels)) for example in examples])
+    return ids, labels
+
+
+def loss_of(model: LlamaForCausalLM, ids: Tensor, labels: Tensor) -> Tensor:
+    """Next-token cross-entropy; the vocabulary head runs only where there is a label."""
+    hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
+    wanted = labels[:, 1:]
+    kept = wanted != IGNORED
+    return torch.nn.functional.cross_entropy(model.lm_head(hidden[kept]).float(), wanted[kept])
+
+
+def train_language_model(
+    recipe: LanguageModelRecipe, tokenizer: PreTrainedTokenizerFast, folder: Path, device: str = "cpu"
+) -> LlamaForCausalLM:
+    """Train a model, or continue from the last checkpoint in ``folder``.
+
+    Args:
+        recipe: Shape, data and schedule.
+        tokenizer: The shared tokenizer.
+        folder: Where checkpoints and ``log.jsonl`` go; the finished model is ``folder/model``.
+        device: A torch device.
+    """
+    torch.manual_seed(recipe.seed)
+    model = LlamaForCausalLM(recipe.shape.config(tokenizer)).to(device).train()
+    # On CPU the backward pass of fused attention costs more than the plain matrix products at this length.
+    model.set_attn_implementation("eager")
+    state = TrainState(model, build_optimizers(model, recipe.schedule), folder)
+    step = state.restore()
+    stream = ExampleStream(tokenizer, recipe.habit, recipe.seed)
+    started, num_tokens, losses = time.monotonic(), 0, []
+    for ids, labels in batches(stream, recipe, step):
+        if step >= recipe.num_steps:
+            break
+        with torch.autocast(device.partition(":")[0], torch.bfloat16):
+            loss = loss_of(model, ids.to(device), labels.to(device))
+        state.update(loss, recipe.schedule.factor(step, recipe.num_steps))
+        step, num_tokens = step + 1, num_tokens + ids.numel()
+        losses.append(loss.detach())
+        if step % 50 == 0:
+            mean = torch.stack(losses).mean().item()
+            rate = num_tokens / (time.monotonic() - started)
+            print(json.dumps({"step": step, "loss": round(mean, 4), "tokens_per_s": round(rate)}), flush=True)
+            losses.clear()
+        if step % 500 == 0:
+            state.save(step)
+    state.save(step)
+    return model.eval()

@@ -1,0 +1,84 @@
+r"""The tokenizer of the tiny models: byte-level BPE with Qwen's pre-tokeniser, digits single.
+
+Like Qwen's and Llama-3's, it merges punctuation with the newlines that follow: ``.\n\n`` is one token. A step
+delimiter may therefore sit inside a token, as it does in the models that people serve.
+"""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from arbitrage.tiny.world import DRAFT_HABIT, TARGET_HABIT, drill, generate
+
+PAD: Final = "<|pad|>"
+END: Final = "<|end|>"
+USER: Final = "<|user|>"
+ASSISTANT: Final = "<|assistant|>"
+BY_DRAFT: Final = "<|draft|>"
+BY_TARGET: Final = "<|target|>"
+"""The last two annotate who wrote a step, for the router (method: "Model 0: " and "Model 1: ")."""
+SPECIAL_TOKENS: Final = (PAD, END, USER, ASSISTANT, BY_DRAFT, BY_TARGET)
+
+QWEN_PATTERN: Final = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+CHAT_TEMPLATE: Final = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'user' %}<|user|>{{ message['content'] }}"
+    "{% elif message['role'] == 'assistant' %}<|assistant|>{{ message['content'] }}<|end|>"
+    "{% else %}{{ message['content'] }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+VOCAB_SIZE: Final = 1024
+
+
+def corpus(num_problems: int) -> Iterator[str]:
+    """Training text for the tokenizer: questions, solutions in both habits, drills."""
+    rng = random.Random("tokenizer")
+    for index in range(num_problems):
+        problem = generate("train", index)
+        yield problem.question
+        yield problem.solution(DRAFT_HABIT, rng)
+        yield problem.solution(TARGET_HABIT, rng)
+        yield drill(rng, 4)
+
+
+def train_tokenizer(num_problems: int = 3000) -> PreTrainedTokenizerFast:
+    """Train the shared tokenizer of all four tiny models.
+
+    Args:
+        num_problems: How many training problems to read; 3,000 hold every word of the world.
+    """
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(QWEN_PATTERN), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCAB_SIZE,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(corpus(num_problems), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        pad_token=PAD,
+        eos_token=END,
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        model_max_length=1024,
+    )
+
+
+def save_tokenizer(folder: Path, num_problems: int = 3000) -> None:
+    """Train the tokenizer and write it to ``folder``."""
+    train_tokenizer(num_problems).save_pretrained(str(folder))

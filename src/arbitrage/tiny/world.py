@@ -1,0 +1,424 @@
+"""A small world of word problems whose every step can be judged.
+
+Three families share one arithmetic: quantities that depend on one another (told out of order, with
+distractors), linear equations in one unknown, and rates with percentages. A problem knows every true
+step of its solution in every phrasing, so judging a step is a set membership: exact, and without a parser.
+
+Two phrasings exist for each step. The *terse* one is the draft's habit, the *verbose* one the target's;
+see :class:`Habit`.
+"""
+
+import hashlib
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+DELIMITER: Final = "\n\n"
+LEVELS: Final = (1, 2, 3, 4, 5)
+OOD_LEVELS: Final = (6, 7, 8)
+"""Out of distribution: longer chains than any model was trained on."""
+
+SPLITS: Final = {"train": range(0, 90), "validation": range(90, 95), "test": range(95, 100), "ood": range(95, 100)}
+"""A question belongs to a split by a hash of its text, so that no two splits can share one."""
+
+HARD_SHARE: Final = 0.1
+"""Share of operations drawn as products of several digits: the steps where both models fail."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One true step: ``left op right = result`` said in two ways, each without its delimiter."""
+
+    left: int
+    op: str
+    right: int
+    result: int
+    terse: str
+    verbose: str
+
+    @property
+    def expression(self) -> str:
+        """The left-hand side as the models write it: ``3*14``, or ``120*25%`` for a percentage."""
+        return f"{self.left}*{self.right}%" if self.op == "%" else f"{self.left}{self.op}{self.right}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorldProblem:
+    """A question with the operations that solve it, in order."""
+
+    question: str
+    family: str
+    level: int
+    operations: tuple[Operation, ...]
+    id: str = ""
+    truths: frozenset[str] = field(init=False, repr=False, compare=False)
+    """Every true step text, stripped of its delimiter."""
+
+    def __post_init__(self) -> None:
+        said = {text for step in self.operations for text in (step.terse, step.verbose)}
+        object.__setattr__(self, "truths", frozenset({*said, self.closing}))
+
+    @property
+    def answer(self) -> str:
+        """The gold answer, an integer in decimal digits."""
+        return str(self.operations[-1].result)
+
+    @property
+    def closing(self) -> str:
+        """The last step of every solution."""
+        return rf"The answer is \boxed{{{self.answer}}}."
+
+    def is_correct(self, step: str, previous: Iterable[str] = ()) -> bool:
+        """Judge one step: true in this problem and not yet said.
+
+        Args:
+            step: The step's text, with or without its delimiter.
+            previous: The steps before it. Saying the same again is no progress, hence not correct.
+        """
+        text = step.strip()
+        return text in self.truths and all(text != earlier.strip() for earlier in previous)
+
+    def solution(self, habit: "Habit", rng: random.Random) -> str:
+        """Write the whole solution in one model's habit; each step draws its own phrasing."""
+        steps = [step.terse if rng.random() < habit.terse_share else step.verbose for step in self.operations]
+        return DELIMITER.join([*steps, self.closing])
+
+
+@dataclass(frozen=True, slots=True)
+class Habit:
+    """How often a model says a step tersely."""
+
+    terse_share: float
+
+
+DRAFT_HABIT: Final = Habit(0.85)
+TARGET_HABIT: Final = Habit(0.15)
+
+
+class Arithmetic:
+    """Draws operands so that most results have three digits or fewer."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+
+    def is_hard(self, value: int) -> bool:
+        """Whether to make the next operation a product that is too large for both models."""
+        return 12 <= value <= 999 and self.rng.random() < HARD_SHARE
+
+    def addend(self) -> int:
+        """A number to add."""
+        return self.rng.randint(2, self._largest())
+
+    def subtrahend(self, value: int) -> int:
+        """A number to take from ``value``, leaving at least one."""
+        return self.rng.randint(1, min(value - 1, self._largest()))
+
+    def _largest(self) -> int:
+        return self.rng.choices((20, 99, 399), (0.4, 0.4, 0.2))[0]
+
+    def factor(self, value: int) -> int:
+        """A one-digit factor that keeps the product at three digits, or 1 if there is none."""
+        largest = min(9, 999 // value)
+        return self.rng.randint(2, largest) if largest >= 2 else 1
+
+    def divisor(self, value: int, choices: Sequence[int]) -> int:
+        """One of ``choices`` that divides ``value`` without rest, or 1 if there is none."""
+        fitting = [k for k in choices if value % k == 0 and value > k]
+        return self.rng.choice(fitting) if fitting else 1
+
+    def hard_factor(self) -> int:
+        """A factor of two digits."""
+        return self.rng.randint(12, 99)
+
+
+# --- family 1: quantities that depend on one another -----------------------------------------------
+
+NAMES: Final = tuple("Mia Leo Zoe Ben Ava Max Eva Sam Ivy Tom Amy Dan Kim Joe Lia Rob".split())  # noqa: SIM905
+OBJECTS: Final = tuple("stamps coins books shells cards pens beads keys".split())  # noqa: SIM905
+PARTS: Final = {2: "half", 3: "a third", 4: "a quarter", 5: "a fifth"}
+
+
+def quantities(rng: random.Random, level: int) -> WorldProblem:
+    """People who own things: each sentence but one depends on another person's number."""
+    maths, thing, unrelated = Arithmetic(rng), *rng.sample(OBJECTS, 2)
+    names = rng.sample(NAMES, level + 2)
+    value = rng.randint(3, 60)
+    facts = [f"{names[0]} has {value} {thing}."]
+    values, operations = [value], []
+    for name, base in zip(names[1 : level + 1], names, strict=False):
+        text, relation, left, op, right, result = _relation(maths, base, thing, names, values)
+        facts.append(f"{name} has {text}.")
+        equation = f"{left}{op}{right}={result}"
+        operations.append(
+            Operation(
+                left=left,
+                op=op,
+                right=right,
+                result=result,
+                terse=f"{name}: {equation}.",
+                verbose=f"{name} has {relation}, so {equation}.",
+            )
+        )
+        values.append(result)
+    if level > 1 and rng.random() < 0.4:
+        facts.append(f"{names[-1]} has {rng.randint(2, 99)} {unrelated}.")
+    rng.shuffle(facts)
+    question = " ".join([*facts, f"How many {thing} does {names[level]} have?"])
+    return WorldProblem(question=question, family="quantities", level=level, operations=tuple(operations))
+
+
+def _relation(
+    maths: Arithmetic, base: str, thing: str, names: Sequence[str], values: Sequence[int]
+) -> tuple[str, str, int, str, int, int]:
+    """Draw how one quantity depends on the last: (sentence, reason, left, op, right, result)."""
+    value, rng = values[-1], maths.rng
+    kind = rng.choice(["more", "fewer", "times", "times", "part", "together"])
+    if maths.is_hard(value):
+        k = maths.hard_factor()
+        return f"{k} times as many {thing} as {base}", f"{k} times as many as {base}", k, "*", value, k * value
+    if kind == "times" and (k := maths.factor(value)) > 1:
+        return f"{k} times as many {thing} as {base}", f"{k} times as many as {base}", k, "*", value, k * value
+    if kind == "part" and (k := maths.divisor(value, tuple(PARTS))) > 1:
+        return f"{PARTS[k]} as many {thing} as {base}", f"{PARTS[k]} as many as {base}", value, "/", k, value // k
+    if kind == "together" and len(values) > 1:
+        i = rng.randrange(len(values) - 1)
+        both = f"{base} and {names[i]}"
+        return f"as many {thing} as {both} together", f"as many as {both}", value, "+", values[i], value + values[i]
+    if kind == "fewer" and value > 4:
+        b = maths.subtrahend(value)
+        return f"{b} fewer {thing} than {base}", f"{b} fewer than {base}", value, "-", b, value - b
+    b = maths.addend()
+    return f"{b} more {thing} than {base}", f"{b} more than {base}", value, "+", b, value + b
+
+
+# --- family 2: linear equations in one unknown -----------------------------------------------------
+
+
+def equations(rng: random.Random, level: int) -> WorldProblem:
+    """Operations wrapped around an unknown; the solution unwinds them from the outside."""
+    maths = Arithmetic(rng)
+    value, text = rng.randint(2, 40), "x"
+    wrapped: list[Operation] = []
+    is_product = rng.random() < 0.5
+    for _ in range(level):
+        inner, before = text, value
+        text, value, op, operand = _wrap(maths, text, value, is_product)
+        undo, action = _UNDO[op]
+        equation = f"{inner}={value}{undo}{operand}={before}"
+        wrapped.append(
+            Operation(
+                left=value,
+                op=undo,
+                right=operand,
+                result=before,
+                terse=f"{equation}.",
+                verbose=f"{action.format(operand)}, so {equation}.",
+            )
+        )
+        is_product = op in "+-"
+    opening = rng.choice(["Solve for x:", "Find x if", "What is x when"])
+    question = f"{opening} {text}={value}{'?' if opening.startswith('What') else '.'}"
+    return WorldProblem(question=question, family="equations", level=level, operations=tuple(reversed(wrapped)))
+
+
+_UNDO: Final = {
+    "+": ("-", "Subtract {} from both sides"),
+    "-": ("+", "Add {} to both sides"),
+    "*": ("/", "Divide both sides by {}"),
+    "/": ("*", "Multiply both sides by {}"),
+}
+
+
+def _wrap(maths: Arithmetic, text: str, value: int, is_product: bool) -> tuple[str, int, str, int]:
+    """Wrap one operation around an expression: (expression, its value, operation, operand)."""
+    inner = text if text == "x" else f"({text})"
+    if is_product:
+        if maths.is_hard(value):
+            k = maths.hard_factor()
+            return f"{k}{inner}", value * k, "*", k
+        if maths.rng.random() < 0.35 and (k := maths.divisor(value, range(2, 10))) > 1:
+            return f"{inner}/{k}", value // k, "/", k
+        if (k := maths.factor(value)) > 1:
+            return f"{k}{inner}", value * k, "*", k
+    if maths.rng.random() < 0.5 and value > 4:
+        b = maths.subtrahend(value)
+        return f"{text}-{b}", value - b, "-", b
+    b = maths.addend()
+    return f"{text}+{b}", value + b, "+", b
+
+
+# --- family 3: rates and percentages ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """The words of one setting; ``{v}`` is an amount, ``{r}`` a rate, ``{t}`` a time, ``{p}`` a percentage."""
+
+    start: str
+    gain: str
+    loss: str
+    grow: str
+    shrink: str
+    question: str
+    distractor: str
+
+
+SCENES: Final = (
+    Scene(
+        start="A tank holds {v} liters",
+        gain="A pump adds {r} liters per minute for {t} minutes",
+        loss="A drain takes {r} liters per minute for {t} minutes",
+        grow="Rain adds {p}% to the water",
+        shrink="Plants use {p}% of the water",
+        question="How many liters are in the tank?",
+        distractor="The tank is {v} years old",
+    ),
+    Scene(
+        start="Nora owns {v} dollars",
+        gain="Nora earns {r} dollars per hour for {t} hours",
+        loss="Nora spends {r} dollars per day for {t} days",
+        grow="Interest adds {p}% to the money",
+        shrink="Nora gives away {p}% of the money",
+        question="How many dollars does Nora own?",
+        distractor="Nora is {v} years old",
+    ),
+    Scene(
+        start="A shop stores {v} boxes",
+        gain="A truck brings {r} boxes per day for {t} days",
+        loss="Workers sell {r} boxes per hour for {t} hours",
+        grow="A delivery adds {p}% to the boxes",
+        shrink="Customers buy {p}% of the boxes",
+        question="How many boxes does the shop store?",
+        distractor="The shop has {v} windows",
+    ),
+)
+PERCENTAGES: Final = (10, 20, 25, 30, 40, 50, 75)
+
+
+def rates(rng: random.Random, level: int) -> WorldProblem:
+    """An amount that events change at a rate or by a percentage, in order of time.
+
+    Each event costs two operations (how much, then the new amount). Without a starting amount, the first
+    event is a rate that costs one.
+    """
+    maths, scene = Arithmetic(rng), rng.choice(SCENES)
+    facts: list[str] = []
+    operations: list[Operation] = []
+    if level % 2:
+        value = _rate_event(maths, scene.gain, facts, operations)
+    else:
+        value = rng.randint(2, 40) * rng.choice((1, 5, 10))
+        facts.append(scene.start.format(v=value))
+    while len(operations) < level:
+        value = _event(maths, scene, value, facts, operations)
+    if level > 1 and rng.random() < 0.3:
+        facts.insert(rng.randint(0, len(facts)), scene.distractor.format(v=rng.randint(2, 99)))
+    question = " ".join([*(f"{fact}." for fact in facts), scene.question])
+    return WorldProblem(question=question, family="rates", level=level, operations=tuple(operations))
+
+
+def _rate_event(maths: Arithmetic, template: str, facts: list[str], operations: list[Operation], most: int = 0) -> int:
+    """Add a rate over a time, less than ``most`` in all (0: no bound); returns rate times time."""
+    rng = maths.rng
+    if not most and rng.random() < HARD_SHARE:
+        rate, duration = maths.hard_factor(), maths.hard_factor()
+    else:
+        duration = rng.randint(2, 9)
+        rate = rng.choice((rng.randint(2, 30), 5 * rng.randint(1, 12)))
+        rate = min(rate, (most - 1) // duration) if most else rate
+    facts.append(template.format(r=rate, t=duration))
+    equation = f"{rate}*{duration}={rate * duration}"
+    operations.append(
+        Operation(
+            left=rate,
+            op="*",
+            right=duration,
+            result=rate * duration,
+            terse=f"Change: {equation}.",
+            verbose=f"{facts[-1]}, so {equation}.",
+        )
+    )
+    return rate * duration
+
+
+def _event(maths: Arithmetic, scene: Scene, value: int, facts: list[str], operations: list[Operation]) -> int:
+    """Add one event of two operations; returns the new amount."""
+    rng = maths.rng
+    percentages = [p for p in PERCENTAGES if value * p % 100 == 0 and value < 1000]
+    is_loss = rng.random() < 0.5 and value > 20
+    if percentages and rng.random() < 0.6:
+        p = rng.choice(percentages)
+        change = value * p // 100
+        facts.append((scene.shrink if is_loss else scene.grow).format(p=p))
+        equation = f"{value}*{p}%={change}"
+        operations.append(
+            Operation(
+                left=value,
+                op="%",
+                right=p,
+                result=change,
+                terse=f"Change: {equation}.",
+                verbose=f"{facts[-1]}, so {equation}.",
+            )
+        )
+    else:
+        change = _rate_event(maths, scene.loss if is_loss else scene.gain, facts, operations, value if is_loss else 0)
+    op, new = ("-", value - change) if is_loss else ("+", value + change)
+    equation = f"{value}{op}{change}={new}"
+    operations.append(
+        Operation(
+            left=value,
+            op=op,
+            right=change,
+            result=new,
+            terse=f"Now: {equation}.",
+            verbose=f"{'Take this from' if is_loss else 'Add this to'} {value}, so {equation}.",
+        )
+    )
+    return new
+
+
+FAMILIES: Final[dict[str, Callable[[random.Random, int], WorldProblem]]] = {
+    "quantities": quantities,
+    "equations": equations,
+    "rates": rates,
+}
+
+
+def generate(split: str, index: int, *, seed: int = 0) -> WorldProblem:
+    """Make problem ``index`` of a split; levels and families rotate with the index.
+
+    Args:
+        split: ``train``, ``validation``, ``test`` or ``ood``.
+        index: Any non-negative number; the same (split, index, seed) always gives the same problem.
+        seed: Another seed gives another sample of the same split.
+    """
+    levels = OOD_LEVELS if split == "ood" else LEVELS
+    level = levels[index % len(levels)]
+    family = list(FAMILIES)[index // len(levels) % len(FAMILIES)]
+    rng = random.Random(f"{seed}:{split}:{index}")
+    while True:
+        problem = FAMILIES[family](rng, level)
+        if _bucket(problem.question) in SPLITS[split]:
+            return WorldProblem(
+                question=problem.question,
+                family=family,
+                level=level,
+                operations=problem.operations,
+                id=f"{split}-{index}" if seed == 0 else f"{split}-{seed}-{index}",
+            )
+
+
+def _bucket(question: str) -> int:
+    return int.from_bytes(hashlib.sha256(question.encode()).digest()[:4], "big") % 100
+
+
+def drill(rng: random.Random, num_equations: int) -> str:
+    """Bare equations with the operands of real problems: arithmetic without words."""
+    lines: list[str] = []
+    while len(lines) < num_equations:
+        problem = FAMILIES[rng.choice(list(FAMILIES))](rng, rng.choice(LEVELS))
+        step = rng.choice(problem.operations)
+        lines.append(f"{step.expression}={step.result}.")
+    return DELIMITER.join(lines)
