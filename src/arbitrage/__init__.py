@@ -1,0 +1,30 @@
+"""Step-level speculative reasoning: a draft model writes, a router decides when the target should."""
+
+from arbitrage.build import POLICIES, LoadedPair, load
+from arbitrage.core.errors import ArbitrageError
+from arbitrage.core.solve import solve
+from arbitrage.core.trace import Trace
+from arbitrage.core.turn import Pair, Setting, Turn
+from arbitrage.core.types import Candidate, Cost, Decision, Finish, Limits, Problem, Sampling, Score, Source, Step
+
+__all__ = [
+    "POLICIES",
+    "ArbitrageError",
+    "Candidate",
+    "Cost",
+    "Decision",
+    "Finish",
+    "Limits",
+    "LoadedPair",
+    "Pair",
+    "Problem",
+    "Sampling",
+    "Score",
+    "Setting",
+    "Source",
+    "Step",
+    "Trace",
+    "Turn",
+    "load",
+    "solve",
+]

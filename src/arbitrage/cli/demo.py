@@ -1,0 +1,35 @@
+"""``arbitrage demo``: the shipped models solve a few problems live, then all policies are compared."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from arbitrage.build import POLICIES, TINY, entries, load, problems
+from arbitrage.cli.evaluate import run_comparison
+from arbitrage.cli.show import LivePrinter, legend, rows_table, trace_footer
+from arbitrage.core.turn import Setting
+from arbitrage.evaluation.run import rows_of
+
+
+def demo(
+    limit: Annotated[int, typer.Option(help="How many held-out problems to compare on.")] = 200,
+    shown: Annotated[int, typer.Option(help="How many problems to solve live.")] = 3,
+) -> None:
+    """Solve problems live with the shipped pair, then compare the policies on held-out problems."""
+    console = Console(highlight=False)
+    loaded = load(TINY)
+    console.print(legend())
+    rule = loaded.audited(loaded.policy("router"))
+    for problem in problems("tiny:validation", 15)[4::5][:shown]:
+        console.print(f"\n[bold]{problem.question}[/bold]")
+        trace = loaded.solve(problem.question, policy=rule, watch=LivePrinter(console))
+        console.print(trace_footer(trace))
+    console.print(f"\nEvery policy on {limit} held-out problems, one at a time, in random order:")
+    results = run_comparison(loaded, problems("tiny:test", limit), entries(list(POLICIES), []), Setting())
+    console.print(rows_table(rows_of(results), f"{TINY}, {limit} problems"))
+    console.print(
+        "accepted: steps kept from the draft · by target: share of tokens · "
+        "wasted: escalations without gain by the PRM · oracle: an upper bound, timed without what only measures",
+        style="dim",
+    )

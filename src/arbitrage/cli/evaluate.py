@@ -1,0 +1,116 @@
+"""``arbitrage eval``: policies and thresholds compared on a dataset."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from arbitrage.build import POLICIES, LoadedPair, entries, load, problems
+from arbitrage.cli.show import rows_table
+from arbitrage.cli.solve import PairOption, SeedOption
+from arbitrage.core.errors import ConfigError
+from arbitrage.core.trace import Trace
+from arbitrage.core.turn import Setting
+from arbitrage.core.types import Finish, Problem
+from arbitrage.evaluation.run import Entry, Results, compare, rows_of
+
+SCHEMA = 1
+"""Version of the JSON line."""
+
+
+def evaluate(
+    pair: PairOption = "tiny",
+    policies: Annotated[str, typer.Option(help=f"Comma-separated, from {', '.join(POLICIES)}.")] = ",".join(POLICIES),
+    thresholds: Annotated[str, typer.Option(help="Comma-separated, in [0, 1]; empty for each policy's default.")] = "",
+    dataset: Annotated[str, typer.Option(help="tiny:test, tiny:ood, … or a JSONL file.")] = "tiny:test",
+    limit: Annotated[int | None, typer.Option(help="Only the first so many problems.")] = None,
+    seed: SeedOption = 0,
+    proposals: Annotated[
+        bool, typer.Option(help="Offer rejected draft steps to the target as token proposals.")
+    ] = True,
+    traces: Annotated[Path | None, typer.Option(help="Write every trace to this file, one JSON a line.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="End standard output with one JSON line.")] = False,
+) -> None:
+    """Compare policies on the same problems: batch 1, interleaved in random order, warmed up.
+
+    Columns: share of steps accepted from the draft, share of tokens by the target, share of escalations that
+    gained nothing (by the PRM), mean seconds per problem, speed-up over target-only in this run, share of the
+    time outside model calls.
+    """
+    found = problems(dataset, limit)
+    wanted = entries(_split(policies), [_threshold(text) for text in _split(thresholds)])
+    loaded = load(pair)
+    results = run_comparison(loaded, found, wanted, Setting(seed=seed, use_proposals=proposals), traces)
+    rows = rows_of(results)
+    for entry, solved in results.items():
+        if failed := [trace for trace in solved if trace.finish is Finish.FAILED]:
+            typer.echo(f"{entry.policy}: {len(failed)} of {len(solved)} failed, first: {failed[0].error}", err=True)
+    Console(width=None if Console().is_terminal else 120).print(
+        rows_table(rows, f"{loaded.name} on {dataset}, {len(found)} problems, seed {seed}")
+    )
+    if as_json:
+        record: dict[str, Any] = {"schema": SCHEMA, "pair": loaded.name, "num_problems": len(found)}
+        print(json.dumps({**record, "rows": [asdict(row) for row in rows]}))  # noqa: T201
+
+
+def run_comparison(
+    pair: LoadedPair, found: Sequence[Problem], wanted: Sequence[Entry], setting: Setting, traces: Path | None = None
+) -> Results:
+    """Run a comparison with a progress bar, writing traces as they finish.
+
+    Raises:
+        ConfigError: If the trace file cannot be written.
+    """
+    policies = {entry: pair.audited(pair.policy(entry.policy, entry.threshold)) for entry in wanted}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress, _TraceFile(traces) as file:
+        bar = progress.add_task("solving", total=len(found) * len(policies))
+
+        def seen(entry: Entry, trace: Trace) -> None:
+            file.write(entry, trace)
+            progress.advance(bar)
+
+        return asyncio.run(compare(found, pair.pair, policies, setting, seen=seen))
+
+
+class _TraceFile:
+    """Writes traces as they come, or nothing without a path."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path, self._file = path, None if path is None else self._open(path)
+
+    @staticmethod
+    def _open(path: Path) -> IO[str]:
+        try:
+            return path.open("w")
+        except OSError as error:
+            raise ConfigError(f"cannot write traces to {str(path)!r}: {error.strerror}") from error
+
+    def __enter__(self) -> "_TraceFile":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._file:
+            self._file.close()
+
+    def write(self, entry: Entry, trace: Trace) -> None:
+        if self._file:
+            self._file.write(json.dumps({"threshold": entry.threshold, **trace.to_json()}) + "\n")
+            self._file.flush()
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _threshold(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ConfigError(f"threshold must be a number in [0, 1], got {text!r}") from error

@@ -1,0 +1,30 @@
+"""Entry point of ``arbitrage``."""
+
+import sys
+
+import typer
+
+from arbitrage.cli.demo import demo
+from arbitrage.cli.evaluate import evaluate
+from arbitrage.cli.solve import solve
+from arbitrage.core.errors import ArbitrageError
+
+app = typer.Typer(
+    name="arbitrage",
+    help="Step-level speculative reasoning: a draft model writes, a router decides when the target should.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command()(solve)
+app.command(name="eval")(evaluate)
+app.command()(demo)
+
+
+def run() -> None:
+    """Run the command line; errors that a user can mend are one line and exit status 2."""
+    try:
+        app()
+    except ArbitrageError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)

@@ -1,0 +1,49 @@
+"""``arbitrage solve``: one problem, live."""
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from arbitrage.build import POLICIES, load
+from arbitrage.cli.show import LivePrinter, legend, trace_footer
+from arbitrage.core.turn import Setting
+from arbitrage.core.types import Finish, Limits, Sampling
+
+PairOption = Annotated[str, typer.Option(help="'tiny' for the shipped models, or a TOML file that names your own.")]
+SeedOption = Annotated[int, typer.Option(help="Seed of sampling and of random escalation.")]
+
+
+def solve(
+    question: Annotated[str, typer.Argument(help="The problem in words.")],
+    pair: PairOption = "tiny",
+    policy: Annotated[str, typer.Option(help=f"Who writes each step: {', '.join(POLICIES)}.")] = "router",
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Of the policy, in [0, 1]; the default is the router's calibrated one."),
+    ] = None,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    max_tokens: Annotated[int, typer.Option(help="Bound of the whole answer.")] = 4096,
+    seed: SeedOption = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the trace as one JSON line instead.")] = False,
+) -> None:
+    """Solve one problem, each step coloured by the model that wrote it.
+
+    Exit status: 0 when solved, 1 when a model failed on the way, 2 for bad input.
+    """
+    console = Console(highlight=False)
+    setting = Setting(limits=Limits(max_tokens=max_tokens), sampling=Sampling(temperature=temperature), seed=seed)
+    loaded = load(pair)
+    rule = loaded.policy(policy, threshold)
+    if not as_json:
+        console.print(legend())
+    watch = (lambda trace: None) if as_json else LivePrinter(console)
+    trace = loaded.solve(question, policy=rule, setting=setting, watch=watch)
+    if as_json:
+        print(json.dumps(trace.to_json()))  # noqa: T201
+    else:
+        console.print(trace_footer(trace))
+    if trace.finish is Finish.FAILED:
+        typer.echo(f"error: {trace.error}", err=True)
+        raise typer.Exit(1)

@@ -1,0 +1,85 @@
+"""A pair's configuration file: TOML, checked, with suggestions for misspelt keys."""
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from arbitrage.core.errors import ConfigError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """One model of a pair.
+
+    Raises:
+        ConfigError: If the data type is unknown.
+    """
+
+    path: str
+    """A checkpoint folder, relative to the configuration file, or a hub name."""
+    name: str = ""
+    device: str = "cpu"
+    dtype: str = "float32"
+    prompt: str = ""
+    """A plain template with ``{question}``; empty for the model's chat template."""
+    system: str = ""
+    """The system message of the chat template."""
+
+    def __post_init__(self) -> None:
+        known = ("float32", "bfloat16", "float16")
+        if self.dtype not in known:
+            raise ConfigError(f"dtype must be one of {', '.join(known)}, got {self.dtype!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairConfig:
+    """A draft and a target, with the scorers that some policies need."""
+
+    name: str
+    draft: ModelConfig
+    target: ModelConfig
+    prm: ModelConfig | None = None
+    router: ModelConfig | None = None
+
+
+def read_pair(path: Path) -> PairConfig:
+    """Read a pair from a TOML file with the tables draft, target, prm and router.
+
+    Raises:
+        ConfigError: If the file is missing or not TOML, or a key is unknown, missing or of the wrong type.
+    """
+    if not path.is_file():
+        raise ConfigError(f"no configuration file at {str(path)!r}", hint="name a TOML file, or use the pair 'tiny'")
+    try:
+        record = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from error
+    place = str(path)
+    models = {key: value for key, value in record.items() if isinstance(value, dict)}
+    parsed = {
+        key: _parse(ModelConfig, _located(value, path.parent), f"{place} [{key}]") for key, value in models.items()
+    }
+    return _parse(PairConfig, {"name": path.stem, **record, **parsed}, place)
+
+
+def _located(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    local = folder / str(record.get("path", ""))
+    return {**record, "path": str(local)} if "path" in record and local.exists() else dict(record)
+
+
+def _parse(kind: type[T], record: Mapping[str, Any], place: str) -> T:
+    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    for key in record:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            raise ConfigError(f"{place}: unknown key {key!r}", hint=f"did you mean {near[0]!r}?" if near else "")
+    try:
+        return kind(**record)
+    except TypeError as error:
+        required = ", ".join(sorted(set(known[: 3 if kind is PairConfig else 1]) - set(record)))
+        raise ConfigError(f"{place}: missing {required}") from error

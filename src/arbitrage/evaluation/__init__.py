@@ -1,0 +1,1 @@
+"""Judging policies: datasets, grading, metrics and comparisons."""

@@ -1,0 +1,143 @@
+"""Figures of one policy on one set of problems, and intervals for comparing two."""
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import fmean
+
+from arbitrage.core.trace import Trace
+from arbitrage.core.types import Finish, Source
+from arbitrage.evaluation.grading import is_correct
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A 95 % interval."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """Figures of one policy at one threshold; None where a figure has no meaning."""
+
+    policy: str
+    threshold: float | None
+    accuracy: float | None
+    accuracy_low: float | None
+    accuracy_high: float | None
+    acceptance_rate: float | None
+    """Share of steps kept from the draft, over all steps of all problems."""
+    token_acceptance_rate: float | None
+    """Share of tokens kept from the draft."""
+    target_token_share: float | None
+    wasted_escalation_rate: float | None
+    """Share of escalations with s_t <= s_d."""
+    seconds_per_problem: float | None
+    speedup_vs_target: float | None
+    overhead_share: float | None
+    """Share of the latency outside model calls."""
+    num_failed: int
+
+
+def summarize(policy: str, threshold: float | None, traces: Sequence[Trace], target_s: float | None) -> Row:
+    """Condense the traces of one policy.
+
+    Args:
+        policy: Its name.
+        threshold: Its threshold, if it has one.
+        traces: One per problem. Failed ones count as wrong, and not in the times.
+        target_s: Mean seconds of target-only on the same problems in the same run, if it ran.
+    """
+    graded = [correct for trace in traces if (correct := is_correct(trace)) is not None]
+    interval = wilson(sum(graded), len(graded)) if graded else None
+    done = [trace for trace in traces if trace.finish is not Finish.FAILED]
+    steps = [step for trace in done for step in trace.steps]
+    num_tokens = sum(trace.num_tokens for trace in done)
+    target_tokens = sum(s.candidate.num_tokens for s in steps if s.source is Source.TARGET)
+    wasted = [is_wasted for trace in done for is_wasted in wasted_escalations(trace)]
+    latency = sum(trace.latency_s for trace in done)
+    seconds = latency / len(done) if done else None
+    return Row(
+        policy=policy,
+        threshold=threshold,
+        accuracy=fmean(graded) if graded else None,
+        accuracy_low=interval.low if interval else None,
+        accuracy_high=interval.high if interval else None,
+        acceptance_rate=fmean(step.source is Source.DRAFT for step in steps) if steps else None,
+        token_acceptance_rate=1 - target_tokens / num_tokens if num_tokens else None,
+        target_token_share=target_tokens / num_tokens if num_tokens else None,
+        wasted_escalation_rate=fmean(wasted) if wasted else None,
+        seconds_per_problem=seconds,
+        speedup_vs_target=target_s / seconds if target_s and seconds else None,
+        overhead_share=1 - sum(trace.model_s for trace in done) / latency if latency else None,
+        num_failed=len(traces) - len(done),
+    )
+
+
+def wasted_escalations(trace: Trace) -> list[bool]:
+    """For each escalation whose two candidates were both scored by one PRM: was s_t <= s_d?
+
+    Scores are there where the policy compared both, or was audited.
+    """
+    wasted = []
+    for step in trace.steps:
+        by_source: dict[Source, float] = {score.source: score.value for score in step.scores}
+        if step.source is Source.TARGET and len(by_source) == len(Source):
+            wasted.append(by_source[Source.TARGET] <= by_source[Source.DRAFT])
+    return wasted
+
+
+def wilson(num_right: int, num: int, z: float = 1.959964) -> Interval:
+    """Wilson's score interval of a proportion (Wilson 1927)."""
+    share, spread = num_right / num, z * z / num
+    centre = (share + spread / 2) / (1 + spread)
+    half = z / (1 + spread) * math.sqrt(share * (1 - share) / num + spread / (4 * num))
+    return Interval(low=max(0.0, centre - half), high=min(1.0, centre + half))
+
+
+def bootstrap(
+    statistic: Callable[[Sequence[int]], float], num: int, *, rng: random.Random, resamples: int = 2000
+) -> Interval:
+    """Percentile bootstrap over problems; paired, since ``statistic`` sees the same indices for all policies.
+
+    Args:
+        statistic: From a sample of problem indices to a figure.
+        num: Number of problems.
+        rng: Source of chance.
+        resamples: How many samples to draw.
+    """
+    values = sorted(statistic(rng.choices(range(num), k=num)) for _ in range(resamples))
+    return Interval(low=values[int(0.025 * resamples)], high=values[min(resamples - 1, int(0.975 * resamples))])
+
+
+def gain_share(router: Sequence[Row], oracle: Sequence[Row], chance: Sequence[Row], num_points: int = 50) -> float:
+    """Share of the oracle's accuracy gain over chance that the router captures, averaged over acceptance rates.
+
+    The three curves of accuracy over acceptance rate are interpolated linearly and compared where all are
+    defined. Rows of draft-only and target-only belong to the curve of chance as its ends.
+
+    Returns:
+        The area between router and chance over the area between oracle and chance; NaN if the latter is empty.
+    """
+    curves = [_curve(rows) for rows in (router, oracle, chance)]
+    low, high = max(curve[0][0] for curve in curves), min(curve[-1][0] for curve in curves)
+    points = [low + (high - low) * i / (num_points - 1) for i in range(num_points)]
+    means = [fmean(_interpolate(curve, x) for x in points) for curve in curves]
+    possible = means[1] - means[2]
+    return (means[0] - means[2]) / possible if high > low and possible > 0 else math.nan
+
+
+def _curve(rows: Sequence[Row]) -> list[tuple[float, float]]:
+    points = ((row.acceptance_rate, row.accuracy) for row in rows)
+    return sorted((x, y) for x, y in points if x is not None and y is not None)
+
+
+def _interpolate(curve: Sequence[tuple[float, float]], x: float) -> float:
+    for (x0, y0), (x1, y1) in pairwise(curve):
+        if x0 <= x <= x1:
+            return y0 if x1 == x0 else y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+    return curve[-1][1] if x > curve[-1][0] else curve[0][1]
