@@ -2,10 +2,11 @@
 
 import asyncio
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from arbitrage.config import ModelConfig, PairConfig, read_pair
 from arbitrage.core.errors import ConfigError
@@ -78,7 +79,7 @@ class LoadedPair:
         """
         problem = Problem(id="question", question=question)
         rule = self.policy(policy, threshold) if isinstance(policy, str) else policy
-        return asyncio.run(solve(problem, self.pair, rule, setting, watch=watch))
+        return _run(solve(problem, self.pair, rule, setting, watch=watch))
 
     def needs(self, scorer: Scorer | None, role: str) -> Scorer:
         """The scorer of a role.
@@ -109,6 +110,16 @@ FIXED: Final = ("draft", "target")
 
 def _or(threshold: float | None, default: float) -> float:
     return default if threshold is None else threshold
+
+
+def _run(work: Coroutine[Any, Any, Trace]) -> Trace:
+    """Run to completion, also inside a notebook, whose thread has a running loop already."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        return executor.submit(asyncio.run, work).result()
 
 
 def load(name: str | Path) -> LoadedPair:

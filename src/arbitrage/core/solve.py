@@ -58,7 +58,9 @@ async def solve(
         watch(replace(trace, finish=Finish.CANCELLED, wall_s=clock() - started))
         raise
     finally:
-        if turn is not None:
-            await turn.abandon()
-        await history.close()
+        try:
+            if turn is not None:
+                await turn.abandon()
+        finally:
+            await history.close()
     return trace

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
-from arbitrage.core.errors import TraceError
+from arbitrage.core.errors import ProblemError, TraceError
 from arbitrage.core.types import (
     Candidate,
     Cost,
@@ -106,7 +106,7 @@ class Trace:
 
     def _step_finish(self, step: Step) -> Finish:
         finish = step.candidate.finish
-        if finish is Finish.END_OF_SEQUENCE:
+        if finish is Finish.END_OF_SEQUENCE or (finish is Finish.TOKEN_LIMIT and not step.text):
             return finish
         if not step.text.strip():
             return Finish.EMPTY_STEP
@@ -121,7 +121,8 @@ class Trace:
         idle = [step.finish in (Finish.EMPTY_STEP, Finish.REPEATED_STEP) for step in self.steps]
         if len(idle) >= limits.max_idle_steps and all(idle[-limits.max_idle_steps :]):
             return last
-        if self.num_tokens >= limits.max_tokens:
+        # A budget too small for one whole character leaves no text, and would again.
+        if self.num_tokens >= limits.max_tokens or (last is Finish.TOKEN_LIMIT and not self.steps[-1].text):
             return Finish.TOKEN_LIMIT
         if len(self.steps) >= limits.max_steps:
             return Finish.STEP_LIMIT
@@ -151,7 +152,7 @@ class Trace:
         Raises:
             TraceError: If the record is of a newer schema, or is no trace.
         """
-        schema = record.get("schema")
+        schema = record.get("schema") if isinstance(record, dict) else None
         if not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
             raise TraceError(f"trace schema must be between 1 and {SCHEMA}, got {schema!r}", hint="update arbitrage")
         try:
@@ -163,7 +164,7 @@ class Trace:
                 wall_s=record["wall_s"],
                 error=record["error"],
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, ProblemError) as error:
             raise TraceError(f"not a trace record: {error!r}") from error
 
 

@@ -1,7 +1,7 @@
 """One step in the making: candidates exist only when a policy asks for them."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -9,6 +9,7 @@ from arbitrage.core.ports import Engine, Scorer, ScoringSession, Session, StepRe
 from arbitrage.core.types import Candidate, Decision, Limits, Problem, Sampling, Score, Source, Step, derive_seed
 
 T = TypeVar("T", Session, ScoringSession)
+R = TypeVar("R", Candidate, Score)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +61,14 @@ class History:
     async def _open(self, known: dict[Any, T], key: Any, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
         async with self._opening:
             if key not in known:
-                known[key] = await start()
-                for candidate in self.chosen:
-                    await known[key].commit(candidate)
+                session = await start()
+                try:
+                    for candidate in self.chosen:
+                        await session.commit(candidate)
+                except BaseException:  # Cancelled too: a session that knows half the history must not be found.
+                    await session.close()
+                    raise
+                known[key] = session
         return known[key]
 
     async def commit(self, candidate: Candidate) -> None:
@@ -72,9 +78,8 @@ class History:
             await session.commit(candidate)
 
     async def close(self) -> None:
-        """Close every session, also after a failure or a cancellation."""
-        for session in self._open_sessions():
-            await session.close()
+        """Close every session, also after a failure or a cancellation; one that fails to close keeps none open."""
+        await asyncio.gather(*(session.close() for session in self._open_sessions()), return_exceptions=True)
 
     def _open_sessions(self) -> list[Session | ScoringSession]:
         return [*self._sessions.values(), *self._scoring.values()]
@@ -104,7 +109,7 @@ class Turn:
     @property
     def made(self) -> tuple[Candidate, ...]:
         """The candidates that exist by now, in order of asking."""
-        return tuple(t.result() for t in self._candidates.values() if t.done() and not t.cancelled())
+        return _results(self._candidates.values())
 
     async def draft(self) -> Candidate:
         """The draft's step."""
@@ -116,14 +121,14 @@ class Turn:
 
     async def candidate(self, source: Source) -> Candidate:
         """The step that ``source`` writes from this prefix; made at the first call only."""
-        if source not in self._candidates:
+        if source not in self._candidates or self._candidates[source].cancelled():
             self._candidates[source] = asyncio.ensure_future(self._propose(source))
         return await self._candidates[source]
 
     async def score(self, scorer: Scorer, candidate: Candidate) -> float:
         """What ``scorer`` says of a candidate of this turn; computed at the first call only."""
         key = (scorer.name, candidate.source)
-        if key not in self._scores:
+        if key not in self._scores or self._scores[key].cancelled():
             self._scores[key] = asyncio.ensure_future(self._score(scorer, candidate))
         return (await self._scores[key]).value
 
@@ -143,7 +148,7 @@ class Turn:
     def _proposal(self, source: Source) -> Candidate | None:
         drafted = self._candidates.get(Source.DRAFT)
         is_useful = self.setting.use_proposals and source is Source.TARGET
-        return drafted.result() if is_useful and drafted and drafted.done() else None
+        return next(iter(_results([drafted])), None) if is_useful and drafted else None
 
     async def _score(self, scorer: Scorer, candidate: Candidate) -> Score:
         session = await self.history.scoring(scorer)
@@ -159,7 +164,7 @@ class Turn:
             decision=decision,
             finish=candidate.finish,
             candidates=self.made,
-            scores=tuple(task.result() for task in self._scores.values() if not task.cancelled()),
+            scores=_results(self._scores.values()),
         )
 
     async def abandon(self) -> None:
@@ -168,3 +173,8 @@ class Turn:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _results(tasks: Iterable[asyncio.Task[R]]) -> tuple[R, ...]:
+    """What succeeded: a policy may go on without a call that failed or was cancelled."""
+    return tuple(task.result() for task in tasks if task.done() and not task.cancelled() and not task.exception())

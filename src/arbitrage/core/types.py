@@ -2,6 +2,7 @@
 
 import enum
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
@@ -69,7 +70,7 @@ class Sampling:
     """Keep tokens at least this likely relative to the likeliest."""
 
     def __post_init__(self) -> None:
-        if self.temperature < 0.0:
+        if not 0.0 <= self.temperature < math.inf:
             raise ConfigError(f"temperature must be at least 0, got {self.temperature}")
         if self.top_k < 0:
             raise ConfigError(f"top_k must be at least 0, got {self.top_k}")

@@ -220,7 +220,7 @@ class HFSession:
 
     def _whole_characters(self, new: list[int], ids: list[int]) -> list[int]:
         """Drop tokens at a cut that hold only part of a character: half of one is no text."""
-        for length in range(len(new), max(len(new) - 4, 0), -1):
+        for length in range(len(new), max(len(new) - 4, -1), -1):
             if not self._engine.decode(new[:length], ids).endswith("\ufffd"):
                 return new[:length]
         return new

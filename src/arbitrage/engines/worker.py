@@ -1,6 +1,7 @@
 """One thread per device for blocking model calls, with cancellation between tokens."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -43,15 +44,22 @@ class Worker:
         behind its owner's back.
         """
         flag = CancelFlag()
-        future = asyncio.get_running_loop().run_in_executor(self._executor, call, flag)
+        future = asyncio.get_running_loop().run_in_executor(self._executor, _unless_cancelled, call, flag)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             flag.set()
-            await asyncio.wait([future])
+            while not future.done():
+                with contextlib.suppress(asyncio.CancelledError):  # Impatience does not stop the thread sooner.
+                    await asyncio.wait([future])
             if not future.cancelled():
                 future.exception()  # Retrieved, so that nobody is warned of a stop that was asked for.
             raise
+
+
+def _unless_cancelled(call: Callable[[CancelFlag], T], flag: CancelFlag) -> T:
+    flag.check()
+    return call(flag)
 
 
 @cache

@@ -71,5 +71,5 @@ class InputFormat:
             if schema != SCHEMA:
                 raise CheckpointError(f"{path}: schema must be {SCHEMA}, got {schema!r}", hint="update arbitrage")
             return cls(**record)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ConfigError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise CheckpointError(f"{path}: not an input format: {error}") from error

@@ -5,22 +5,26 @@ import time
 from pathlib import Path
 from typing import cast
 
-import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
-
-from arbitrage.core.errors import CheckpointError, ScorerError
+from arbitrage.core.errors import CheckpointError, MissingExtra, ScorerError
 from arbitrage.core.types import Candidate, Cost, Problem, Score
-from arbitrage.engines.hf import load_checkpoint
-from arbitrage.engines.hf_cache import CachedSequence
 from arbitrage.engines.prompt import ChatPrompt, Prompt
 from arbitrage.engines.worker import CancelFlag, worker_for
 from arbitrage.scorers.format import InputFormat
+
+try:
+    import torch
+    from transformers import (
+        AutoConfig,
+        AutoModelForSequenceClassification,
+        AutoModelForTokenClassification,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+    )
+
+    from arbitrage.engines.hf import load_checkpoint
+    from arbitrage.engines.hf_cache import CachedSequence
+except ImportError as error:
+    raise MissingExtra("hf") from error
 
 
 class HFScorer:
@@ -113,8 +117,11 @@ class HFScorer:
             The probability, and how many tokens were cached.
 
         Raises:
-            ScorerError: If the head gives no number.
+            ScorerError: If the context is too short, or the head gives no number.
         """
+        longest = getattr(self.model.config, "max_position_embeddings", len(ids))
+        if len(ids) > longest:
+            raise ScorerError(f"the solution has {len(ids)} tokens, the context of {self.name!r} has {longest}")
         num_cached = sequence.reuse(ids)
         logits = self.model.score(sequence.states(ids[num_cached:])[-1]).float()
         value = float(logits.sigmoid()[0] if len(logits) == 1 else logits.softmax(dim=-1)[1])

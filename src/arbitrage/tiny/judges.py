@@ -232,16 +232,20 @@ def _all_batches(rows: Sequence[Labelled], recipe: ClassifierRecipe) -> Iterator
         yield from _epoch(rows, recipe, epoch)
 
 
-def classifier_loss(model: PreTrainedModel, batch: Sequence[Labelled], pad_id: int) -> Tensor:
-    """Cross-entropy at the labelled positions."""
+def position_logits(model: PreTrainedModel, batch: Sequence[Labelled], pad_id: int) -> Tensor:
+    """Read the head at all labelled positions of a batch, row after row; shape [positions, 2]."""
     width = max(len(row.ids) for row in batch)
     ids = torch.tensor([row.ids + [pad_id] * (width - len(row.ids)) for row in batch], device=model.device)
     states = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
     where = [(i, position) for i, row in enumerate(batch) for position in row.positions]
-    labels = torch.tensor([label for row in batch for label in row.labels], device=model.device)
     index = torch.tensor(where, device=model.device)
-    logits = model.score(states[index[:, 0], index[:, 1]])
-    return torch.nn.functional.cross_entropy(logits.float(), labels)
+    logits: Tensor = model.score(states[index[:, 0], index[:, 1]]).float()
+    return logits
+
+
+def labels_of(batch: Sequence[Labelled]) -> list[int]:
+    """All labels of a batch, in the order of :func:`position_logits`."""
+    return [label for row in batch for label in row.labels]
 
 
 def train_classifier(
@@ -258,7 +262,8 @@ def train_classifier(
         if step < done:
             continue
         with torch.autocast(model.device.type, torch.bfloat16):
-            loss = classifier_loss(model, batch, pad_id)
+            logits = position_logits(model, batch, pad_id)
+        loss = torch.nn.functional.cross_entropy(logits, torch.tensor(labels_of(batch), device=model.device))
         state.update(loss, recipe.schedule.factor(step, num_steps))
         losses.append(loss.detach())
         if (step + 1) % 50 == 0:

@@ -70,7 +70,7 @@ PRESETS: Final = {
         draft=LanguageModelRecipe(
             shape=Shape(hidden=128, layers=2, feed_forward=256),
             habit=DRAFT_HABIT,
-            num_steps=3000,
+            num_steps=2400,
             tokens_per_batch=3072,
             drill_steps=600,
             schedule=Schedule(matrix_lr=3e-3, other_lr=5e-3),

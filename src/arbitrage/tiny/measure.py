@@ -1,0 +1,157 @@
+"""Measure the tiny models on held-out problems: ``python -m arbitrage.tiny.measure``; needs the extra ``dev``.
+
+Prints one JSON line for each figure of the model card. All of it is batched, so nothing here is a time; times
+come from ``arbitrage eval``.
+"""
+
+import argparse
+import json
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from scipy.stats import mannwhitneyu, spearmanr
+from transformers import (
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    LlamaForTokenClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from arbitrage.core.types import Source
+from arbitrage.tiny import WEIGHTS
+from arbitrage.tiny.judges import (
+    Rollout,
+    RouterRow,
+    collect_prm,
+    collect_router,
+    labels_of,
+    position_logits,
+    start_rollouts,
+)
+from arbitrage.tiny.sampling import StepJudge, StepSampler
+
+Samplers = dict[Source, StepSampler]
+
+
+def solve_alone(sampler: StepSampler, tokenizer: PreTrainedTokenizerFast, split: str, count: int) -> list[Rollout]:
+    """Greedy solutions by one model."""
+    rollouts = start_rollouts(tokenizer, split, count, seed=0)
+    generator = torch.Generator()
+    while running := [r for r in rollouts if r.is_open]:
+        for rollout, (step,) in zip(
+            running,
+            sampler.write([r.ids for r in running], temperature=0.0, generator=generator),
+            strict=True,
+        ):
+            rollout.append(step, Source.DRAFT)
+    return rollouts
+
+
+def accuracy(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """Share of right final answers: over all, by family and by level."""
+    groups: dict[str, list[bool]] = defaultdict(list)
+    for rollout in rollouts:
+        problem = rollout.problem
+        is_right = bool(rollout.steps) and rollout.steps[-1].text.strip() == problem.closing
+        for group in ("all", problem.family, f"level {problem.level}"):
+            groups[group].append(is_right)
+    return {group: round(sum(right) / len(right), 4) for group, right in groups.items()}
+
+
+def step_kinds(samplers: Samplers, tokenizer: PreTrainedTokenizerFast, split: str, count: int) -> dict[str, float]:
+    """Shares of prefixes where both greedy steps are right, only one, or none, by the world's checker.
+
+    The solution goes on with the draft's step, so that what follows a mistake is counted too.
+    """
+    rollouts, kinds = start_rollouts(tokenizer, split, count, seed=0), Counter[str]()
+    generator = torch.Generator()
+    while running := [r for r in rollouts if r.is_open]:
+        written = [
+            samplers[source].write([r.ids for r in running], temperature=0.0, generator=generator) for source in Source
+        ]
+        for rollout, (draft,), (target,) in zip(running, *written, strict=True):
+            said = [step.text for step in rollout.steps]
+            right = [rollout.problem.is_correct(step.text, said) for step in (draft, target)]
+            history = "clean" if all(rollout.problem.is_correct(s, said[:i]) for i, s in enumerate(said)) else "spoilt"
+            kinds[
+                f"{history}: draft {'right' if right[0] else 'wrong'}, target {'right' if right[1] else 'wrong'}"
+            ] += 1
+            kinds["same text"] += draft.text == target.text
+            rollout.append(draft, Source.DRAFT)
+    total = sum(n for kind, n in kinds.items() if kind != "same text")
+    return {kind: round(n / total, 4) for kind, n in sorted(kinds.items())} | {"steps": total}
+
+
+def prm_auc(
+    prm: PreTrainedModel, draft: StepSampler, tokenizer: PreTrainedTokenizerFast, count: int
+) -> dict[str, float]:
+    """Area under the ROC curve for the correctness of held-out draft steps, half of them sampled."""
+    rows = collect_prm(dict.fromkeys(Source, draft), tokenizer, split="test", count=count, seed=11)
+    with torch.inference_mode():
+        chunks = [position_logits(prm, rows[i : i + 64], 0) for i in range(0, len(rows), 64)]
+    scores = torch.cat(chunks).softmax(dim=-1)[:, 1].tolist()
+    labels = labels_of(rows)
+    return {"auc": round(auc(scores, labels), 4), "steps": len(labels), "right": round(sum(labels) / len(labels), 4)}
+
+
+def auc(scores: Sequence[float], labels: Sequence[int]) -> float:
+    """Probability that a positive scores above a negative (Mann-Whitney U)."""
+    positive = [s for s, y in zip(scores, labels, strict=True) if y]
+    negative = [s for s, y in zip(scores, labels, strict=True) if not y]
+    return float(mannwhitneyu(positive, negative).statistic) / (len(positive) * len(negative))
+
+
+def router_quality(
+    router: PreTrainedModel, rows: Sequence[RouterRow], tokenizer: PreTrainedTokenizerFast
+) -> dict[str, float]:
+    """Spearman's rho of the router with the advantage, its ceiling, and the same for what RSD ranks by.
+
+    The rows' target samples are split in halves: the router is compared with the first half's mean, the ceiling
+    is the correlation between the halves.
+    """
+    judge = StepJudge(router, tokenizer)
+    said = judge.score([row.prefix for row in rows], [[row.step] for row in rows])[:, 0].tolist()
+    half = len(rows[0].target_scores) // 2
+    first = [sum(r.target_scores[:half]) / half - r.draft_score for r in rows]
+    second = [sum(r.target_scores[half:]) / half - r.draft_score for r in rows]
+    gains = [int(gain > 0.05) for gain in first]
+    return {
+        "rho": round(float(spearmanr(said, first).statistic), 4),
+        "rho_ceiling": round(float(spearmanr(first, second).statistic), 4),
+        "rho_rsd": round(float(spearmanr([-r.draft_score for r in rows], first).statistic), 4),
+        "auc_gain": round(auc(said, gains), 4),
+        "auc_gain_rsd": round(auc([-r.draft_score for r in rows], gains), 4),
+        "gain_share_of_steps": round(sum(gains) / len(gains), 4),
+        "rows": len(rows),
+    }
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--weights", type=Path, default=WEIGHTS)
+    parser.add_argument("--limit", type=int, default=600, help="problems for each figure")
+    arguments = parser.parse_args()
+    folder, count = arguments.weights, arguments.limit
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder / "draft"))
+    models = {source: LlamaForCausalLM.from_pretrained(str(folder / source), dtype=torch.float32) for source in Source}
+    samplers = {source: StepSampler(model, tokenizer) for source, model in models.items()}
+    for source in Source:
+        for split in ("test", "ood"):
+            figures = accuracy(solve_alone(samplers[source], tokenizer, split, count))
+            print(json.dumps({"accuracy": source, "split": split, "problems": count, **figures}), flush=True)
+    print(json.dumps({"step_kinds": step_kinds(samplers, tokenizer, "test", count)}), flush=True)
+    prm = LlamaForTokenClassification.from_pretrained(str(folder / "prm"), dtype=torch.float32).eval()
+    print(json.dumps({"prm": prm_auc(prm, samplers[Source.DRAFT], tokenizer, count)}), flush=True)
+    router = LlamaForSequenceClassification.from_pretrained(str(folder / "router"), dtype=torch.float32).eval()
+    rows = collect_router(
+        samplers, StepJudge(prm, tokenizer), tokenizer, split="test", count=count, seed=12, num_target_samples=8
+    )
+    print(json.dumps({"router": router_quality(router, rows, tokenizer)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

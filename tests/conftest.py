@@ -1,0 +1,132 @@
+"""Shared fixtures: random language models that end their steps, and the kits of the contract suite."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from arbitrage.core.ports import Engine
+from arbitrage.engines.scripted import RealClock, ScriptedEngine
+
+NEVER = -1e4
+"""A bias that no logit outweighs."""
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    """The tiny models' tokenizer, trained on a hundred problems."""
+    return pytest.importorskip("arbitrage.tiny.tokenizer").train_tokenizer(100)
+
+
+@pytest.fixture(scope="session")
+def random_lm(tokenizer: Any) -> Callable[..., Any]:
+    """Builds random Llamas that write whole characters, end steps and, now and then, their answer."""
+    import torch
+
+    @cache  # Nobody changes a weight: a model may serve many tests.
+    def build(seed: int, *, layers: int = 1, context: int = 512, delimiter: float = 8.0, end: float = 6.0) -> Any:
+        model = _llama(tokenizer, layers, context)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if weight.dim() == 2:
+                    weight.normal_(std=1.0 if "embed" in name else 0.4, generator=generator)
+            bias = model.lm_head.bias.fill_(NEVER)
+            for token in range(len(tokenizer)):
+                text = tokenizer.decode([token])
+                if token not in tokenizer.all_special_ids and "\ufffd" not in text:
+                    bias[token] = delimiter if "\n\n" in text else 0.0
+            bias[tokenizer.eos_token_id] = end
+        return model
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def chain_lm(tokenizer: Any) -> Callable[..., Any]:
+    """Builds a Llama that writes exactly the given ids behind the prompt's last one: no id may come twice."""
+    import torch
+
+    def build(first: int, ids: list[int], *, context: int = 512) -> Any:
+        model = _llama(tokenizer, 1, context)
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if name.endswith(("o_proj.weight", "down_proj.weight")):
+                    weight.zero_()  # Nothing but the last token reaches the head.
+            generator = torch.Generator().manual_seed(0)
+            table = model.model.embed_tokens.weight.normal_(generator=generator)
+            model.lm_head.weight.zero_()
+            model.lm_head.bias.zero_()
+            for before, after in pairwise([first, *ids]):
+                model.lm_head.weight[after] = table[before]
+        return model
+
+    return build
+
+
+def _llama(tokenizer: Any, layers: int, context: int) -> Any:
+    from torch import nn
+    from transformers import LlamaForCausalLM
+
+    from arbitrage.tiny.lm import Shape
+
+    config = Shape(hidden=64, layers=layers, feed_forward=64).config(tokenizer, context)
+    config.tie_word_embeddings = False
+    model = LlamaForCausalLM(config)
+    model.lm_head = nn.Linear(64, config.vocab_size)  # With a bias, to say what is never or often written.
+    return model.eval()
+
+
+@dataclass
+class Kit:
+    """What the contract suite needs to know of one kind of engine."""
+
+    build: Callable[[int], Engine]
+    """A new engine by number; different numbers write different answers."""
+    slowed: Callable[[Engine], Any]
+    """A context manager under which a step takes long enough to be interrupted."""
+
+
+def _scripted_kit() -> Kit:
+    def build(number: int) -> Engine:
+        def script(problem: int) -> str:
+            return "\n\n".join(f"e{number} p{problem} s{i} has some words" for i in range(5))
+
+        return ScriptedEngine(script={f"p{i}": script(i) for i in range(6)}, name=f"scripted-{number}")
+
+    @contextmanager
+    def slowed(engine: Any) -> Iterator[None]:
+        clock, engine.clock, engine.seconds_per_token = engine.clock, RealClock(), 1.0
+        yield
+        engine.clock, engine.seconds_per_token = clock, 0.0
+
+    return Kit(build, slowed)
+
+
+def _hf_kit(tokenizer: Any, random_lm: Any) -> Kit:
+    from arbitrage.engines.hf import HFEngine
+
+    @contextmanager
+    def slowed(engine: Any) -> Iterator[None]:
+        hook = engine.model.register_forward_hook(lambda *_: time.sleep(0.01))
+        yield
+        hook.remove()
+
+    return Kit(lambda number: HFEngine(random_lm(number), tokenizer, name=f"hf-{number}"), slowed)
+
+
+KITS: dict[str, Callable[[pytest.FixtureRequest], Kit]] = {
+    "scripted": lambda request: _scripted_kit(),
+    "hf": lambda request: _hf_kit(request.getfixturevalue("tokenizer"), request.getfixturevalue("random_lm")),
+}
+"""Every engine that must keep the contract; a new one is one line here."""
+
+
+@pytest.fixture(params=KITS)
+def kit(request: pytest.FixtureRequest) -> Kit:
+    return KITS[request.param](request)

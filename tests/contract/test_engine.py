@@ -1,0 +1,189 @@
+"""What every engine must keep; ``KITS`` in conftest.py names the engines."""
+
+import asyncio
+from dataclasses import replace
+from itertools import chain
+
+import pytest
+
+from arbitrage.core.solve import solve
+from arbitrage.core.turn import Pair
+from arbitrage.core.types import Finish, Problem, Sampling, Source
+from arbitrage.policies import DraftOnly, Oracle, RandomEscalation, RouterPolicy, TargetOnly
+from arbitrage.scorers.scripted import ScriptedScorer
+from helpers import Watched, candidate, opened, request, setting
+
+PROBLEMS = [Problem(id=f"p{i}", question=f"Mia has {i} stamps and {i * 7} marbles.") for i in range(6)]
+PROBLEM = PROBLEMS[1]
+LIMITS = {"max_tokens": 64, "max_step_tokens": 12}
+
+
+@pytest.fixture
+def pair(kit):
+    return Pair(draft=Watched(kit.build(1)), target=Watched(kit.build(3)))
+
+
+def essence(made):
+    """A candidate without its cost."""
+    return made.text, made.token_ids, made.finish
+
+
+async def test_an_always_accepting_router_leaves_the_target_asleep(pair):
+    policy = RouterPolicy(ScriptedScorer(value=lambda *_: 0.0), 0.5)
+    trace = await solve(PROBLEM, pair, policy, setting(**LIMITS))
+    assert len(trace.steps) > 1
+    assert pair.target.sessions == []
+    assert len(pair.draft.made) == len(trace.steps)
+    alone = await solve(PROBLEM, pair, DraftOnly(), setting(**LIMITS))
+    assert trace.text == alone.text
+
+
+@pytest.mark.parametrize("source", Source)
+async def test_own_ids_are_kept_as_generated(pair, source):
+    policy = DraftOnly() if source is Source.DRAFT else TargetOnly()
+    trace = await solve(PROBLEM, pair, policy, setting(**LIMITS))
+    engine = pair.engine(source)
+    async with opened(engine.engine, PROBLEM, source) as fresh:
+        prompt = fresh.token_ids
+    (session,) = engine.sessions
+    assert session.token_ids == (*prompt, *chain(*(made.token_ids for made in engine.made)))
+    assert trace.text == "".join(made.text for made in engine.made)
+    assert {step.source for step in trace.steps} == {source}
+
+
+async def test_every_step_ends_for_the_reason_it_gives(pair):
+    for problem in PROBLEMS:
+        await solve(problem, pair, TargetOnly(), setting(**LIMITS))
+    finishes = {made.finish for made in pair.target.made}
+    assert finishes <= {Finish.STEP_END, Finish.END_OF_SEQUENCE, Finish.TOKEN_LIMIT}
+    assert finishes >= {Finish.STEP_END, Finish.END_OF_SEQUENCE}
+    for made in pair.target.made:
+        assert ("\n\n" in made.text) == (made.finish is Finish.STEP_END)
+        assert made.cost.num_generated == made.num_tokens + (made.finish is Finish.END_OF_SEQUENCE)
+        assert made.num_tokens <= LIMITS["max_step_tokens"]
+        assert len(made.logprobs) == made.num_tokens
+        assert all(value <= 1e-5 for value in made.logprobs)
+
+
+@pytest.mark.parametrize("policy", [RandomEscalation(0.5), TargetOnly()], ids=lambda policy: policy.name)
+async def test_a_solution_does_not_depend_on_its_neighbours(pair, policy):
+    wanted = setting(**LIMITS, sampling=Sampling(temperature=1.0), seed=3)
+    alone = {p.id: await solve(p, pair, policy, wanted) for p in PROBLEMS}
+    together = await asyncio.gather(*(solve(p, pair, policy, wanted) for p in reversed(PROBLEMS)))
+    assert {t.problem.id: t.text for t in together} == {id: t.text for id, t in alone.items()}
+    assert len({t.text for t in together}) > 1
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [RandomEscalation(0.5), Oracle(ScriptedScorer(value=lambda i, c: len(c.text) % 3 / 2), 0.0)],
+    ids=lambda policy: policy.name,
+)
+async def test_computed_and_cached_tokens_add_up_to_the_prompt(pair, policy):
+    await solve(PROBLEM, pair, policy, setting(**LIMITS))
+    for engine in (pair.draft, pair.target):
+        prompts = [made.cost.num_computed + made.cost.num_cached for made in engine.made]
+        assert prompts == engine.prompt_lengths
+        assert engine.made[0].cost.num_cached == 0
+        assert all(made.cost.num_calls == 1 for made in engine.made)
+
+
+async def test_only_what_is_new_is_computed(kit):
+    async with opened(kit.build(1), PROBLEM) as session:
+        own = await session.propose(request(12))
+        again = await session.propose(request(12))
+        assert essence(again) == essence(own)
+        assert again.cost.num_computed <= 1
+        for step in (own, candidate("A foreign step.\n\n")):
+            known = len(session.token_ids)
+            await session.commit(step)
+            made = await session.propose(request(12))
+            assert 0 < made.cost.num_computed <= len(session.token_ids) - known
+
+
+async def test_a_foreign_step_is_encoded_once(kit, monkeypatch):
+    engine, encoded = kit.build(1), []
+    encode = type(engine).encode
+    foreign = candidate("She has 3 stamps \u2014 \u00e9.\n\n", Source.DRAFT)
+    async with opened(engine, PROBLEM) as session:
+        prompt = session.token_ids
+        monkeypatch.setattr(type(engine), "encode", lambda self, text: encoded.append(text) or encode(self, text))
+        await session.commit(foreign)
+        for _ in range(2):
+            await session.commit(await session.propose(request(4)))
+        assert encoded == [foreign.text]
+        assert session.token_ids[len(prompt) :][: len(encode(engine, foreign.text))] == tuple(
+            encode(engine, foreign.text)
+        )
+
+
+async def test_proposing_commits_nothing(kit):
+    async with opened(kit.build(1), PROBLEM) as session:
+        before = session.token_ids
+        made = await session.propose(request(12))
+        assert session.token_ids == before
+        await session.commit(made)
+        assert session.token_ids == (*before, *made.token_ids)
+
+
+@pytest.mark.parametrize("is_own", [True, False], ids=["own", "foreign"])
+async def test_drafting_ahead_equals_committing_first(kit, is_own):
+    engine = kit.build(0)
+    async with opened(engine, PROBLEM) as ahead, opened(engine, PROBLEM) as plain:
+        step = await plain.propose(request(12)) if is_own else candidate("A foreign step.\n\n")
+        early = await ahead.propose(request(12, after=step))
+        await plain.commit(step)
+        late = await plain.propose(request(12))
+        assert essence(early) == essence(late)
+        await ahead.commit(step)
+        assert ahead.token_ids == plain.token_ids
+        assert essence(await ahead.propose(request(12))) == essence(late)
+
+
+async def test_a_rejected_look_ahead_leaves_no_trace(kit):
+    engine = kit.build(0)
+    async with opened(engine, PROBLEM) as session:
+        first = await session.propose(request(12))
+        await session.propose(request(12, after=first))
+        assert essence(await session.propose(request(12))) == essence(first)
+
+
+async def test_a_cancelled_proposal_leaves_the_session_usable(kit):
+    engine = kit.build(1)
+    async with opened(engine, PROBLEM) as session:
+        whole = await session.propose(request(12))
+        await session.commit(whole)
+        wanted = await session.propose(request(12))
+        before = session.token_ids
+        with kit.slowed(engine):
+            task = asyncio.create_task(session.propose(request(12)))
+            await asyncio.sleep(0.015)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert session.token_ids == before
+        assert essence(await session.propose(request(12))) == essence(wanted)
+
+
+@pytest.mark.parametrize("cut", [None, 0, 2], ids=["agreeing", "disagreeing", "part"])
+async def test_proposals_change_the_cost_but_not_the_step(kit, cut):
+    async with opened(kit.build(3), PROBLEM) as plain:
+        wanted = await plain.propose(request(12))
+    assert wanted.num_tokens > 2
+    ids = wanted.token_ids if cut is None else wanted.token_ids[:cut]
+    other = (*ids, wanted.token_ids[0] + 1, *wanted.token_ids[len(ids) + 1 :]) if cut is not None else ids
+    async with opened(kit.build(3), PROBLEM) as session:
+        made = await session.propose(request(12, proposal=replace(wanted, token_ids=other)))
+        assert essence(made) == essence(wanted)
+        assert made.cost.num_generated == wanted.cost.num_generated
+        assert made.cost.num_reused >= (wanted.num_tokens - 1 if cut is None else cut)
+        assert wanted.cost.num_reused == 0
+        await session.commit(made)
+        assert (await session.propose(request(12))).cost.num_computed <= made.num_tokens
+
+
+async def test_closing_twice_is_safe(kit):
+    session = await kit.build(0).open(PROBLEM, Source.TARGET)
+    await session.propose(request(4))
+    await session.close()
+    await session.close()

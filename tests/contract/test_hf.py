@@ -1,0 +1,272 @@
+"""Exactness of the transformers engine, against transformers' own generation."""
+
+import asyncio
+import copy
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from itertools import chain
+
+import pytest
+import torch
+from tokenizers.processors import TemplateProcessing
+
+from arbitrage.core.errors import ConfigError, ContextOverflow
+from arbitrage.core.solve import solve
+from arbitrage.core.turn import Pair
+from arbitrage.core.types import Finish, Problem, Sampling, Source
+from arbitrage.engines.hf import HFEngine
+from arbitrage.engines.prompt import ChatPrompt, PlainPrompt
+from arbitrage.engines.worker import Worker
+from arbitrage.policies import RandomEscalation, TargetOnly
+from helpers import Watched, candidate, opened, request, setting
+
+PROBLEM = Problem(id="p1", question="Mia has 3 times as many stamps as Leo.")
+LIVELY = (0, 1, 2, 3)
+"""Seeds of models that write several steps of several tokens."""
+
+
+@pytest.fixture
+def engine(random_lm, tokenizer):
+    return lambda seed, **values: HFEngine(
+        random_lm(seed, **{k: v for k, v in values.items() if k in ("layers", "context", "delimiter", "end")}),
+        tokenizer,
+        name=f"hf-{seed}",
+        **{k: v for k, v in values.items() if k in ("prompt", "keeps_hidden_state")},
+    )
+
+
+async def answers(engine, *, draft=None, policy=None, **values):
+    """The steps of a whole solution, and the target's prompt."""
+    target = Watched(engine)
+    values = {"max_tokens": 48, "max_step_tokens": 10, "max_idle_steps": 99} | values
+    policy = policy or TargetOnly()
+    return await solve(PROBLEM, Pair(draft=draft or engine, target=target), policy, setting(**values))
+
+
+def generated(engine, max_tokens):
+    """What transformers itself writes greedily, end-of-sequence dropped."""
+    prompt = torch.tensor([engine.prompt.encode(engine.tokenizer, PROBLEM.question)])
+    out = engine.model.generate(
+        prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=max_tokens
+    )
+    new = out[0, prompt.shape[1] :].tolist()
+    return tuple(new[:-1] if new[-1] == engine.tokenizer.eos_token_id else new)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("seed", LIVELY)
+async def test_target_only_equals_plain_greedy_generation(engine, seed, layers):
+    target = engine(seed, layers=layers)
+    trace = await answers(target)
+    ids = tuple(chain(*(step.candidate.token_ids for step in trace.steps)))
+    assert ids == generated(target, 48)
+    assert trace.text == target.tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("keeps_hidden_state", [False, True])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("seed", LIVELY)
+async def test_rejected_drafts_as_proposals_change_nothing(engine, seed, temperature, keeps_hidden_state):
+    policy, sampling = RandomEscalation(0.6), Sampling(temperature=temperature, top_k=40, top_p=0.95, min_p=0.01)
+    target = engine(seed, keeps_hidden_state=keeps_hidden_state)
+    plain, proposed = [
+        await answers(target, draft=engine(seed + 1), policy=policy, sampling=sampling, use_proposals=use)
+        for use in (False, True)
+    ]
+    assert [step.candidate.token_ids for step in proposed.steps] == [s.candidate.token_ids for s in plain.steps]
+    assert proposed.text == plain.text
+    assert plain.usage.get("target").num_reused == 0
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("change", ["none", "first", "middle", "shorter", "longer", "end", "no end", "early end"])
+@pytest.mark.parametrize("seed", LIVELY)
+async def test_any_proposal_is_lossless(engine, seed, change, temperature):
+    """Step by step through a whole answer, the last step included."""
+    target = engine(seed)
+    async with opened(target, PROBLEM) as plain, opened(target, PROBLEM) as session:
+        for number in range(4):
+            wanted = await plain.propose(request(10, temperature=temperature, seed=number))
+            proposal = _changed(wanted, change)
+            made = await session.propose(request(10, temperature=temperature, seed=number, proposal=proposal))
+            assert (made.token_ids, made.text, made.finish) == (wanted.token_ids, wanted.text, wanted.finish)
+            assert made.logprobs == pytest.approx(wanted.logprobs, abs=1e-4)
+            if change == "none":
+                assert made.cost.num_reused >= wanted.cost.num_generated - 1
+            for one in (plain, session):
+                await one.commit(made)
+            assert session.token_ids == plain.token_ids
+            if made.finish is Finish.END_OF_SEQUENCE:
+                break
+
+
+def _changed(step, change):
+    ids, end = step.token_ids, Finish.END_OF_SEQUENCE
+    middle = len(ids) // 2
+    return {
+        "none": step,
+        "first": replace(step, token_ids=(7, *ids[1:])),
+        "middle": replace(step, token_ids=(*ids[:middle], 7, *ids[middle + 1 :])),
+        "shorter": replace(step, token_ids=ids[:-1]),
+        "longer": replace(step, token_ids=(*ids, 7, 8, 9)),
+        "end": replace(step, finish=end),
+        "no end": replace(step, finish=Finish.STEP_END),
+        "early end": replace(step, token_ids=ids[:middle], finish=end),
+    }[change]
+
+
+async def test_a_proposal_of_another_tokenizer_goes_by_its_text(engine):
+    target = engine(3)
+    async with opened(target, PROBLEM) as session:
+        made = await session.propose(request(10, proposal=candidate("Leo has 12.\n\n", token_ids=(1 << 30,))))
+        assert (made.token_ids, made.cost.num_reused) == ((await session.propose(request(10))).token_ids, 0)
+
+
+async def test_a_foreign_step_gets_no_special_tokens(random_lm, tokenizer):
+    begin = tokenizer.convert_tokens_to_ids("<|user|>")
+    eager = copy.deepcopy(tokenizer)
+    eager.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|user|> $A", special_tokens=[("<|user|>", begin)]
+    )
+    async with opened(HFEngine(random_lm(0), eager, name="eager", prompt=PlainPrompt()), PROBLEM) as session:
+        await session.commit(candidate("Leo has 12.\n\n"))
+        assert eager.decode(session.token_ids) == f"<|user|>{PROBLEM.question}\n\nLeo has 12.\n\n"
+
+
+async def test_sampling_follows_its_seed(engine):
+    async with opened(engine(1), PROBLEM) as session:
+        steps = [(await session.propose(request(12, temperature=1.5, seed=seed))).token_ids for seed in (1, 2, 1)]
+    assert steps[0] == steps[2] != steps[1]
+
+
+async def test_the_hidden_state_is_that_of_the_last_token(engine):
+    target = engine(1, keeps_hidden_state=True)
+    async with opened(target, PROBLEM) as session:
+        for _ in range(2):
+            made = await session.propose(request(8))
+            ids = [*session.token_ids, *made.token_ids]
+            with torch.inference_mode():
+                states = target.model.model(torch.tensor([ids])).last_hidden_state
+            assert made.hidden_state == pytest.approx(states[0, -1].tolist(), abs=1e-4)
+            await session.commit(made)
+
+
+def chain_engine(chain_lm, tokenizer, text, **values):
+    """An engine that writes ``text``, whose token ids are all different, and its prompt's last id."""
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    first = ChatPrompt().encode(tokenizer, PROBLEM.question)[-1]
+    assert len({first, *ids}) == len(ids) + 1
+    return HFEngine(chain_lm(first, [*ids, tokenizer.eos_token_id], **values), tokenizer, name="chain")
+
+
+@pytest.mark.parametrize("max_tokens", range(1, 12))
+async def test_a_cut_never_leaves_half_a_character(chain_lm, tokenizer, max_tokens):
+    text = "\U0001f600 is \u20ac\u00e9.\n\n"
+    engine = chain_engine(chain_lm, tokenizer, text)
+    async with opened(engine, PROBLEM) as session:
+        made = await session.propose(request(max_tokens))
+        assert text.startswith(made.text)
+        assert "\ufffd" not in made.text
+        assert engine.encode(made.text) == list(made.token_ids)
+        assert made.num_tokens <= max_tokens
+        await session.commit(made)
+        if made.token_ids:
+            rest = await session.propose(request(32))
+            assert made.text + rest.text == text
+
+
+@pytest.mark.parametrize("max_tokens", range(1, 9))
+async def test_a_budget_that_ends_inside_a_character_ends_the_answer_before_it(chain_lm, tokenizer, max_tokens):
+    text = "\U0001f600 is \u20ac\u00e9"
+    trace = await answers(chain_engine(chain_lm, tokenizer, text), max_tokens=max_tokens)
+    assert text.startswith(trace.text)
+    assert trace.finish is Finish.TOKEN_LIMIT
+    assert trace.num_tokens <= max_tokens
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "steps"),
+    [("\n\n", ["One.\n\n", "two"]), ("\r\n", ["One\r\n", "two"]), ("\n\n", ["a\n"])],
+    ids=["inside a token", "over two tokens", "half a delimiter"],
+)
+async def test_a_step_ends_with_the_token_that_completes_the_delimiter(chain_lm, tokenizer, delimiter, steps):
+    trace = await answers(chain_engine(chain_lm, tokenizer, "".join(steps)), delimiter=delimiter)
+    assert [step.text for step in trace.steps] == steps
+    assert trace.finish is Finish.END_OF_SEQUENCE
+
+
+async def test_a_prompt_longer_than_the_context_is_refused(engine):
+    with pytest.raises(ContextOverflow, match=r"'p1' has \d+ tokens, the context of hf-0 has 8"):
+        await engine(0, context=8).open(PROBLEM, Source.TARGET)
+
+
+async def test_a_full_context_cuts_the_step_and_then_overflows(engine):
+    probe = engine(0)
+    length = len(probe.prompt.encode(probe.tokenizer, PROBLEM.question)) + 6
+    target = engine(0, context=length, delimiter=-99.0, end=-99.0)
+    async with opened(target, PROBLEM) as session:
+        made = await session.propose(request(32))
+        assert (made.finish, made.num_tokens) == (Finish.TOKEN_LIMIT, 6)
+        await session.commit(made)
+        with pytest.raises(ContextOverflow, match=f"{length} tokens fill the context"):
+            await session.propose(request(32))
+    trace = await answers(target)
+    assert (trace.finish, trace.num_tokens) == (Finish.TOKEN_LIMIT, 6)
+
+
+def test_prompts(tokenizer):
+    chat = tokenizer.decode(ChatPrompt("Be brief.").encode(tokenizer, "2+2?"))
+    assert chat == "Be brief.<|user|>2+2?<|assistant|>"
+    plain = PlainPrompt("Q: {question}\nA:").encode(tokenizer, "{x}?")
+    assert tokenizer.decode(plain) == "Q: {x}?\nA:"
+    with pytest.raises(ConfigError, match=r"must contain \{question\}, got 'Q'"):
+        PlainPrompt("Q")
+
+
+@pytest.mark.parametrize("num_cancels", [1, 2])
+async def test_a_cancelled_call_has_left_the_thread(num_cancels):
+    worker, running = Worker("test"), []
+
+    def call(flag):
+        running.append(True)
+        time.sleep(0.03)
+        running.clear()
+        flag.check()
+
+    task = asyncio.create_task(worker.run(call))
+    while not running:
+        await asyncio.sleep(0.001)
+    for _ in range(num_cancels):
+        task.cancel()
+        await asyncio.sleep(0.002)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert running == []
+    assert await worker.run(lambda flag: "next") == "next"
+
+
+async def test_a_call_cancelled_in_the_queue_never_runs():
+    worker, started, ran = Worker("test"), asyncio.Event(), []
+    loop = asyncio.get_running_loop()
+
+    def busy(flag):
+        loop.call_soon_threadsafe(started.set)
+        time.sleep(0.02)
+
+    first = asyncio.create_task(worker.run(busy))
+    await started.wait()
+    queued = asyncio.create_task(worker.run(lambda flag: ran.append(True)))
+    await asyncio.sleep(0)
+    queued.cancel()
+    await asyncio.gather(first, queued, return_exceptions=True)
+    assert queued.cancelled()
+    assert ran == []
+
+
+@pytest.mark.parametrize("module", ["arbitrage.engines.hf", "arbitrage.scorers.hf"])
+def test_without_torch_the_extra_is_named(module):
+    code = f"import sys; sys.modules['torch'] = None\ntry:\n import {module}\nexcept Exception as e: print(repr(e))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "MissingExtra" in done.stdout

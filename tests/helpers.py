@@ -1,0 +1,111 @@
+"""Shared builders: candidates, requests, scripted and watched engines."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from arbitrage.core.ports import Engine, Session, StepRequest
+from arbitrage.core.turn import Setting
+from arbitrage.core.types import Candidate, Cost, Decision, Finish, Limits, Problem, Sampling, Source, Step
+from arbitrage.engines.scripted import ScriptedEngine
+
+PROBLEM = Problem(id="p1", question="What is 2 + 2 ?")
+
+
+def candidate(text: str, source: Source = Source.DRAFT, finish: Finish = Finish.STEP_END, **values: Any) -> Candidate:
+    """A step whose ids are of no concern; one id for each character unless given."""
+    values.setdefault("token_ids", tuple(map(ord, text)))
+    values.setdefault("cost", Cost(num_calls=1, num_generated=len(values["token_ids"])))
+    return Candidate(source=source, text=text, finish=finish, **values)
+
+
+def step(kept: Candidate, *others: Candidate, decision: Decision | None = None, **values: Any) -> Step:
+    """A step as a turn would record it."""
+    decision = decision or Decision(source=kept.source)
+    return Step(candidate=kept, decision=decision, finish=kept.finish, candidates=(kept, *others), **values)
+
+
+def request(max_tokens: int = 32, *, temperature: float = 0.0, seed: int = 0, **values: Any) -> StepRequest:
+    """A request for one step."""
+    sampling = Sampling(temperature=temperature)
+    return StepRequest(max_tokens=max_tokens, delimiter="\n\n", sampling=sampling, seed=seed, **values)
+
+
+def setting(**values: Any) -> Setting:
+    """A setting with the given limits; ``sampling``, ``seed`` and ``use_proposals`` go where they belong."""
+    own = {name: values.pop(name) for name in ("sampling", "seed", "use_proposals") if name in values}
+    return Setting(limits=Limits(**values), **own)
+
+
+def total(costs: Any) -> Cost:
+    """The sum of costs."""
+    return sum(costs, Cost())
+
+
+@dataclass
+class Policy:
+    """A policy from a function, for what no shipped rule does."""
+
+    decide: Callable[[Any], Any]
+    name: str = "test"
+
+
+@dataclass
+class Watched:
+    """An engine that remembers what it was asked and what it answered, whichever engine it wraps."""
+
+    engine: Engine
+    sessions: list["WatchedSession"] = field(default_factory=list)
+    made: list[Candidate] = field(default_factory=list)
+    prompt_lengths: list[int] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return self.engine.name
+
+    async def open(self, problem: Problem, source: Source) -> "WatchedSession":
+        self.sessions.append(WatchedSession(self, await self.engine.open(problem, source)))
+        return self.sessions[-1]
+
+
+@dataclass
+class WatchedSession:
+    """A session of :class:`Watched`."""
+
+    owner: Watched
+    session: Session
+    closed: bool = False
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        return self.session.token_ids
+
+    async def propose(self, request: StepRequest) -> Candidate:
+        prompt_length = len(self.session.token_ids)
+        made = await self.session.propose(request)
+        self.owner.made.append(made)
+        self.owner.prompt_lengths.append(prompt_length)
+        return made
+
+    async def commit(self, candidate: Candidate) -> None:
+        await self.session.commit(candidate)
+
+    async def close(self) -> None:
+        await self.session.close()
+        self.closed = True
+
+
+def scripted(*steps: str, **values: Any) -> ScriptedEngine:
+    """An engine whose steps are the given texts, each a delimiter but the last added."""
+    return ScriptedEngine(script="\n\n".join(steps), **values)
+
+
+@asynccontextmanager
+async def opened(engine: Any, problem: Problem = PROBLEM, source: Source = Source.TARGET) -> AsyncIterator[Any]:
+    """A session that is closed at the end."""
+    session = await engine.open(problem, source)
+    try:
+        yield session
+    finally:
+        await session.close()

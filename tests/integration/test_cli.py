@@ -1,0 +1,113 @@
+"""The command line on the shipped models."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from arbitrage.cli.main import run
+
+pytestmark = pytest.mark.integration
+QUESTION = "Mia has 3 times as many stamps as Leo. Leo has 4 stamps. How many stamps does Mia have?"
+
+
+@pytest.fixture
+def cli(monkeypatch, capsys):
+    """Run the command line in process: (exit status, stdout, stderr)."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["arbitrage", *arguments])
+        with pytest.raises(SystemExit) as exit_info:
+            run()
+        output = capsys.readouterr()
+        return exit_info.value.code or 0, output.out, output.err
+
+    return call
+
+
+def test_solve_prints_each_step_and_the_answer(cli):
+    status, out, _ = cli("solve", QUESTION)
+    assert status == 0
+    assert "3*4=12" in out
+    assert "answer 12" in out
+
+
+def test_solve_json_is_a_trace(cli):
+    status, out, _ = cli("solve", QUESTION, "--policy", "target", "--json")
+    trace = json.loads(out.splitlines()[-1])
+    assert status == 0
+    assert trace["schema"] == 1
+    assert all(len(step["candidates"]) == 1 for step in trace["steps"])
+
+
+def test_eval_ends_with_the_promised_json_line_and_writes_one_trace_a_line(cli, tmp_path):
+    traces = tmp_path / "traces.jsonl"
+    status, out, _ = cli(
+        *("eval", "--policies", "draft,target,random,rsd,oracle,router", "--thresholds", "0.3,0.7"),
+        *("--limit", "4", "--seed", "0", "--json", "--traces", str(traces)),
+    )
+    record = json.loads(out.splitlines()[-1])
+    assert status == 0
+    assert (record["schema"], record["pair"], record["num_problems"]) == (1, "tiny", 4)
+    assert [(row["policy"], row["threshold"]) for row in record["rows"]] == [
+        ("draft", None),
+        ("target", None),
+        *[(policy, t) for policy in ("random", "rsd", "oracle", "router") for t in (0.3, 0.7)],
+    ]
+    by_policy = {row["policy"]: row for row in record["rows"]}
+    assert by_policy["target"]["speedup_vs_target"] == 1.0
+    assert by_policy["draft"]["target_token_share"] == 0.0
+    assert by_policy["target"]["acceptance_rate"] == 0.0
+    assert by_policy["target"]["wasted_escalation_rate"] is None
+    assert len(traces.read_text().splitlines()) == 4 * len(record["rows"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("eval", "--policies", "telepathy"), "telepathy"),
+        (("eval", "--policies", "router", "--thresholds", "1.5"), "1.5"),
+        (("eval", "--thresholds", "half"), "half"),
+        (("eval", "--dataset", "nowhere.jsonl"), "nowhere.jsonl"),
+        (("eval", "--dataset", "tiny:exam"), "exam"),
+        (("eval", "--limit", "0"), "limit"),
+        (("eval", "--pair", "nowhere.toml"), "nowhere.toml"),
+        (("solve", "  "), "empty"),
+        (("solve", QUESTION, "--policy", "rsd", "--threshold", "-0.1"), "-0.1"),
+        (("solve", QUESTION, "--temperature", "-1"), "temperature"),
+    ],
+)
+def test_bad_input_is_one_clear_line(cli, arguments, told):
+    status, _, err = cli(*arguments)
+    assert status == 2
+    assert len(err.strip().splitlines()) == 1
+    assert err.startswith("error: ")
+    assert told in err
+
+
+def test_a_prompt_longer_than_the_context_is_a_failed_problem_with_its_reason(cli):
+    status, _, err = cli("solve", QUESTION * 60)
+    assert status == 1
+    assert "context" in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_a_broken_checkpoint_is_one_clear_line(cli, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    (tmp_path / "pair.toml").write_text('[draft]\npath = "model"\n[target]\npath = "model"\n')
+    status, _, err = cli("solve", QUESTION, "--pair", str(tmp_path / "pair.toml"))
+    assert status == 2
+    assert len(err.strip().splitlines()) == 1
+    assert "model" in err
+
+
+def test_the_console_script_explains_itself():
+    done = subprocess.run(
+        [sys.executable, "-c", "from arbitrage.cli.main import run; run()", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert all(command in done.stdout for command in ("solve", "eval", "demo"))

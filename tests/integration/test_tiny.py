@@ -1,0 +1,97 @@
+"""The shipped models are what the model card says, and the recipe that made them runs."""
+
+import random
+
+import pytest
+
+import arbitrage as arb
+from arbitrage.build import entries, problems
+from arbitrage.core.types import Source
+from arbitrage.evaluation.run import Entry, compare, rows_of
+from arbitrage.tiny import WEIGHTS
+from arbitrage.tiny.world import DRAFT_HABIT, TARGET_HABIT, generate
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def pair():
+    return arb.load("tiny")
+
+
+def test_weights_are_small_and_safe():
+    files = [path for path in WEIGHTS.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 64 * 2**20
+    assert {path.suffix for path in files} <= {".json", ".safetensors", ".jinja", ".md"}
+
+
+async def test_the_policies_rank_as_they_should(pair):
+    """Floors with room for 60 problems; the exact figures stand in the model card."""
+    policies = {
+        entry: pair.audited(pair.policy(entry.policy, entry.threshold))
+        for entry in entries(["draft", "target", "router"], [])
+    }
+    results = await compare(problems("tiny:test", 60), pair.pair, policies, arb.Setting(), num_warmup=0)
+    rows = {row.policy: row for row in rows_of(results)}
+    assert rows["target"].accuracy >= 0.7
+    assert 0.15 <= rows["draft"].accuracy <= 0.6
+    assert rows["router"].accuracy >= rows["target"].accuracy - 0.1
+    assert rows["router"].target_token_share < 0.75
+    assert rows["router"].num_failed == 0
+    assert all(trace.finish is arb.Finish.END_OF_SEQUENCE for trace in results[Entry("draft")][:10])
+
+
+@pytest.mark.parametrize("policy", ["target", "draft"])
+async def test_proposals_do_not_change_what_the_target_writes(pair, policy):
+    always = pair.policy("random", 1.0) if policy == "target" else pair.policy("random", 0.0)
+    for problem in problems("tiny:validation", 5):
+        alone = await arb.solve(problem, pair.pair, pair.policy(policy))
+        mixed = await arb.solve(problem, pair.pair, always)
+        assert mixed.text == alone.text
+        assert [s.candidate.token_ids for s in mixed.steps] == [s.candidate.token_ids for s in alone.steps]
+
+
+def test_solve_from_python(pair):
+    trace = pair.solve("Solve for x: 3x+4=25.", policy="router", threshold=0.5)
+    assert trace.answer == "7"
+    assert set(trace.usage) <= {"draft", "target", "router"}
+
+
+def test_another_pair_than_the_router_was_trained_for_is_warned_of(tmp_path):
+    (tmp_path / "pair.toml").write_text(
+        "".join(f'[{role}]\npath = "{WEIGHTS / role}"\nname = "mine"\n' for role in ("draft", "target", "router"))
+    )
+    with pytest.warns(UserWarning, match="trained for"):
+        arb.load(tmp_path / "pair.toml")
+
+
+def test_recipe_rebuilds_four_loadable_models(tmp_path):
+    from arbitrage.engines.hf import HFEngine
+    from arbitrage.scorers.hf import HFScorer
+    from arbitrage.tiny.train import PRESETS, Build, export
+
+    build = Build(preset=PRESETS["smoke"], folder=tmp_path)
+    build.router()
+    export(build, tmp_path / "export")
+    for source in Source:
+        assert HFEngine.load(tmp_path / "export" / source).context_length == 512
+    for kind in ("prm", "router"):
+        assert HFScorer.load(tmp_path / "export" / kind, name=kind, kind=kind).input_format.kind == kind
+
+
+def test_the_world_judges_its_own_solutions_right_and_perturbed_ones_wrong():
+    rng = random.Random(0)
+    for index in range(300):
+        problem = generate("test", index)
+        for habit in (DRAFT_HABIT, TARGET_HABIT):
+            steps = problem.solution(habit, rng).split("\n\n")
+            assert all(problem.is_correct(step, steps[:i]) for i, step in enumerate(steps) if step not in steps[:i])
+            wrong = steps[0].replace("=", "=1", 1)
+            assert not problem.is_correct(wrong)
+
+
+def test_splits_share_no_question():
+    asked = {split: {generate(split, i).question for i in range(400)} for split in ("train", "validation", "test")}
+    assert not asked["train"] & asked["test"]
+    assert not asked["train"] & asked["validation"]
+    assert not asked["validation"] & asked["test"]

@@ -1,0 +1,245 @@
+import json
+import math
+from dataclasses import replace
+from itertools import chain
+
+import pytest
+import torch
+import transformers
+
+from arbitrage.core.errors import ArbitrageError, CheckpointError, ConfigError, ScorerError
+from arbitrage.core.types import Source
+from arbitrage.scorers.format import FILE, InputFormat
+from arbitrage.scorers.hf import HFScorer
+from arbitrage.tiny.lm import Shape
+from helpers import PROBLEM, candidate
+
+MARKS = {"draft": "<|draft|>", "target": "<|target|>"}
+ROUTER = InputFormat(kind="router", annotation=MARKS, trained_for={"draft": "d", "target": "t"}, thresholds={"x": 0.3})
+PRM = InputFormat(kind="prm")
+STEPS = [
+    candidate("Mia has 3 stamps.\n\n"),
+    candidate("Leo has 4 \u00e9.\n\n", Source.TARGET),
+    candidate("So 7."),
+    candidate("", Source.TARGET),
+]
+
+
+@pytest.fixture
+def classifier(tokenizer):
+    def build(head="Sequence", num_labels=2, seed=0):
+        torch.manual_seed(seed)
+        config = Shape(hidden=64, layers=2, feed_forward=64).config(tokenizer)
+        config.num_labels, config.initializer_range = num_labels, 0.3
+        return getattr(transformers, f"LlamaFor{head}Classification")(config).eval()
+
+    return build
+
+
+@pytest.fixture
+def scorer(classifier, tokenizer):
+    def build(input_format=PRM, **values):
+        return HFScorer(classifier(**values), tokenizer, name="judge", input_format=input_format)
+
+    return build
+
+
+@pytest.fixture
+def folder(classifier, tokenizer, tmp_path):
+    """A whole checkpoint of a router."""
+    classifier().save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    ROUTER.save(tmp_path)
+    return tmp_path
+
+
+def from_scratch(scorer, steps):
+    """The probability by the model's own forward pass over the whole text."""
+    marks = scorer.input_format.annotation
+    pieces = [marks.get(step.source, "") + step.text for step in steps]
+    ids = scorer.prompt.encode(scorer.tokenizer, PROBLEM.question)
+    ids += chain(*(scorer.tokenizer.encode(piece, add_special_tokens=False) for piece in pieces))
+    with torch.inference_mode():
+        logits = scorer.model(torch.tensor([ids]), use_cache=False).logits[0]
+    last = logits[-1] if logits.dim() == 2 else logits
+    return (last.sigmoid()[0] if len(last) == 1 else last.softmax(-1)[1]).item(), len(ids)
+
+
+@pytest.mark.parametrize("input_format", [PRM, ROUTER], ids=lambda f: f.kind)
+@pytest.mark.parametrize("num_labels", [1, 2])
+@pytest.mark.parametrize("head", ["Sequence", "Token"])
+async def test_incremental_scores_equal_scores_from_scratch(scorer, head, num_labels, input_format):
+    judge = scorer(input_format, head=head, num_labels=num_labels)
+    session, seen = await judge.open(PROBLEM), []
+    for number, step in enumerate(STEPS):
+        rejected = await session.score(candidate("A rejected step of another length.\n\n"))
+        score = await session.score(step)
+        expected, num_tokens = from_scratch(judge, STEPS[: number + 1])
+        assert score.value == pytest.approx(expected, abs=1e-5)
+        assert score.cost.num_computed + score.cost.num_cached == num_tokens
+        assert (score.scorer, score.source, score.cost.num_calls) == ("judge", step.source, 1)
+        await session.commit(step)
+        seen += [rejected.value, score.value]
+    distinct = {round(value, 6) for value in seen[:-1]}  # An empty step without a mark is the prefix itself.
+    assert len(distinct) == len(seen) - 1
+    await session.close()
+    await session.close()
+
+
+async def test_only_new_tokens_are_computed(scorer):
+    judge = scorer()
+    session = await judge.open(PROBLEM)
+    prompt = len(judge.prompt.encode(judge.tokenizer, PROBLEM.question))
+    first, second = len(judge.encode_step(STEPS[0])), len(judge.encode_step(STEPS[1]))
+    assert (await session.score(STEPS[0])).cost.num_computed == prompt + first
+    assert (await session.score(STEPS[0])).cost.num_computed == 1
+    assert (await session.score(STEPS[1])).cost.num_computed <= second
+    await session.commit(STEPS[1])
+    assert (await session.score(STEPS[0])).cost.num_computed == first
+
+
+async def test_what_is_only_committed_is_computed_with_the_next_score(scorer):
+    judge = scorer(ROUTER)
+    session = await judge.open(PROBLEM)
+    for step in STEPS[:2]:
+        await session.commit(step)
+    score = await session.score(STEPS[2])
+    expected, num_tokens = from_scratch(judge, STEPS[:3])
+    assert score.value == pytest.approx(expected, abs=1e-5)
+    assert (score.cost.num_computed, score.cost.num_cached) == (num_tokens, 0)
+
+
+async def test_annotation_tells_the_author(scorer):
+    judge = scorer(ROUTER)
+    draft, target = STEPS[0], replace(STEPS[0], source=Source.TARGET)
+    assert judge.tokenizer.decode(judge.encode_step(draft)) == "<|draft|>Mia has 3 stamps.\n\n"
+    session = await judge.open(PROBLEM)
+    values = [(await session.score(step)).value for step in (draft, target)]
+    assert values[0] != pytest.approx(values[1], abs=1e-4)
+    plain = scorer(PRM)
+    assert plain.encode_step(draft) == plain.encode_step(target)
+
+
+async def test_a_score_that_is_no_number_is_an_error(scorer):
+    judge = scorer()
+    judge.model.score.weight.data.fill_(math.nan)
+    session = await judge.open(PROBLEM)
+    with pytest.raises(ScorerError, match="'judge' gave NaN"):
+        await session.score(STEPS[0])
+
+
+@pytest.mark.parametrize("num_labels", [3, 10])
+def test_a_head_of_many_labels_is_refused(scorer, num_labels):
+    with pytest.raises(CheckpointError, match=f"1 or 2 labels, got {num_labels}"):
+        scorer(num_labels=num_labels)
+
+
+def test_a_language_model_is_no_scorer(random_lm, tokenizer):
+    with pytest.raises(CheckpointError, match="needs a head `score`"):
+        HFScorer(random_lm(0), tokenizer, name="lm", input_format=PRM)
+
+
+# --- the format file ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "input_format", [PRM, ROUTER, replace(PRM, delimiter="\n")], ids=["prm", "router", "delimiter"]
+)
+def test_a_format_survives_its_file(input_format, tmp_path):
+    input_format.save(tmp_path)
+    assert InputFormat.load(tmp_path) == input_format
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"kind": "judge"}, "kind must be one of prm, router, got 'judge'"),
+        ({"kind": "prm", "annotation": {"draft": "D"}}, r"need the keys draft and target, got \['draft'\]"),
+        ({"kind": "prm", "trained_for": {"a": "", "b": ""}}, "need the keys draft and target"),
+        ({"kind": "prm", "thresholds": {"default": 1.5}}, r"threshold 'default' must be in \[0, 1\], got 1.5"),
+    ],
+    ids=["kind", "annotation", "trained_for", "thresholds"],
+)
+def test_a_format_out_of_range_is_refused(values, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        InputFormat(**values)
+    (tmp_path / FILE).write_text(json.dumps({"schema": 1, **values}))
+    with pytest.raises(CheckpointError, match=FILE):
+        InputFormat.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, f"has no {FILE}"),
+        ("", "not an input format"),
+        ("[1]", "not an input format"),
+        ('{"kind": "prm"}', "not an input format"),
+        ('{"schema": 2, "kind": "prm"}', "schema must be 1, got 2"),
+        ('{"schema": 1}', "not an input format"),
+        ('{"schema": 1, "kind": "prm", "colour": "red"}', "not an input format"),
+        ('{"schema": 1, "kind": "prm", "thresholds": {"x": "high"}}', "not an input format"),
+    ],
+)
+def test_an_unreadable_format_is_refused_by_its_path(text, message, tmp_path):
+    if text is not None:
+        (tmp_path / FILE).write_text(text)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        InputFormat.load(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+
+
+# --- checkpoints -------------------------------------------------------------------------------------
+
+
+async def test_a_checkpoint_brings_its_format_and_its_weights(folder, scorer):
+    judge = HFScorer.load(folder, name="judge", kind="router")
+    assert judge.input_format == ROUTER
+    loaded, built = [await s.open(PROBLEM) for s in (judge, scorer(ROUTER))]
+    assert (await loaded.score(STEPS[0])).value == pytest.approx((await built.score(STEPS[0])).value, abs=1e-6)
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def _headless(folder):
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    del weights["score.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _language_model(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": ["LlamaForCausalLM"]}))
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda f: (f / FILE).unlink(), f"has no {FILE}"),
+        (lambda f: replace(ROUTER, kind="prm").save(f), "is a prm, wanted a router"),
+        (lambda f: _cut(f / "model.safetensors"), "cannot load the checkpoint"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"rubbish!"), "cannot load the checkpoint"),
+        (lambda f: (f / "model.safetensors").unlink(), "cannot load the checkpoint"),
+        (lambda f: (f / "tokenizer.json").write_text("{"), "cannot load the checkpoint"),
+        (lambda f: (f / "config.json").write_text("{"), "cannot read the configuration"),
+        (_headless, "lacks weights: score.weight"),
+        (_language_model, "is no classifier"),
+    ],
+    ids=["format", "kind", "cut", "rubbish", "no weights", "tokenizer", "config", "no head", "language model"],
+)
+def test_a_broken_checkpoint_is_refused_by_its_path(folder, harm, message, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    harm(folder)
+    with pytest.raises(ArbitrageError, match=message) as caught:
+        HFScorer.load(folder, name="judge", kind="router")
+    assert isinstance(caught.value, CheckpointError)
+    assert str(folder) in str(caught.value)
+
+
+def test_a_missing_folder_is_not_looked_for_on_the_hub(tmp_path):
+    with pytest.raises(CheckpointError, match="no checkpoint folder"):
+        HFScorer.load(tmp_path / "none", name="judge", kind="prm")
