@@ -12,13 +12,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from arbitrage.build import POLICIES, LoadedPair, entries, load, problems
-from arbitrage.cli.show import rows_table
+from arbitrage.cli.show import rows_table, summary_lines
 from arbitrage.cli.solve import PairOption, SeedOption
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.trace import Trace
 from arbitrage.core.turn import Setting
 from arbitrage.core.types import Finish, Problem
 from arbitrage.evaluation.run import Entry, Results, compare, rows_of
+from arbitrage.evaluation.summary import summary_of
 
 SCHEMA = 1
 """Version of the JSON line."""
@@ -54,9 +55,13 @@ def evaluate(
     Console(width=None if Console().is_terminal else 120).print(
         rows_table(rows, f"{loaded.name} on {dataset}, {len(found)} problems, seed {seed}")
     )
+    summary = summary_of(results, rows, seed=seed)
+    for line in summary_lines(summary):
+        typer.echo(line)
     if as_json:
         record: dict[str, Any] = {"schema": SCHEMA, "pair": loaded.name, "num_problems": len(found)}
-        print(json.dumps({**record, "rows": [asdict(row) for row in rows]}))  # noqa: T201
+        record |= {"rows": [asdict(row) for row in rows], "summary": asdict(summary)}
+        print(json.dumps(record))  # noqa: T201
 
 
 def run_comparison(

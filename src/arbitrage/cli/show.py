@@ -9,6 +9,7 @@ from rich.text import Text
 from arbitrage.core.trace import Trace
 from arbitrage.core.types import Source, Step
 from arbitrage.evaluation.metrics import Row
+from arbitrage.evaluation.summary import Summary
 
 COLOURS = {Source.DRAFT: "cyan", Source.TARGET: "magenta"}
 
@@ -99,6 +100,29 @@ def rows_table(rows: Sequence[Row], title: str) -> Table:
             _number(row.overhead_share, ".1%"),
         )
     return table
+
+
+def summary_lines(summary: Summary) -> list[str]:
+    """A comparison in words; nothing for what it lacks."""
+    pairs = (
+        ("router", "target-only", summary.router_vs_target),
+        ("rsd", "target-only", summary.rsd_vs_target),
+        ("router", "rsd", summary.router_vs_rsd),
+    )
+    lines = [
+        f"{name} (threshold {_number(m.entry.threshold, '.2f')}) is {m.speedup:.2f}× as fast as {other} "
+        f"[{m.interval.low:.2f}, {m.interval.high:.2f}] at {m.accuracy_gap * 100:+.1f} points of target-only's "
+        f"accuracy [{m.gap_interval.low * 100:+.1f}, {m.gap_interval.high * 100:+.1f}]"
+        for name, other, m in pairs
+        if m
+    ]
+    if summary.gain_share is not None:
+        lines.append(f"the router captures {summary.gain_share:.0%} of the oracle's accuracy gain over chance")
+    if summary.waste_ratio is not None:
+        lines.append(
+            f"at equal acceptance the router wastes {summary.waste_ratio:.2f} times as many escalations as rsd"
+        )
+    return lines
 
 
 def _number(value: float | None, form: str) -> str:

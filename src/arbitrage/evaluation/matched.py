@@ -33,11 +33,12 @@ def fastest_matched(
     cover the choice.
 
     Returns:
-        None if no threshold of the policy reaches the accuracy, or target-only did not run.
+        None if no threshold of the policy reaches the accuracy.
+
+    Raises:
+        KeyError: If target-only or the reference did not run.
     """
-    target = results.get(Entry("target"))
-    if target is None:
-        return None
+    target = results[Entry("target")]
     floor = _accuracy(target) - margin
     matching = [e for e, found in results.items() if e.policy == policy and _accuracy(found) >= floor]
     if not matching:

@@ -4,7 +4,6 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from statistics import fmean
 
 from arbitrage.core.trace import Trace
@@ -112,32 +111,3 @@ def bootstrap(
     """
     values = sorted(statistic(rng.choices(range(num), k=num)) for _ in range(resamples))
     return Interval(low=values[int(0.025 * resamples)], high=values[min(resamples - 1, int(0.975 * resamples))])
-
-
-def gain_share(router: Sequence[Row], oracle: Sequence[Row], chance: Sequence[Row], num_points: int = 50) -> float:
-    """Share of the oracle's accuracy gain over chance that the router captures, averaged over acceptance rates.
-
-    The three curves of accuracy over acceptance rate are interpolated linearly and compared where all are
-    defined. Rows of draft-only and target-only belong to the curve of chance as its ends.
-
-    Returns:
-        The area between router and chance over the area between oracle and chance; NaN if the latter is empty.
-    """
-    curves = [_curve(rows) for rows in (router, oracle, chance)]
-    low, high = max(curve[0][0] for curve in curves), min(curve[-1][0] for curve in curves)
-    points = [low + (high - low) * i / (num_points - 1) for i in range(num_points)]
-    means = [fmean(_interpolate(curve, x) for x in points) for curve in curves]
-    possible = means[1] - means[2]
-    return (means[0] - means[2]) / possible if high > low and possible > 0 else math.nan
-
-
-def _curve(rows: Sequence[Row]) -> list[tuple[float, float]]:
-    points = ((row.acceptance_rate, row.accuracy) for row in rows)
-    return sorted((x, y) for x, y in points if x is not None and y is not None)
-
-
-def _interpolate(curve: Sequence[tuple[float, float]], x: float) -> float:
-    for (x0, y0), (x1, y1) in pairwise(curve):
-        if x0 <= x <= x1:
-            return y0 if x1 == x0 else y0 + (y1 - y0) * (x - x0) / (x1 - x0)
-    return curve[-1][1] if x > curve[-1][0] else curve[0][1]

@@ -4,9 +4,9 @@ import json
 import random
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -130,10 +130,6 @@ class RouterRow:
     def advantage(self) -> float:
         """Mean advantage over the target's samples."""
         return sum(self.target_scores) / len(self.target_scores) - self.draft_score
-
-    def to_json(self) -> dict[str, Any]:
-        """The row as keyword arguments."""
-        return asdict(self)
 
 
 def collect_router(

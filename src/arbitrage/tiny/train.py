@@ -8,7 +8,7 @@ import argparse
 import json
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -27,11 +27,11 @@ from arbitrage.scorers.format import InputFormat
 from arbitrage.tiny.judges import (
     MARKS,
     ClassifierRecipe,
+    Labelled,
     RouterRow,
     balance,
     collect_prm,
     collect_router,
-    pack,
     train_classifier,
 )
 from arbitrage.tiny.lm import LanguageModelRecipe, Shape, train_language_model
@@ -42,6 +42,7 @@ from arbitrage.tiny.world import DRAFT_HABIT, TARGET_HABIT
 
 PAIR_NAMES: Final[dict[str, str]] = {Source.DRAFT: "tiny-draft", Source.TARGET: "tiny-target"}
 M = TypeVar("M", bound=PreTrainedModel)
+R = TypeVar("R", Labelled, RouterRow)
 COLLECT_SEED: Final = 7
 """Problems of the judges' data: none that a language model was trained on."""
 
@@ -84,10 +85,10 @@ PRESETS: Final = {
             schedule=Schedule(matrix_lr=2e-3, other_lr=3e-3),
             seed=1,
         ),
-        prm_problems=6000,
-        prm=ClassifierRecipe(num_epochs=3, tokens_per_batch=3072, schedule=_judge_schedule()),
-        router_problems=4000,
-        router=ClassifierRecipe(num_epochs=3, tokens_per_batch=3072, schedule=_judge_schedule()),
+        prm_problems=5000,
+        prm=ClassifierRecipe(num_epochs=2, tokens_per_batch=3072, schedule=_judge_schedule()),
+        router_problems=3000,
+        router=ClassifierRecipe(num_epochs=2, tokens_per_batch=3072, schedule=_judge_schedule()),
         router_margin=0.05,
     ),
     "smoke": Preset(
@@ -148,36 +149,45 @@ class Build:
         return self._made(LlamaForTokenClassification, "prm", self._train_prm)
 
     def _train_prm(self) -> PreTrainedModel:
-        rows = collect_prm(
-            self.samplers(), self.tokenizer(), split="train", count=self.preset.prm_problems, seed=COLLECT_SEED
+        count = self.preset.prm_problems
+        rows = self._collected(
+            "prm",
+            Labelled,
+            lambda: collect_prm(self.samplers(), self.tokenizer(), split="train", count=count, seed=COLLECT_SEED),
         )
         model = _from_backbone(LlamaForTokenClassification, self.folder / "target").to(self.device)
-        return train_classifier(model, pack(rows), self.preset.prm, self.folder / "work" / "prm")
+        return train_classifier(model, rows, self.preset.prm, self.folder / "work" / "prm")
 
     def router(self) -> PreTrainedModel:
         """The router: the PRM's weights, taught to expect the target's advantage."""
         return self._made(LlamaForSequenceClassification, "router", self._train_router)
 
-    def router_rows(self) -> list[RouterRow]:
-        """The router's training rows; collected at first use."""
-        path = self.folder / "work" / "router.jsonl"
-        if not path.exists():
-            judge = StepJudge(self.prm(), self.tokenizer())
-            rows = collect_router(
+    def _train_router(self) -> PreTrainedModel:
+        count = self.preset.router_problems
+        rows = self._collected(
+            "router",
+            RouterRow,
+            lambda: collect_router(
                 self.samplers(),
-                judge,
+                StepJudge(self.prm(), self.tokenizer()),
                 self.tokenizer(),
                 split="train",
-                count=self.preset.router_problems,
+                count=count,
                 seed=COLLECT_SEED + 1,
-            )
-            path.write_text("".join(json.dumps(row.to_json()) + "\n" for row in rows))
-        return [RouterRow(**json.loads(line)) for line in path.read_text().splitlines()]
-
-    def _train_router(self) -> PreTrainedModel:
-        rows = balance(self.router_rows(), random.Random(0), margin=self.preset.router_margin)
+            ),
+        )
+        balanced = balance(rows, random.Random(0), margin=self.preset.router_margin)
         model = _from_backbone(LlamaForSequenceClassification, self.folder / "prm").to(self.device)
-        return train_classifier(model, rows, self.preset.router, self.folder / "work" / "router")
+        return train_classifier(model, balanced, self.preset.router, self.folder / "work" / "router")
+
+    def _collected(self, name: str, kind: type[R], collect: Callable[[], list[R]]) -> list[R]:
+        """Training rows of a judge, kept as JSON lines."""
+        path = self.folder / "work" / f"{name}.jsonl"
+        if not path.exists():
+            partial = path.with_suffix(".partial")
+            partial.write_text("".join(json.dumps(asdict(row)) + "\n" for row in collect()))
+            partial.replace(path)
+        return [kind(**json.loads(line)) for line in path.read_text().splitlines()]
 
     def _made(self, kind: type[M], name: str, train: Callable[[], PreTrainedModel]) -> M:
         folder = self.folder / name
