@@ -59,6 +59,9 @@ class Preset:
     router_problems: int
     router: ClassifierRecipe
     router_margin: float
+    """Advantage above which the target counts as better."""
+    router_threshold: float = 0.5
+    """Shipped default; chosen on the validation split."""
 
 
 def _judge_schedule(warmup_steps: int = 50) -> Schedule:
@@ -208,7 +211,12 @@ def export(build: Build, folder: Path) -> None:
     """Write the four finished models as they ship: fp16 weights, tokenizer and input formats beside them."""
     formats = {
         "prm": InputFormat(kind="prm"),
-        "router": InputFormat(kind="router", annotation=MARKS, trained_for=PAIR_NAMES, thresholds={"default": 0.5}),
+        "router": InputFormat(
+            kind="router",
+            annotation=MARKS,
+            trained_for=PAIR_NAMES,
+            thresholds={"default": build.preset.router_threshold},
+        ),
     }
     for name in (*Source, "prm", "router"):
         out = folder / name

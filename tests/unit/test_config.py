@@ -1,0 +1,85 @@
+"""Configuration files, datasets and names: bad input is one clear error."""
+
+import json
+
+import pytest
+
+import arbitrage as arb
+from arbitrage.build import entries, problems
+from arbitrage.config import read_pair
+from arbitrage.core.errors import ConfigError
+from arbitrage.evaluation.datasets import read_jsonl
+from arbitrage.evaluation.run import Entry
+
+PAIR = '[draft]\npath = "a"\n[target]\npath = "b"\n'
+
+
+def test_a_pair_is_named_after_its_file_and_finds_models_beside_it(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "mine.toml").write_text(PAIR)
+    config = read_pair(tmp_path / "mine.toml")
+    assert config.name == "mine"
+    assert config.draft.path == str(tmp_path / "a")
+    assert config.target.path == "b"
+    assert config.router is None
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[draft", "not TOML"),
+        ('[draft]\npath = "a"\n', "missing target"),
+        ('[draft]\n[target]\npath = "b"\n', "missing path"),
+        (PAIR + '[ruoter]\npath = "c"\n', "'ruoter'"),
+        (PAIR.replace("path", "pth", 1), "did you mean 'path'"),
+        (PAIR + 'dtype = "float8"\n', "float8"),
+    ],
+)
+def test_a_bad_configuration_names_its_fault(tmp_path, text, told):
+    (tmp_path / "pair.toml").write_text(text)
+    with pytest.raises(ConfigError, match=told):
+        read_pair(tmp_path / "pair.toml")
+
+
+def test_problems_are_read_with_their_ids_and_answers(tmp_path):
+    path = tmp_path / "problems.jsonl"
+    path.write_text('{"question": "1+1?", "answer": 2}\n\n{"question": "2+2?", "id": "b"}\n')
+    first, second = read_jsonl(path)
+    assert (first.id, first.answer) == ("1", "2")
+    assert (second.id, second.answer) == ("b", None)
+    assert read_jsonl(path, limit=1) == [first]
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ([], "empty"),
+        (["{"], ":1: not a problem"),
+        (["[1]"], "not a problem"),
+        ([json.dumps({"q": "?"})], "question"),
+        ([json.dumps({"question": "?", "id": 1})] * 2, "twice"),
+    ],
+)
+def test_a_bad_dataset_names_the_line(tmp_path, lines, told):
+    path = tmp_path / "problems.jsonl"
+    path.write_text("\n".join(lines))
+    with pytest.raises(ConfigError, match=told):
+        read_jsonl(path)
+
+
+def test_tiny_problems_are_balanced_and_reproducible():
+    found = problems("tiny:test", 30)
+    assert found == problems("tiny:test", 30)
+    assert len({problem.id for problem in found}) == 30
+    assert {problem.metadata["family"] for problem in found} == {"quantities", "equations", "rates"}
+    assert {problem.metadata["level"] for problem in found} == set("12345")
+
+
+def test_fixed_policies_have_one_row_and_others_one_a_threshold():
+    assert entries(["target", "rsd"], [0.1, 0.9]) == [Entry("target"), Entry("rsd", 0.1), Entry("rsd", 0.9)]
+    assert entries(["rsd"], []) == [Entry("rsd")]
+
+
+def test_every_public_name_exists():
+    assert all(hasattr(arb, name) for name in arb.__all__)
+    assert list(arb.__all__) == sorted(arb.__all__, key=lambda name: (not name.isupper(), not name[0].isupper(), name))
