@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -159,58 +160,59 @@ class HFSession:
 
     @torch.inference_mode()
     def _generate(self, ids: list[int], request: StepRequest, max_tokens: int, flag: CancelFlag) -> Candidate:
+        started = time.perf_counter()
+        num_cached = self._sequence.reuse(ids)
+        done = self._decode(ids, request, max_tokens, flag)
+        new = self._whole_characters(done.new, ids) if done.finish is Finish.TOKEN_LIMIT else done.new
+        hidden_state = self._hidden_state([*ids, *new]) if self._engine.keeps_hidden_state else None
+        return Candidate(
+            source=self._source,
+            text=self._engine.decode(new, ids),
+            token_ids=tuple(new),
+            finish=done.finish,
+            logprobs=tuple(torch.stack(done.logprobs[: len(new)]).tolist()) if new else (),
+            hidden_state=hidden_state,
+            cost=Cost(
+                num_calls=1,
+                num_computed=len(ids) - num_cached,
+                num_cached=num_cached,
+                num_generated=len(done.new) + (done.finish is Finish.END_OF_SEQUENCE),
+                num_reused=done.num_reused,
+                seconds=time.perf_counter() - started,
+            ),
+        )
+
+    def _decode(self, ids: list[int], request: StepRequest, max_tokens: int, flag: CancelFlag) -> "_Decoded":
         """Decode until the delimiter, end-of-sequence or the budget.
 
         Proposed tokens go through the model together with what the cache lacks. Each position's token is then
         picked as always; while it equals the proposed one, its successor's logits are already there.
         """
-        started = time.perf_counter()
         engine, sequence = self._engine, self._sequence
         pick = _picker(request.sampling, request.seed, engine.model.device)
         proposed = self._proposed_ids(request.proposal)[: max_tokens - 1]
-        num_cached = sequence.reuse(ids)
-        logits = sequence.logits([*ids[num_cached:], *proposed], num_last=len(proposed) + 1)
-        new: list[int] = []
-        logprobs: list[Tensor] = []
-        finish, row, num_reused = Finish.TOKEN_LIMIT, 0, 0
-        while len(new) < max_tokens:
+        logits = sequence.logits([*ids[len(sequence) :], *proposed], num_last=len(proposed) + 1)
+        done, row = _Decoded(), 0
+        while len(done.new) < max_tokens:
             flag.check()
             token, logprob = pick(logits[row])
             is_proposed = row < len(proposed) and token == proposed[row]
-            num_reused += is_proposed
+            done.num_reused += is_proposed
             if token in engine.eos_ids:
-                finish = Finish.END_OF_SEQUENCE
+                done.finish = Finish.END_OF_SEQUENCE
                 break
-            new.append(token)
-            logprobs.append(logprob)
-            if engine.may_complete(token, request.delimiter) and request.delimiter in engine.decode(new, ids):
-                finish = Finish.STEP_END
+            done.new.append(token)
+            done.logprobs.append(logprob)
+            if engine.may_complete(token, request.delimiter) and request.delimiter in engine.decode(done.new, ids):
+                done.finish = Finish.STEP_END
                 break
             if is_proposed:
                 row += 1
-            elif len(new) < max_tokens:
-                sequence.crop(len(ids) + len(new) - 1)
+            elif len(done.new) < max_tokens:
+                sequence.crop(len(ids) + len(done.new) - 1)
                 logits, row, proposed = sequence.logits([token]), 0, []
-        num_generated = len(new) + (finish is Finish.END_OF_SEQUENCE)
-        sequence.crop(len(ids) + len(new))
-        new = self._whole_characters(new, ids) if finish is Finish.TOKEN_LIMIT else new
-        hidden = self._hidden_state([*ids, *new]) if engine.keeps_hidden_state else None
-        return Candidate(
-            source=self._source,
-            text=engine.decode(new, ids),
-            token_ids=tuple(new),
-            finish=finish,
-            logprobs=tuple(torch.stack(logprobs[: len(new)]).tolist()) if new else (),
-            hidden_state=hidden,
-            cost=Cost(
-                num_calls=1,
-                num_computed=len(ids) - num_cached,
-                num_cached=num_cached,
-                num_generated=num_generated,
-                num_reused=num_reused,
-                seconds=time.perf_counter() - started,
-            ),
-        )
+        sequence.crop(len(ids) + len(done.new))
+        return done
 
     def _proposed_ids(self, proposal: Candidate | None) -> list[int]:
         if proposal is None:
@@ -228,6 +230,17 @@ class HFSession:
     def _hidden_state(self, ids: list[int]) -> tuple[float, ...]:
         states = self._sequence.states(ids[self._sequence.reuse(ids) :])
         return tuple(states[-1].float().tolist())
+
+
+@dataclass(slots=True)
+class _Decoded:
+    """What one decoding loop made."""
+
+    new: list[int] = field(default_factory=list)
+    """Ids without end-of-sequence."""
+    logprobs: list[Tensor] = field(default_factory=list)
+    finish: Finish = Finish.TOKEN_LIMIT
+    num_reused: int = 0
 
 
 def load_checkpoint(

@@ -21,6 +21,8 @@ from arbitrage.tiny.world import WorldProblem, generate
 MARKS: Final[dict[str, str]] = {Source.DRAFT: BY_DRAFT, Source.TARGET: BY_TARGET}
 """The router's history annotation: one token for each author."""
 MAX_STEPS: Final = 12
+TARGET_TEMPERATURE: Final = 0.7
+"""Of the target's samples: served greedily, it makes fewer mistakes than at temperature 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +156,7 @@ def collect_router(
         prefixes = [r.ids for r in running]
         drafts = samplers[Source.DRAFT].write(prefixes, temperature=0.0, generator=generator)
         targets = samplers[Source.TARGET].write(
-            prefixes, temperature=1.0, generator=generator, num_samples=num_target_samples
+            prefixes, temperature=TARGET_TEMPERATURE, generator=generator, num_samples=num_target_samples
         )
         candidates = [[*d, *t] for d, t in zip(drafts, targets, strict=True)]
         scores = prm.score(prefixes, [[_without_end(step) or step.ids for step in c] for c in candidates]).tolist()
