@@ -22,7 +22,7 @@ from arbitrage.engines.worker import Worker
 from arbitrage.policies import RandomEscalation, TargetOnly
 from helpers import Watched, candidate, opened, request, setting
 
-PROBLEM = Problem(id="p1", question="Mia has 3 times as many stamps as Leo.")
+PROBLEM = Problem(id="p1", question="Compared to Leo, Mia has 3 times as many stamps.")
 LIVELY = (0, 1, 2, 3)
 """Seeds of models that write several steps of several tokens."""
 

@@ -60,7 +60,7 @@ class Preset:
     router: ClassifierRecipe
     router_margin: float
     """Advantage above which the target counts as better."""
-    router_threshold: float = 0.5
+    router_threshold: float = 0.1
     """Shipped default; chosen on the validation split."""
 
 
@@ -74,7 +74,7 @@ PRESETS: Final = {
         draft=LanguageModelRecipe(
             shape=Shape(hidden=128, layers=2, feed_forward=256),
             habit=DRAFT_HABIT,
-            num_steps=2400,
+            num_steps=2000,
             tokens_per_batch=3072,
             drill_steps=600,
             schedule=Schedule(matrix_lr=3e-3, other_lr=5e-3),
@@ -82,15 +82,15 @@ PRESETS: Final = {
         target=LanguageModelRecipe(
             shape=Shape(hidden=256, layers=8, feed_forward=512),
             habit=TARGET_HABIT,
-            num_steps=3000,
+            num_steps=4170,
             tokens_per_batch=3072,
             drill_steps=1200,
             schedule=Schedule(matrix_lr=2e-3, other_lr=3e-3),
             seed=1,
         ),
-        prm_problems=5000,
+        prm_problems=4000,
         prm=ClassifierRecipe(num_epochs=2, tokens_per_batch=3072, schedule=_judge_schedule()),
-        router_problems=3000,
+        router_problems=2000,
         router=ClassifierRecipe(num_epochs=2, tokens_per_batch=3072, schedule=_judge_schedule()),
         router_margin=0.05,
     ),
