@@ -15,23 +15,31 @@ from arbitrage.engines.scripted import RealClock, ScriptedEngine
 
 NEVER = -1e4
 """A bias that no logit outweighs."""
+LIVELY = (7, 13, 18, 63, 82)
+"""Seeds of random models that write several steps of several tokens; most repeat a token or end at once."""
+TEXTS = [
+    "Mia has 3 times as many stamps as Leo. Leo has 14 stamps. How many stamps does Mia have?",
+    "Leo has 14 stamps.\n\nMia has 14*3=42 stamps.\n\nThe answer is \\boxed{42}.\n\n",
+    "Zoe: 5+90=95.\n\nSubtract 7 on both sides: 6x=60.\n\nDivide both sides by 6: x=10.\n\n",
+    "A train covers 120 miles in each hour. The price falls by 25 percent.\n\n",
+]
 
 
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
-    """The tiny models' tokenizer, trained on a hundred problems."""
-    return pytest.importorskip("arbitrage.tiny.tokenizer").train_tokenizer(100)
+    """A tokenizer like the tiny models', but trained on ``TEXTS``: what the random models write stays as it is."""
+    return pytest.importorskip("arbitrage.tiny.tokenizer").train_tokenizer(TEXTS)
 
 
 @pytest.fixture(scope="session")
 def random_lm(tokenizer: Any) -> Callable[..., Any]:
-    """Builds random Llamas that write whole characters, end steps and, now and then, their answer."""
+    """Builds lively Llamas by number: random weights that write whole characters, end steps and their answer."""
     import torch
 
     @cache  # Nobody changes a weight: a model may serve many tests.
-    def build(seed: int, *, layers: int = 1, context: int = 512, delimiter: float = 8.0, end: float = 6.0) -> Any:
+    def build(number: int, *, layers: int = 1, context: int = 512, delimiter: float = 5.0, end: float = 4.0) -> Any:
         model = _llama(tokenizer, layers, context)
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(LIVELY[number])
         with torch.no_grad():
             for name, weight in model.named_parameters():
                 if weight.dim() == 2:

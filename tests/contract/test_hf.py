@@ -22,17 +22,17 @@ from arbitrage.engines.worker import Worker
 from arbitrage.policies import RandomEscalation, TargetOnly
 from helpers import Watched, candidate, opened, request, setting
 
-PROBLEM = Problem(id="p1", question="Compared to Leo, Mia has 3 times as many stamps.")
-LIVELY = (0, 1, 2, 3)
-"""Seeds of models that write several steps of several tokens."""
+PROBLEM = Problem(id="p1", question="Compared to Leo Mia has 3 times as many stamps.")
+NUMBERS = range(4)
+"""Random models of the fixture, by number."""
 
 
 @pytest.fixture
 def engine(random_lm, tokenizer):
-    return lambda seed, **values: HFEngine(
-        random_lm(seed, **{k: v for k, v in values.items() if k in ("layers", "context", "delimiter", "end")}),
+    return lambda number, **values: HFEngine(
+        random_lm(number, **{k: v for k, v in values.items() if k in ("layers", "context", "delimiter", "end")}),
         tokenizer,
-        name=f"hf-{seed}",
+        name=f"hf-{number}",
         **{k: v for k, v in values.items() if k in ("prompt", "keeps_hidden_state")},
     )
 
@@ -56,9 +56,9 @@ def generated(engine, max_tokens):
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-@pytest.mark.parametrize("seed", LIVELY)
-async def test_target_only_equals_plain_greedy_generation(engine, seed, layers):
-    target = engine(seed, layers=layers)
+@pytest.mark.parametrize("number", NUMBERS)
+async def test_target_only_equals_plain_greedy_generation(engine, number, layers):
+    target = engine(number, layers=layers)
     trace = await answers(target)
     ids = tuple(chain(*(step.candidate.token_ids for step in trace.steps)))
     assert ids == generated(target, 48)
@@ -67,12 +67,12 @@ async def test_target_only_equals_plain_greedy_generation(engine, seed, layers):
 
 @pytest.mark.parametrize("keeps_hidden_state", [False, True])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-@pytest.mark.parametrize("seed", LIVELY)
-async def test_rejected_drafts_as_proposals_change_nothing(engine, seed, temperature, keeps_hidden_state):
+@pytest.mark.parametrize("number", NUMBERS)
+async def test_rejected_drafts_as_proposals_change_nothing(engine, number, temperature, keeps_hidden_state):
     policy, sampling = RandomEscalation(0.6), Sampling(temperature=temperature, top_k=40, top_p=0.95, min_p=0.01)
-    target = engine(seed, keeps_hidden_state=keeps_hidden_state)
+    target = engine(number, keeps_hidden_state=keeps_hidden_state)
     plain, proposed = [
-        await answers(target, draft=engine(seed + 1), policy=policy, sampling=sampling, use_proposals=use)
+        await answers(target, draft=engine(number + 1), policy=policy, sampling=sampling, use_proposals=use)
         for use in (False, True)
     ]
     assert [step.candidate.token_ids for step in proposed.steps] == [s.candidate.token_ids for s in plain.steps]
@@ -82,15 +82,15 @@ async def test_rejected_drafts_as_proposals_change_nothing(engine, seed, tempera
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 @pytest.mark.parametrize("change", ["none", "first", "middle", "shorter", "longer", "end", "no end", "early end"])
-@pytest.mark.parametrize("seed", LIVELY)
-async def test_any_proposal_is_lossless(engine, seed, change, temperature):
+@pytest.mark.parametrize("number", NUMBERS)
+async def test_any_proposal_is_lossless(engine, number, change, temperature):
     """Step by step through a whole answer, the last step included."""
-    target = engine(seed)
+    target = engine(number)
     async with opened(target, PROBLEM) as plain, opened(target, PROBLEM) as session:
-        for number in range(4):
-            wanted = await plain.propose(request(10, temperature=temperature, seed=number))
+        for seed in range(4):
+            wanted = await plain.propose(request(10, temperature=temperature, seed=seed))
             proposal = _changed(wanted, change)
-            made = await session.propose(request(10, temperature=temperature, seed=number, proposal=proposal))
+            made = await session.propose(request(10, temperature=temperature, seed=seed, proposal=proposal))
             assert (made.token_ids, made.text, made.finish) == (wanted.token_ids, wanted.text, wanted.finish)
             assert made.logprobs == pytest.approx(wanted.logprobs, abs=1e-4)
             if change == "none":

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from arbitrage.tiny.world import DELIMITER, DRAFT_HABIT, FAMILIES, SPLITS, TARGET_HABIT, drill, generate
+from arbitrage.tiny.world import DELIMITER, DRAFT_HABIT, FAMILIES, SPLITS, TARGET_HABIT, drill, generate, recall
 
 
 def holds(equation):
@@ -20,6 +20,7 @@ def test_every_true_step_holds_arithmetically_and_the_last_is_the_answer(split):
         problem = generate(split, index)
         assert all(holds(step.terse.split(":")[-1].strip()) for step in problem.operations), problem
         assert all(step.result > 0 for step in problem.operations), problem
+        assert len(problem.operations) == problem.level, problem
         assert problem.answer == str(problem.operations[-1].result)
 
 
@@ -31,7 +32,7 @@ def test_the_judge_accepts_both_habits_and_nothing_else():
             steps = problem.solution(habit, rng).split(DELIMITER)
             assert all(problem.is_correct(step) for step in steps)
             assert problem.is_correct(steps[0] + DELIMITER)
-            assert not problem.is_correct(steps[0].replace("=", "=1", 1))
+            assert not problem.is_correct(steps[-2].replace("=", "=1", 1))
             assert not problem.is_correct(steps[0], previous=steps[:1])
         assert not problem.is_correct(rf"The answer is \boxed{{{problem.answer}0}}.")
         assert not problem.is_correct("")
@@ -78,3 +79,10 @@ def test_problems_depend_on_split_index_and_seed_alone():
 
 def test_drills_are_true_equations():
     assert all(holds(line) for line in drill(random.Random(0), 200).split(DELIMITER))
+
+
+def test_recall_asks_for_what_was_told():
+    told, asked = recall(random.Random(0), 12)
+    assert sorted(told) == sorted(asked)
+    assert told != asked
+    assert len({first for first, _ in told}) == 12

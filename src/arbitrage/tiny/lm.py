@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from arbitrage.tiny.optim import Schedule, TrainState, build_optimizers
 from arbitrage.tiny.tokenizer import ASSISTANT, END, USER
-from arbitrage.tiny.world import DELIMITER, Habit, drill, generate
+from arbitrage.tiny.world import DELIMITER, Habit, drill, generate, recall
 
 IGNORED: Final = -100
 """Label of a position that bears no loss."""
@@ -48,14 +48,16 @@ class Shape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LanguageModelRecipe:
-    """How one language model is trained: first drills, then problems, at last a decay to zero."""
+    """How one language model is trained: recall, then drills among problems, at last a decay to zero."""
 
     shape: Shape
     habit: Habit
     num_steps: int
     tokens_per_batch: int
+    recall_steps: int = 0
+    """So many steps are for recall alone. Mixed with all else, few tokens depend on it, and it hardly forms."""
     drill_steps: int
-    """For this many steps half of the examples are drills."""
+    """Up to this step half of the examples are drills."""
     drill_share: float = 0.1
     """Share of drills afterwards."""
     schedule: Schedule
@@ -89,15 +91,27 @@ class ExampleStream:
         return Example(prompt + solution, [IGNORED] * len(prompt) + solution)
 
     def drill(self, index: int) -> Example:
-        """Bare equations; only the results bear loss, since nothing predicts the operands."""
+        """Bare equations or names to recall."""
         rng = random.Random(f"{self.seed}:drill:{index}")
-        ids = self._encode(f"{USER}{ASSISTANT}")
+        if rng.random() < 0.5:
+            return self.recall(index)
+        lines = [line.partition("=") for line in drill(rng, 8).split(DELIMITER)]
+        return self._drilled("", [(f"{expression}=", f"{result}{DELIMITER}") for expression, _, result in lines])
+
+    def recall(self, index: int) -> Example:
+        """Pairs of names, then the second of each when the first is named."""
+        rng = random.Random(f"{self.seed}:recall:{index}")
+        told, asked = recall(rng, rng.randint(2, 10))
+        return self._drilled("".join(f" {a} {b}." for a, b in told), [(f". {a}", f" {b}") for a, b in asked])
+
+    def _drilled(self, told: str, pairs: list[tuple[str, str]]) -> Example:
+        """Ask and answer; only the answers bear loss, since nothing predicts what is asked."""
+        ids = self._encode(f"{USER}{told}{ASSISTANT}")
         labels = [IGNORED] * len(ids)
-        for line in drill(rng, 8).split(DELIMITER):
-            expression, _, result = line.partition("=")
-            asked, told = self._encode(expression + "="), self._encode(result + DELIMITER)
-            ids += asked + told
-            labels += [IGNORED] * len(asked) + told
+        for question, answer in pairs:
+            asked, known = self._encode(question), self._encode(answer)
+            ids += asked + known
+            labels += [IGNORED] * len(asked) + known
         return Example(ids, labels)
 
 
@@ -110,17 +124,22 @@ def batches(stream: ExampleStream, recipe: LanguageModelRecipe, first_step: int)
     for window in range(first_step // window_steps, recipe.num_steps // window_steps + 1):
         rng = random.Random(f"{recipe.seed}:window:{window}")
         start = window * window_steps
-        share = 0.5 if start < recipe.drill_steps else recipe.drill_share
         size = recipe.tokens_per_batch // 96 * window_steps
-        examples = [
-            stream.drill(i) if rng.random() < share else stream.problem(i)
-            for i in range(window * size, (window + 1) * size)
-        ]
+        examples = [_example(stream, recipe, start, rng, i) for i in range(window * size, (window + 1) * size)]
         examples.sort(key=lambda example: len(example.ids))
         per_batch = size // window_steps
         order = rng.sample(range(window_steps), window_steps)
         for k in order[first_step - start if start < first_step else 0 :]:
             yield collate(examples[k * per_batch : (k + 1) * per_batch], stream.tokenizer.pad_token_id)
+
+
+def _example(
+    stream: ExampleStream, recipe: LanguageModelRecipe, step: int, rng: random.Random, index: int
+) -> Example:
+    if step < recipe.recall_steps:
+        return stream.recall(index)
+    share = 0.5 if step < recipe.drill_steps else recipe.drill_share
+    return stream.drill(index) if rng.random() < share else stream.problem(index)
 
 
 def collate(examples: list[Example], pad_id: int) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ delimiter may therefore sit inside a token, as it does in the models that people
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -48,12 +48,8 @@ def corpus(num_problems: int) -> Iterator[str]:
         yield drill(rng, 4)
 
 
-def train_tokenizer(num_problems: int = 3000) -> PreTrainedTokenizerFast:
-    """Train the shared tokenizer of all four tiny models.
-
-    Args:
-        num_problems: How many training problems to read; 3,000 hold every word of the world.
-    """
+def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    """Train a tokenizer of this kind on the given texts."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -68,7 +64,7 @@ def train_tokenizer(num_problems: int = 3000) -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    bpe.train_from_iterator(corpus(num_problems), trainer)
+    bpe.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         pad_token=PAD,
@@ -79,6 +75,11 @@ def train_tokenizer(num_problems: int = 3000) -> PreTrainedTokenizerFast:
     )
 
 
-def save_tokenizer(folder: Path, num_problems: int = 3000) -> None:
-    """Train the tokenizer and write it to ``folder``."""
-    train_tokenizer(num_problems).save_pretrained(str(folder))
+def save_tokenizer(folder: Path, num_problems: int) -> None:
+    """Train the tokenizer that all four tiny models share and write it to ``folder``.
+
+    Args:
+        folder: Where to write it.
+        num_problems: How many training problems to read; 3,000 hold every word of the world.
+    """
+    train_tokenizer(corpus(num_problems)).save_pretrained(str(folder))
