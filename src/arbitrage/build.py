@@ -4,7 +4,7 @@ import asyncio
 import warnings
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,9 +15,10 @@ from arbitrage.core.solve import solve
 from arbitrage.core.trace import Trace
 from arbitrage.core.turn import Pair, Setting
 from arbitrage.core.types import Problem, Source
-from arbitrage.evaluation.datasets import read_jsonl
+from arbitrage.evaluation.datasets import read_jsonl, stratified
 from arbitrage.evaluation.run import Entry
 from arbitrage.policies import RSD, Audited, DraftOnly, Oracle, RandomEscalation, RouterPolicy, TargetOnly
+from arbitrage.runtime.store import fingerprint
 from arbitrage.tiny import WEIGHTS
 from arbitrage.tiny import dataset as tiny_dataset
 
@@ -36,6 +37,7 @@ class LoadedPair:
     """The PRM under another name, to measure what a policy's escalations gain."""
     router_threshold: float = 0.5
     """Used where none is given; from the router's checkpoint."""
+    config: PairConfig
 
     def policy(self, name: str, threshold: float | None = None) -> Policy:
         """Build a policy on this pair.
@@ -81,6 +83,11 @@ class LoadedPair:
         rule = self.policy(policy, threshold) if isinstance(policy, str) else policy
         return _run(solve(problem, self.pair, rule, setting, watch=watch))
 
+    def identity(self, roles: Sequence[str]) -> dict[str, Any]:
+        """What tells these models from others, for a run's key; reads a part of each weights file."""
+        models = {role: model for role in roles if (model := getattr(self.config, role))}
+        return {role: {**asdict(model), "weights": fingerprint(Path(model.path))} for role, model in models.items()}
+
     def needs(self, scorer: Scorer | None, role: str) -> Scorer:
         """The scorer of a role.
 
@@ -122,15 +129,19 @@ def _run(work: Coroutine[Any, Any, Trace]) -> Trace:
         return executor.submit(asyncio.run, work).result()
 
 
-def load(name: str | Path) -> LoadedPair:
+def load(name: str | Path, *, keeps_hidden_state: bool = False) -> LoadedPair:
     """Load a pair: ``tiny`` for the shipped one, or a TOML file for models of your own.
+
+    Args:
+        name: Which.
+        keeps_hidden_state: Whether the draft's steps carry its last hidden state, as a probe router needs.
 
     Raises:
         ConfigError: If the file cannot be used.
         CheckpointError: If a model is missing or broken.
         MissingExtra: If torch and transformers are not installed.
     """
-    return _assemble(_tiny_config() if str(name) == TINY else read_pair(Path(name)))
+    return _assemble(_tiny_config() if str(name) == TINY else read_pair(Path(name)), keeps_hidden_state)
 
 
 def _tiny_config() -> PairConfig:
@@ -141,22 +152,23 @@ def _tiny_config() -> PairConfig:
     return PairConfig(name=TINY, **models)
 
 
-def _assemble(config: PairConfig) -> LoadedPair:
+def _assemble(config: PairConfig, keeps_hidden_state: bool) -> LoadedPair:
     from arbitrage.engines.hf import HFEngine  # First: it says which extra is missing.
     from arbitrage.engines.prompt import ChatPrompt, PlainPrompt
     from arbitrage.scorers.hf import HFScorer
 
-    def engine(model: ModelConfig) -> HFEngine:
+    def placed(model: ModelConfig) -> dict[str, Any]:
         prompt = PlainPrompt(model.prompt) if model.prompt else ChatPrompt(model.system)
-        return HFEngine.load(model.path, name=model.name, device=model.device, dtype=model.dtype, prompt=prompt)
+        return {"device": model.device, "dtype": model.dtype, "prompt": prompt}
 
     def scorer(model: ModelConfig | None, kind: str) -> HFScorer | None:
-        if model is None:
-            return None
-        prompt = PlainPrompt(model.prompt) if model.prompt else ChatPrompt(model.system)
-        return HFScorer.load(model.path, name=kind, kind=kind, device=model.device, dtype=model.dtype, prompt=prompt)
+        return HFScorer.load(model.path, name=kind, kind=kind, **placed(model)) if model else None
 
-    pair = Pair(draft=engine(config.draft), target=engine(config.target))
+    draft, target = config.draft, config.target
+    pair = Pair(
+        draft=HFEngine.load(draft.path, name=draft.name, keeps_hidden_state=keeps_hidden_state, **placed(draft)),
+        target=HFEngine.load(target.path, name=target.name, **placed(target)),
+    )
     prm, router = scorer(config.prm, "prm"), scorer(config.router, "router")
     if router:
         _warn_of_another_pair(router.input_format.trained_for, pair)
@@ -168,6 +180,7 @@ def _assemble(config: PairConfig) -> LoadedPair:
         router=router,
         auditor=prm.renamed("audit") if prm else None,
         router_threshold=threshold,
+        config=config,
     )
 
 
@@ -186,15 +199,30 @@ def entries(policies: Sequence[str], thresholds: Sequence[float]) -> list[Entry]
     ]
 
 
-def problems(dataset: str, limit: int | None = None) -> list[Problem]:
-    """Problems by name: ``tiny:SPLIT`` for the tiny world, else a JSONL file.
+def problems(dataset: str, limit: int | None = None, *, stratify: str = "", seed: int = 0) -> list[Problem]:
+    """Problems by name: ``tiny:SPLIT`` or ``tiny:SPLIT:SEED`` for the tiny world, else a JSONL file.
+
+    Args:
+        dataset: The name.
+        limit: Only the first so many.
+        stratify: A metadata field; the first so many then hold its values in equal shares.
+        seed: Of that choice.
 
     Raises:
-        ConfigError: If there is no such split or file, or it holds no problems.
+        ConfigError: If there is no such split, file or field, or it holds no problems.
     """
     if limit is not None and limit < 1:
         raise ConfigError(f"limit must be at least 1, got {limit}")
     kind, _, split = dataset.partition(":")
-    if kind == TINY:
-        return tiny_dataset.problems(split or "test", limit or tiny_dataset.DEFAULT_COUNT)
+    if kind == TINY:  # Endless, and balanced by itself.
+        return _tiny_problems(split, limit or tiny_dataset.DEFAULT_COUNT)
+    if stratify:
+        return stratified(read_jsonl(Path(dataset)), stratify, seed=seed)[:limit]
     return read_jsonl(Path(dataset), limit)
+
+
+def _tiny_problems(name: str, count: int) -> list[Problem]:
+    split, _, seed = name.partition(":")
+    if seed and not seed.isdecimal():
+        raise ConfigError(f"the seed in tiny:{name} must be a number, got {seed!r}")
+    return tiny_dataset.problems(split or "test", count, seed=int(seed or 0))

@@ -9,10 +9,9 @@ from typing import IO, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from arbitrage.build import POLICIES, LoadedPair, entries, load, problems
-from arbitrage.cli.show import rows_table, summary_lines
+from arbitrage.cli.show import progress_bar, rows_table, summary_lines
 from arbitrage.cli.solve import PairOption, SeedOption
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.trace import Trace
@@ -73,8 +72,7 @@ def run_comparison(
         ConfigError: If the trace file cannot be written.
     """
     policies = {entry: pair.audited(pair.policy(entry.policy, entry.threshold)) for entry in wanted}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress, _TraceFile(traces) as file:
+    with progress_bar() as progress, _TraceFile(traces) as file:
         bar = progress.add_task("solving", total=len(found) * len(policies))
 
         def seen(entry: Entry, trace: Trace) -> None:

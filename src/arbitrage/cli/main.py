@@ -4,6 +4,7 @@ import sys
 
 import typer
 
+from arbitrage.cli.collect import collect
 from arbitrage.cli.demo import demo
 from arbitrage.cli.evaluate import evaluate
 from arbitrage.cli.solve import solve
@@ -19,6 +20,7 @@ app = typer.Typer(
 app.command()(solve)
 app.command(name="eval")(evaluate)
 app.command()(demo)
+app.command()(collect)
 
 
 def run() -> None:

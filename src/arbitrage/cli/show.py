@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -57,6 +58,12 @@ class LivePrinter:
         for step in trace.steps[self._num_shown :]:
             self._console.print(step_line(step))
         self._num_shown = len(trace.steps)
+
+
+def progress_bar() -> Progress:
+    """The progress display of long work; on standard error, so that output can be piped."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True))
 
 
 def legend() -> Text:

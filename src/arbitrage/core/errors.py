@@ -45,6 +45,14 @@ class TraceError(ArbitrageError):
     """A trace record that this version cannot read."""
 
 
+class StoreError(ArbitrageError):
+    """A run's folder that cannot be read, written or continued as asked."""
+
+
+class RowError(ArbitrageError):
+    """Training rows that this version cannot read, or that a router cannot learn from."""
+
+
 class EngineError(ArbitrageError):
     """A generating backend failed."""
 

@@ -199,7 +199,10 @@ def _step_from_json(record: dict[str, Any]) -> Step:
     return Step(
         candidate=candidates[record["kept"]],
         decision=Decision(
-            source=Source(decision["source"]), score=decision["score"], measured=frozenset(decision["measured"])
+            source=Source(decision["source"]),
+            score=decision["score"],
+            measured=frozenset(decision["measured"]),
+            sample=decision.get("sample", 0),
         ),
         finish=Finish(record["finish"]),
         candidates=candidates,
@@ -209,6 +212,7 @@ def _step_from_json(record: dict[str, Any]) -> Step:
                 source=Source(score["source"]),
                 value=score["value"],
                 cost=Cost(**score["cost"]),
+                sample=score.get("sample", 0),
             )
             for score in record["scores"]
         ),
@@ -224,4 +228,6 @@ def _candidate_from_json(record: dict[str, Any]) -> Candidate:
         finish=Finish(record["finish"]),
         cost=Cost(**record["cost"]),
         logprobs=None if logprobs is None else tuple(logprobs),
+        first_entropy=record.get("first_entropy"),
+        sample=record.get("sample", 0),
     )

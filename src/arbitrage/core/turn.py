@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from arbitrage.core.ports import Engine, Scorer, ScoringSession, Session, StepRequest
@@ -31,8 +31,8 @@ class Setting:
     limits: Limits = field(default_factory=Limits)
     sampling: Sampling = field(default_factory=Sampling)
     seed: int = 0
-    sample: int = 0
-    """Number of this attempt when a problem is solved several times."""
+    attempt: int = 0
+    """Number of this solution when a problem is solved several times."""
     use_proposals: bool = True
     """Offer a rejected draft step to the target as token proposals (lossless under greedy decoding)."""
 
@@ -93,8 +93,8 @@ class Turn:
     setting: Setting
     max_tokens: int
     """Budget of this step."""
-    _candidates: dict[Source, asyncio.Task[Candidate]] = field(default_factory=dict)
-    _scores: dict[tuple[str, Source], asyncio.Task[Score]] = field(default_factory=dict)
+    _candidates: dict[tuple[Source, int], asyncio.Task[Candidate]] = field(default_factory=dict)
+    _scores: dict[tuple[str, Source, int], asyncio.Task[Score]] = field(default_factory=dict)
 
     @property
     def index(self) -> int:
@@ -119,44 +119,52 @@ class Turn:
         """The target's step. A draft step made before goes along as a proposal."""
         return await self.candidate(Source.TARGET)
 
-    async def candidate(self, source: Source) -> Candidate:
-        """The step that ``source`` writes from this prefix; made at the first call only."""
-        if source not in self._candidates or self._candidates[source].cancelled():
-            self._candidates[source] = asyncio.ensure_future(self._propose(source))
-        return await self._candidates[source]
+    async def candidate(self, source: Source, sample: int = 0, *, sampling: Sampling | None = None) -> Candidate:
+        """A step that ``source`` writes from this prefix; made at the first call only.
+
+        Args:
+            source: Who writes.
+            sample: Different numbers are independent samples, each with a seed of its own.
+            sampling: How to choose tokens at the first call; None as the setting says.
+        """
+        key = (source, sample)
+        if key not in self._candidates or self._candidates[key].cancelled():
+            work = self._propose(source, sample, sampling or self.setting.sampling)
+            self._candidates[key] = asyncio.ensure_future(work)
+        return await self._candidates[key]
 
     async def score(self, scorer: Scorer, candidate: Candidate) -> float:
         """What ``scorer`` says of a candidate of this turn; computed at the first call only."""
-        key = (scorer.name, candidate.source)
+        key = (scorer.name, candidate.source, candidate.sample)
         if key not in self._scores or self._scores[key].cancelled():
             self._scores[key] = asyncio.ensure_future(self._score(scorer, candidate))
         return (await self._scores[key]).value
 
-    async def _propose(self, source: Source) -> Candidate:
+    async def _propose(self, source: Source, sample: int, sampling: Sampling) -> Candidate:
         setting = self.setting
         session = await self.history.session(source)
-        seed = derive_seed(setting.seed, self.history.problem.id, setting.sample, self.index, source)
+        seed = derive_seed(setting.seed, self.history.problem.id, setting.attempt, self.index, source, sample)
         request = StepRequest(
             max_tokens=self.max_tokens,
             delimiter=setting.limits.delimiter,
-            sampling=setting.sampling,
+            sampling=sampling,
             seed=seed,
             proposal=self._proposal(source),
         )
-        return await session.propose(request)
+        return replace(await session.propose(request), sample=sample)
 
     def _proposal(self, source: Source) -> Candidate | None:
-        drafted = self._candidates.get(Source.DRAFT)
+        drafted = self._candidates.get((Source.DRAFT, 0))
         is_useful = self.setting.use_proposals and source is Source.TARGET
         return next(iter(_results([drafted])), None) if is_useful and drafted else None
 
     async def _score(self, scorer: Scorer, candidate: Candidate) -> Score:
         session = await self.history.scoring(scorer)
-        return await session.score(candidate)
+        return replace(await session.score(candidate), sample=candidate.sample)
 
     async def keep(self, decision: Decision) -> Step:
         """Commit the decided candidate to every open session, and record what was made for it."""
-        candidate = await self.candidate(decision.source)
+        candidate = await self.candidate(decision.source, decision.sample)
         await self.abandon()
         await self.history.commit(candidate)
         return Step(

@@ -137,6 +137,10 @@ class Candidate:
     """Log-probability of each token id under the model that wrote it, at temperature 1."""
     hidden_state: tuple[float, ...] | None = field(default=None, repr=False)
     """Last layer's state at the last token, where the engine was asked to keep it."""
+    first_entropy: float | None = None
+    """Nats; entropy at temperature 1 of the distribution that the first token was drawn from, where known."""
+    sample: int = 0
+    """Number among the candidates that the same author wrote for the same step."""
 
     @property
     def num_tokens(self) -> int:
@@ -153,6 +157,8 @@ class Score:
     """Author of the candidate that was scored."""
     value: float
     cost: Cost
+    sample: int = 0
+    """Number of the scored candidate among its author's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +171,8 @@ class Decision:
     measured: frozenset[str] = frozenset()
     """Names of models whose calls in this step served only to measure (an oracle's target call): a served
     policy would not make them, so they do not count in its latency or its tokens."""
+    sample: int = 0
+    """Number of the kept candidate among those of ``source``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,11 +198,19 @@ class Step:
         return self.candidate.text
 
 
-def derive_seed(run_seed: int, problem_id: str, sample: int, step: int, source: Source) -> int:
+def derive_seed(run_seed: int, problem_id: str, attempt: int, step: int, source: Source, sample: int = 0) -> int:
     """Make the seed of one proposal, independent of concurrency and order.
+
+    Args:
+        run_seed: Of the whole run.
+        problem_id: Of the problem.
+        attempt: Number of the solution, when a problem is solved several times.
+        step: Position of the step in the solution.
+        source: Who writes.
+        sample: Number of the candidate among its author's for this step.
 
     Returns:
         A number below 2**31, which every engine accepts.
     """
-    key = f"{run_seed}\0{problem_id}\0{sample}\0{step}\0{source}"
+    key = f"{run_seed}\0{problem_id}\0{attempt}\0{step}\0{source}" + (f"\0{sample}" if sample else "")
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") >> 1

@@ -172,6 +172,7 @@ class HFSession:
             finish=done.finish,
             logprobs=tuple(torch.stack(done.logprobs[: len(new)]).tolist()) if new else (),
             hidden_state=hidden_state,
+            first_entropy=float(done.first_entropy),
             cost=Cost(
                 num_calls=1,
                 num_computed=len(ids) - num_cached,
@@ -192,7 +193,7 @@ class HFSession:
         pick = _picker(request.sampling, request.seed, engine.model.device)
         proposed = self._proposed_ids(request.proposal)[: max_tokens - 1]
         logits = sequence.logits([*ids[len(sequence) :], *proposed], num_last=len(proposed) + 1)
-        done, row = _Decoded(), 0
+        done, row = _Decoded(first_entropy=_entropy(logits[0])), 0
         while len(done.new) < max_tokens:
             flag.check()
             token, logprob = pick(logits[row])
@@ -236,6 +237,7 @@ class HFSession:
 class _Decoded:
     """What one decoding loop made."""
 
+    first_entropy: Tensor
     new: list[int] = field(default_factory=list)
     """Ids without end-of-sequence."""
     logprobs: list[Tensor] = field(default_factory=list)
@@ -271,6 +273,10 @@ def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> froz
     configured = getattr(model.generation_config, "eos_token_id", None)
     ids = configured if isinstance(configured, list) else [configured]
     return frozenset(id for id in (*ids, tokenizer.eos_token_id) if id is not None)
+
+
+def _entropy(logits: Tensor) -> Tensor:
+    return torch.special.entr(logits.float().softmax(dim=-1)).sum()
 
 
 def _picker(sampling: Sampling, seed: int, device: torch.device) -> Callable[[Tensor], tuple[int, Tensor]]:

@@ -138,6 +138,7 @@ class ScriptedSession:
             token_ids=tuple(ids),
             finish=finish,
             logprobs=(0.0,) * len(ids),
+            first_entropy=0.0,
             cost=Cost(
                 num_calls=1,
                 num_computed=len(self._ids) - num_cached,

@@ -50,6 +50,6 @@ class RandomEscalation:
         """Draft, then toss the step's own coin; it does not depend on order or concurrency."""
         await turn.draft()
         setting, problem = turn.setting, turn.history.problem
-        seed = derive_seed(setting.seed, problem.id, setting.sample, turn.index, Source.TARGET)
+        seed = derive_seed(setting.seed, problem.id, setting.attempt, turn.index, Source.TARGET)
         toss = random.Random(seed).random()
         return Decision(source=Source.TARGET if toss < self.probability else Source.DRAFT, score=toss)

@@ -19,12 +19,17 @@ def as_problem(made: WorldProblem) -> Problem:
     )
 
 
-def problems(split: str, count: int = DEFAULT_COUNT) -> list[Problem]:
+def problems(split: str, count: int = DEFAULT_COUNT, *, seed: int = 0) -> list[Problem]:
     """The first problems of a split; levels and families are balanced in any prefix.
+
+    Args:
+        split: A key of :data:`arbitrage.tiny.world.SPLITS`.
+        count: How many.
+        seed: Another seed gives other problems; those of ``train`` with seeds 0 and 1 taught the language models.
 
     Raises:
         ConfigError: If there is no such split.
     """
     if split not in SPLITS:
         raise ConfigError(f"the tiny world's splits are {', '.join(SPLITS)}, got {split!r}")
-    return [as_problem(generate(split, index)) for index in range(count)]
+    return [as_problem(generate(split, index, seed=seed)) for index in range(count)]

@@ -133,9 +133,7 @@ def batches(stream: ExampleStream, recipe: LanguageModelRecipe, first_step: int)
             yield collate(examples[k * per_batch : (k + 1) * per_batch], stream.tokenizer.pad_token_id)
 
 
-def _example(
-    stream: ExampleStream, recipe: LanguageModelRecipe, step: int, rng: random.Random, index: int
-) -> Example:
+def _example(stream: ExampleStream, recipe: LanguageModelRecipe, step: int, rng: random.Random, index: int) -> Example:
     if step < recipe.recall_steps:
         return stream.recall(index)
     share = 0.5 if step < recipe.drill_steps else recipe.drill_share

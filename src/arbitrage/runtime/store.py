@@ -1,0 +1,189 @@
+"""A run's folder: what determines it, and an append-only file of records that a kill can neither lose nor double."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Self
+
+from filelock import FileLock, Timeout
+
+from arbitrage.core.errors import StoreError
+
+MANIFEST: Final = "manifest.json"
+"""Says what the records of the folder depend on."""
+
+
+def run_key(settings: Mapping[str, Any]) -> str:
+    """Hash of everything that changes a run's result; the same settings give the same key."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def fingerprint(folder: Path) -> str:
+    """Hash of size, beginning and end of each weights file in a checkpoint folder; empty for a hub name."""
+    digest, part = hashlib.sha256(), 1 << 20
+    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    for path in files:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            digest.update(f"{path.name}\0{size}\0".encode())
+            for start in (0, max(0, size - part)):
+                file.seek(start)
+                digest.update(file.read(part))
+    return digest.hexdigest()[:16] if files else ""
+
+
+class GroupLog:
+    """Records in groups (the steps of one problem), one JSON object a line.
+
+    A group is written at once and its last record says so (``is_last``). After a kill the file can end in part of a
+    group; opening it again cuts that part off. The folder is locked while it is open, so that no second process
+    doubles a record.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any], *, id_field: str, name: str = "rows.jsonl") -> None:
+        """Describe a log; nothing is read or written before it is entered.
+
+        Args:
+            folder: The run's folder; made if it is missing.
+            settings: Everything that changes the records; kept in the manifest and compared on resuming.
+            id_field: The field that all records of a group share.
+            name: The file's name.
+        """
+        self.folder, self.settings = folder, dict(settings)
+        self.path = folder / name
+        self._id_field = id_field
+        self._lock = FileLock(folder / ".lock")
+        self._file: int | None = None
+        self.done: set[str] = set()
+        """Ids of the groups that are complete."""
+        self.num_records = 0
+
+    def __enter__(self) -> Self:
+        """Lock the folder, check that the settings are the same, and find where to go on.
+
+        Raises:
+            StoreError: If the folder cannot be written, belongs to another run, or is in use.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise StoreError(f"{str(self.folder)!r} is in use by another process", hint="wait for it") from error
+        except OSError as error:
+            raise StoreError(f"cannot write to {str(self.folder)!r}: {error.strerror or error}") from error
+        try:
+            self._check_manifest()
+            self._recover()
+            self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+        self._lock.release()
+
+    def _check_manifest(self) -> None:
+        path = self.folder / MANIFEST
+        if path.exists():
+            check_same(read_manifest(self.folder), self.settings, str(self.folder))
+            return
+        if self.path.exists():
+            raise StoreError(f"{str(self.folder)!r} has records but no {MANIFEST}", hint="choose another folder")
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps({"key": run_key(self.settings), "settings": self.settings}, indent=2) + "\n")
+        partial.replace(path)
+
+    def _recover(self) -> None:
+        if not self.path.exists():
+            return
+        whole = 0
+        pending: list[str] = []
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                record = _parse(line, f"{self.path}:{number}") if line.endswith(b"\n") else None
+                if record is None:
+                    break  # Only the last line can lack its end.
+                pending.append(str(record.get(self._id_field)))
+                if record.get("is_last"):
+                    self.done.add(pending[-1])
+                    self.num_records += len(pending)
+                    pending.clear()
+                    whole = file.tell()
+        os.truncate(self.path, whole)
+
+    def append(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Write one group; its last record must have ``is_last``.
+
+        Raises:
+            StoreError: If the disk refuses it; what is there of the group is cut off when the log is opened again.
+        """
+        if self._file is None:
+            raise StoreError("the log is not open")
+        block = memoryview("".join(json.dumps(record) + "\n" for record in records).encode())
+        try:
+            while block:
+                block = block[os.write(self._file, block) :]
+            os.fsync(self._file)
+        except OSError as error:
+            raise StoreError(f"cannot write to {str(self.path)!r}: {error.strerror}") from error
+        self.done.add(str(records[-1][self._id_field]))
+        self.num_records += len(records)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The settings that a folder's records depend on.
+
+    Raises:
+        StoreError: If there are none, or they cannot be read.
+    """
+    path = folder / MANIFEST
+    try:
+        settings: dict[str, Any] = json.loads(path.read_text())["settings"]
+    except FileNotFoundError as error:
+        raise StoreError(f"no {MANIFEST} in {str(folder)!r}", hint="name a folder that a run wrote") from error
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise StoreError(f"{path}: not a manifest: {error}") from error
+    return settings
+
+
+def check_same(known: Mapping[str, Any], wanted: Mapping[str, Any], place: str) -> None:
+    """Compare a run's settings with those of the records that are there.
+
+    Raises:
+        StoreError: If they differ; the message names each field with both values.
+    """
+    wanted = json.loads(json.dumps(wanted))  # As a manifest would hold them.
+    fields = [name for name in {**known, **wanted} if known.get(name) != wanted.get(name)]
+    if fields:
+        told = "; ".join(f"{name} was {known.get(name)!r}, now {wanted.get(name)!r}" for name in fields)
+        raise StoreError(f"{place!r} belongs to another run: {told}", hint="choose another folder, or the same values")
+
+
+def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (place, record) for each line; a line without its end, as a kill leaves it, ends the file.
+
+    Raises:
+        StoreError: If there is no such file, or a line is no JSON object.
+    """
+    if not path.is_file():
+        raise StoreError(f"no records at {str(path)!r}", hint="name a folder that a run wrote")
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.endswith(b"\n"):
+                yield f"{path}:{number}", _parse(line, f"{path}:{number}")
+
+
+def _parse(line: bytes, place: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise StoreError(f"{place}: not a record: {error}") from error
+    if not isinstance(record, dict):
+        raise StoreError(f"{place}: not a record: {type(record).__name__}")
+    return record

@@ -1,0 +1,1 @@
+"""A router for any pair: collect rows, label them, train on them, judge and calibrate the result."""

@@ -1,0 +1,288 @@
+"""The row that router training, judging, replay and calibration share: one draft step, and what the target could do."""
+
+import base64
+import json
+import math
+import statistics
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from arbitrage.core.errors import ArbitrageError, MissingExtra, RowError
+from arbitrage.core.trace import Trace
+from arbitrage.core.types import Candidate, Finish, Problem, Source, Step
+from arbitrage.runtime.store import read_records
+
+SCHEMA: Final = 1
+"""Version of a row's JSON form. Raise it when a field changes its meaning."""
+FILE: Final = "rows.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """A step that a model wrote from a row's prefix, with what the PRM says of it."""
+
+    text: str
+    score: float
+    finish: Finish
+    num_tokens: int
+    seconds: float
+    logprobs: tuple[float, ...] | None = None
+    first_entropy: float | None = None
+    """Nats; of the distribution that the step's first token was drawn from."""
+    hidden_state: tuple[float, ...] | None = None
+    """Last layer's state at the step's last token, rounded to half precision."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON form; the state as base64 of little-endian fp16."""
+        state = self.hidden_state
+        packed = None if state is None else base64.b64encode(struct.pack(f"<{len(state)}e", *state)).decode()
+        return {
+            "text": self.text,
+            "score": self.score,
+            "finish": self.finish,
+            "num_tokens": self.num_tokens,
+            "seconds": self.seconds,
+            "logprobs": self.logprobs,
+            "first_entropy": self.first_entropy,
+            "hidden_state": packed,
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Sample":
+        """Read the JSON form."""
+        logprobs, packed = record["logprobs"], record["hidden_state"]
+        raw = b"" if packed is None else base64.b64decode(packed)
+        return cls(
+            text=record["text"],
+            score=record["score"],
+            finish=Finish(record["finish"]),
+            num_tokens=record["num_tokens"],
+            seconds=record["seconds"],
+            logprobs=None if logprobs is None else tuple(logprobs),
+            first_entropy=record["first_entropy"],
+            hidden_state=None if packed is None else struct.unpack(f"<{len(raw) // 2}e", raw),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """A step of the prefix with its author."""
+
+    source: Source
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One draft step from a prefix, beside independent target steps from the same prefix."""
+
+    problem: Problem
+    step: int
+    """Position in the solution, from 0."""
+    is_last: bool
+    """Whether the solution ended behind this step."""
+    history: tuple[Past, ...]
+    draft: Sample
+    targets: tuple[Sample, ...]
+    kept: Source
+    """Whose step the solution went on with."""
+    models: Mapping[str, str]
+    """Names of draft, target and PRM."""
+
+    @property
+    def advantage(self) -> float:
+        """Mean score of the target's samples minus the draft's score, in [-1, 1]."""
+        return statistics.fmean(sample.score for sample in self.targets) - self.draft.score
+
+    @property
+    def advantage_se(self) -> float | None:
+        """Standard error of the mean over target samples; None with one sample."""
+        if len(self.targets) < 2:
+            return None
+        return statistics.stdev(sample.score for sample in self.targets) / math.sqrt(len(self.targets))
+
+    def to_json(self) -> dict[str, Any]:
+        """The versioned JSON form, the derived figures included."""
+        return {
+            "schema": SCHEMA,
+            "problem_id": self.problem.id,
+            "question": self.problem.question,
+            "answer": self.problem.answer,
+            "metadata": dict(self.problem.metadata),
+            "step": self.step,
+            "is_last": self.is_last,
+            "history": [{"source": past.source, "text": past.text} for past in self.history],
+            "draft": self.draft.to_json(),
+            "targets": [sample.to_json() for sample in self.targets],
+            "advantage": self.advantage,
+            "advantage_se": self.advantage_se,
+            "kept": self.kept,
+            "models": dict(self.models),
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Row":
+        """Read the JSON form.
+
+        Raises:
+            RowError: If the record is of another schema, or is no row.
+        """
+        if (schema := record.get("schema")) != SCHEMA:
+            raise RowError(f"row schema must be {SCHEMA}, got {schema!r}", hint="collect again with this version")
+        try:
+            return cls(
+                problem=Problem(
+                    id=record["problem_id"],
+                    question=record["question"],
+                    answer=record["answer"],
+                    metadata=record["metadata"],
+                ),
+                step=record["step"],
+                is_last=record["is_last"],
+                history=tuple(Past(source=Source(p["source"]), text=p["text"]) for p in record["history"]),
+                draft=Sample.from_json(record["draft"]),
+                targets=tuple(Sample.from_json(sample) for sample in record["targets"]),
+                kept=Source(record["kept"]),
+                models=record["models"],
+            )
+        except (LookupError, TypeError, ValueError, struct.error, ArbitrageError) as error:
+            raise RowError(f"not a row: {error!r}") from error
+
+
+def rows_of(trace: Trace, models: Mapping[str, str], scorer: str) -> list[Row]:
+    """Read the rows off a trace whose every step has a draft, target samples, and their scores.
+
+    Args:
+        trace: Made by :class:`arbitrage.training.collect.Collecting`.
+        models: Names of draft, target and PRM.
+        scorer: Name of the scorer in the trace whose values count.
+    """
+    rows: list[Row] = []
+    history: list[Past] = []
+    for number, step in enumerate(trace.steps):
+        scores = {(score.source, score.sample): score.value for score in step.scores if score.scorer == scorer}
+        samples = {
+            source: [_sample(c, scores[source, c.sample]) for c in _by_number(step, source)] for source in Source
+        }
+        rows.append(
+            Row(
+                problem=trace.problem,
+                step=number,
+                is_last=number == len(trace.steps) - 1,
+                history=tuple(history),
+                draft=samples[Source.DRAFT][0],
+                targets=tuple(samples[Source.TARGET]),
+                kept=step.source,
+                models=models,
+            )
+        )
+        history.append(Past(source=step.source, text=step.text))
+    return rows
+
+
+def _by_number(step: Step, source: Source) -> list[Candidate]:
+    return sorted((c for c in step.candidates if c.source is source), key=lambda c: c.sample)
+
+
+def _sample(made: Candidate, score: float) -> Sample:
+    return Sample(
+        text=made.text,
+        score=score,
+        finish=made.finish,
+        num_tokens=made.num_tokens,
+        seconds=made.cost.seconds,
+        logprobs=made.logprobs,
+        first_entropy=made.first_entropy,
+        hidden_state=made.hidden_state,
+    )
+
+
+def read_rows(folder: Path) -> Iterator[Row]:
+    """Read the rows of a collect folder, solution by solution; an unfinished solution at the end is left out.
+
+    Raises:
+        StoreError: If there are none.
+        RowError: If a line is no row of this version; its place is named.
+    """
+    solution: list[Row] = []
+    for place, record in read_records(folder / FILE):
+        try:
+            solution.append(Row.from_json(record))
+        except RowError as error:
+            raise RowError(f"{place}: {error}") from error
+        if solution[-1].is_last:
+            yield from solution
+            solution.clear()
+
+
+def write_parquet(rows: Iterable[Row], path: Path, *, batch_size: int = 1000) -> int:
+    """Write rows as Parquet, in batches; nested fields as structs and lists.
+
+    Returns:
+        How many rows were written.
+
+    Raises:
+        MissingExtra: If pyarrow is not installed.
+    """
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise MissingExtra("train") from error
+    partial, count = path.with_suffix(".partial"), 0
+    schema = _parquet_schema(pa)
+    with pq.ParquetWriter(partial, schema) as writer:
+        for batch in _batches(rows, batch_size):
+            records = [{**row.to_json(), "metadata": json.dumps(dict(row.problem.metadata))} for row in batch]
+            writer.write_table(pa.Table.from_pylist(records, schema=schema))
+            count += len(records)
+    partial.replace(path)
+    return count
+
+
+def _batches(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
+    batch: list[Row] = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _parquet_schema(pa: Any) -> Any:
+    # Named, not inferred: a batch whose optional fields are all missing must have the same columns.
+    sample = pa.struct(
+        [
+            ("text", pa.string()),
+            ("score", pa.float64()),
+            ("finish", pa.string()),
+            ("num_tokens", pa.int64()),
+            ("seconds", pa.float64()),
+            ("logprobs", pa.list_(pa.float64())),
+            ("first_entropy", pa.float64()),
+            ("hidden_state", pa.string()),
+        ]
+    )
+    return pa.schema(
+        [
+            ("schema", pa.int64()),
+            ("problem_id", pa.string()),
+            ("question", pa.string()),
+            ("answer", pa.string()),
+            ("metadata", pa.string()),
+            ("step", pa.int64()),
+            ("is_last", pa.bool_()),
+            ("history", pa.list_(pa.struct([("source", pa.string()), ("text", pa.string())]))),
+            ("draft", sample),
+            ("targets", pa.list_(sample)),
+            ("advantage", pa.float64()),
+            ("advantage_se", pa.float64()),
+            ("kept", pa.string()),
+            ("models", pa.struct([(name, pa.string()) for name in ("draft", "target", "prm")])),
+        ]
+    )

@@ -1,0 +1,193 @@
+import asyncio
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+
+import pytest
+
+from arbitrage.core.errors import ConfigError, StoreError
+from arbitrage.runtime.pool import each
+from arbitrage.runtime.store import GroupLog, fingerprint, read_manifest, read_records, run_key
+
+SETTINGS = {"model": "tiny", "seed": 0, "limits": [1, 2]}
+
+
+def log(folder, **settings):
+    return GroupLog(folder, {**SETTINGS, **settings}, id_field="id")
+
+
+def group(name, num=3):
+    return [{"id": name, "step": i, "is_last": i == num - 1} for i in range(num)]
+
+
+def ids(folder):
+    return [(record["id"], record["step"]) for _, record in read_records(folder / "rows.jsonl")]
+
+
+def test_groups_are_found_again(tmp_path):
+    with log(tmp_path / "deep" / "run") as first:
+        first.append(group("a"))
+        first.append(group("b", 1))
+    with log(tmp_path / "deep" / "run") as again:
+        assert again.done == {"a", "b"}
+        assert again.num_records == 4
+        again.append(group("c"))
+    assert ids(tmp_path / "deep" / "run") == [*(("a", i) for i in range(3)), ("b", 0), *(("c", i) for i in range(3))]
+    assert read_manifest(tmp_path / "deep" / "run") == SETTINGS
+
+
+def test_a_file_cut_at_any_byte_keeps_the_whole_groups_and_nothing_else(tmp_path):
+    with log(tmp_path) as made:
+        made.append(group("a"))
+        made.append(group("b"))
+    path, whole = tmp_path / "rows.jsonl", (tmp_path / "rows.jsonl").read_bytes()
+    first = whole.index(b'"b"') - len(b'{"id": ')
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        with log(tmp_path) as cut:
+            assert cut.done == ({"a"} if size >= first else set())
+            for name in ("a", "b"):
+                if name not in cut.done:
+                    cut.append(group(name))
+        assert path.read_bytes() == whole
+
+
+def test_another_run_is_refused_by_naming_what_differs(tmp_path):
+    with log(tmp_path):
+        pass
+    with pytest.raises(StoreError, match="seed was 0, now 1; k was None, now 4"), log(tmp_path, seed=1, k=4):
+        pass
+    with log(tmp_path):  # The refusal left no lock.
+        pass
+
+
+def test_a_folder_in_use_is_refused(tmp_path):
+    with log(tmp_path), pytest.raises(StoreError, match="in use"), log(tmp_path):
+        pass
+
+
+def test_records_without_a_manifest_are_not_adopted(tmp_path):
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    with pytest.raises(StoreError, match="no manifest"), log(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("line", ["not json\n", "[1]\n"])
+def test_a_line_that_is_no_record_is_named(tmp_path, line):
+    with log(tmp_path) as made:
+        made.append(group("a"))
+    with (tmp_path / "rows.jsonl").open("a") as file:
+        file.write(line)
+    with pytest.raises(StoreError, match=r"rows.jsonl:4: not a record"):
+        ids(tmp_path)
+    with pytest.raises(StoreError, match=r"rows.jsonl:4: not a record"), log(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]"])
+def test_a_broken_manifest_is_one_clear_error(tmp_path, content):
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(StoreError, match="not a manifest"):
+        read_manifest(tmp_path)
+
+
+def test_missing_records_and_manifests_are_named(tmp_path):
+    with pytest.raises(StoreError, match="no records"):
+        next(read_records(tmp_path / "rows.jsonl"))
+    with pytest.raises(StoreError, match=r"no manifest.json"):
+        read_manifest(tmp_path)
+
+
+def test_the_key_depends_on_every_setting_and_not_on_order():
+    assert run_key(SETTINGS) == run_key(dict(reversed(SETTINGS.items())))
+    assert len({run_key({**SETTINGS, **change}) for change in ({}, {"seed": 1}, {"limits": [2, 1]}, {"k": 0})}) == 4
+
+
+def test_a_fingerprint_tells_weights_apart(tmp_path):
+    assert fingerprint(tmp_path) == fingerprint(tmp_path / "hub" / "name") == ""
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(bytes(100))
+    first = fingerprint(tmp_path)
+    path.write_bytes(bytes(99) + b"x")
+    assert len({"", first, fingerprint(tmp_path)}) == 3
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from arbitrage.runtime.store import GroupLog
+with GroupLog(Path(sys.argv[1]), {}, id_field="id") as log:
+    print("open", flush=True)
+    for n in range(2000):
+        if str(n) not in log.done:
+            log.append([{"id": str(n), "step": i, "is_last": i == 4, "pad": "x" * 500} for i in range(5)])
+"""
+
+
+def test_a_writer_killed_at_any_moment_loses_and_doubles_nothing(tmp_path):
+    rng, seen = random.Random(0), 0
+    for _ in range(6):
+        process = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE)
+        process.stdout.readline()
+        time.sleep(rng.uniform(0.0, 0.05))
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        with GroupLog(tmp_path, {}, id_field="id") as found:
+            assert len(found.done) >= seen
+            seen = len(found.done)
+        assert ids(tmp_path) == [(str(n), i) for n in range(seen) for i in range(5)]
+    assert seen > 0
+
+
+def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with log(tmp_path) as made:
+        monkeypatch.setattr(os, "write", full)
+        with pytest.raises(StoreError, match="No space left"):
+            made.append(group("a"))
+        assert made.done == set()
+
+
+async def test_each_is_bounded_and_nobody_waits_for_the_slowest():
+    running, most, ended = 0, 0, []
+    gate = asyncio.Event()
+
+    async def work(number):
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        if number == 0:
+            await gate.wait()  # The slow one ends only when all others have.
+        await asyncio.sleep(0)
+        running -= 1
+        ended.append(number)
+        if len(ended) == 9:
+            gate.set()
+
+    await each(range(10), work, max_in_flight=3)
+    assert most == 3
+    assert ended == [*range(1, 10), 0]
+
+
+async def test_a_bug_stops_the_others_and_is_told_as_it_is():
+    async def work(number):
+        if number == 2:
+            raise ZeroDivisionError
+        await asyncio.sleep(0)
+
+    started = []
+    with pytest.raises(ZeroDivisionError):
+        await each(iter(range(10)), lambda n: started.append(n) or work(n), max_in_flight=2)
+    assert max(started) < 9
+
+
+@pytest.mark.parametrize("jobs", [0, -1])
+async def test_too_few_in_flight_is_refused(jobs):
+    with pytest.raises(ConfigError, match=f"at least 1, got {jobs}"):
+        await each([], json.dumps, max_in_flight=jobs)
