@@ -9,6 +9,7 @@ from arbitrage.core.ports import Engine, Session, StepRequest
 from arbitrage.core.turn import Setting
 from arbitrage.core.types import Candidate, Cost, Decision, Finish, Limits, Problem, Sampling, Source, Step
 from arbitrage.engines.scripted import ScriptedEngine
+from arbitrage.training.rows import Past, Row, Sample
 
 PROBLEM = Problem(id="p1", question="What is 2 + 2 ?")
 
@@ -109,3 +110,22 @@ async def opened(engine: Any, problem: Problem = PROBLEM, source: Source = Sourc
         yield session
     finally:
         await session.close()
+
+
+def row(draft: float, *targets: float, problem: str = "p1", step: int = 0, history: Any = (), **values: Any) -> Row:
+    """A training row by its scores; ``values`` go to the draft's sample."""
+
+    def sample(score: float, **more: Any) -> Sample:
+        given = {"text": "two words\n\n", "finish": Finish.STEP_END, "num_tokens": 2, "seconds": 0.1, **more}
+        return Sample(**given, score=score)
+
+    return Row(
+        problem=Problem(id=problem, question="?"),
+        step=step,
+        is_last=False,
+        history=tuple(Past(source=Source.DRAFT, text=text) for text in history),
+        draft=sample(draft, **values),
+        targets=tuple(sample(score) for score in targets),
+        kept=Source.DRAFT,
+        models={"draft": "d", "target": "t", "prm": "prm"},
+    )

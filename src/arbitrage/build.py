@@ -19,10 +19,14 @@ from arbitrage.evaluation.datasets import read_jsonl, stratified
 from arbitrage.evaluation.run import Entry
 from arbitrage.policies import RSD, Audited, DraftOnly, Oracle, RandomEscalation, RouterPolicy, TargetOnly
 from arbitrage.runtime.store import fingerprint
+from arbitrage.scorers.format import InputFormat
+from arbitrage.tiny import MARKS as TINY_MARKS
 from arbitrage.tiny import WEIGHTS
 from arbitrage.tiny import dataset as tiny_dataset
 
 TINY: Final = "tiny"
+MARKS: Final = {"draft": "Model 0: ", "target": "Model 1: "}
+"""History annotation of the paper: who wrote a step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +145,40 @@ def load(name: str | Path, *, keeps_hidden_state: bool = False) -> LoadedPair:
         CheckpointError: If a model is missing or broken.
         MissingExtra: If torch and transformers are not installed.
     """
-    return _assemble(_tiny_config() if str(name) == TINY else read_pair(Path(name)), keeps_hidden_state)
+    return _assemble(pair_config(name), keeps_hidden_state)
+
+
+def pair_config(name: str | Path) -> PairConfig:
+    """The configuration of a pair by name, nothing loaded.
+
+    Raises:
+        ConfigError: If the file cannot be used.
+    """
+    return _tiny_config() if str(name) == TINY else read_pair(Path(name))
+
+
+def router_format(name: str | Path, marks: Mapping[str, str] | None = None) -> tuple[InputFormat, str]:
+    """How a new router of a pair reads a solution, and the PRM that it would start from.
+
+    Args:
+        name: The pair.
+        marks: Words before a step, by author; empty for none, None for the pair's own.
+
+    Raises:
+        ConfigError: If the pair has no PRM.
+    """
+    config = pair_config(name)
+    if config.prm is None:
+        raise ConfigError(f"the pair {config.name!r} has no prm", hint="add a table [prm] to its configuration")
+    own = TINY_MARKS if config.name == TINY else MARKS
+    input_format = InputFormat(
+        kind="router",
+        system=config.prm.system,
+        prompt=config.prm.prompt,
+        annotation=own if marks is None else marks,
+        trained_for={"draft": config.draft.called, "target": config.target.called},
+    )
+    return input_format, config.prm.path
 
 
 def _tiny_config() -> PairConfig:
@@ -150,6 +187,31 @@ def _tiny_config() -> PairConfig:
         for role in ("draft", "target", "prm", "router")
     }
     return PairConfig(name=TINY, **models)
+
+
+def load_router(name: str | Path, folder: str = "", *, device: str = "cpu") -> tuple[Scorer, Path]:
+    """Load a router alone, without its pair.
+
+    Args:
+        name: The pair.
+        folder: A router's checkpoint; empty for the pair's.
+        device: A torch device.
+
+    Returns:
+        The router and its folder.
+
+    Raises:
+        ConfigError: If neither is there.
+        CheckpointError: If it is broken, or no router.
+    """
+    from arbitrage.scorers.hf import HFScorer
+
+    if not folder:
+        config = pair_config(name)
+        if config.router is None:
+            raise ConfigError(f"the pair {config.name!r} has no router", hint="name a router's folder")
+        folder = config.router.path
+    return HFScorer.load(folder, name="router", kind="router", device=device), Path(folder)
 
 
 def _assemble(config: PairConfig, keeps_hidden_state: bool) -> LoadedPair:
@@ -162,7 +224,12 @@ def _assemble(config: PairConfig, keeps_hidden_state: bool) -> LoadedPair:
         return {"device": model.device, "dtype": model.dtype, "prompt": prompt}
 
     def scorer(model: ModelConfig | None, kind: str) -> HFScorer | None:
-        return HFScorer.load(model.path, name=kind, kind=kind, **placed(model)) if model else None
+        if model is None:
+            return None
+        options = placed(model)
+        if not (model.prompt or model.system):
+            options["prompt"] = None  # Then the checkpoint says how it reads a question.
+        return HFScorer.load(model.path, name=kind, kind=kind, **options)
 
     draft, target = config.draft, config.target
     pair = Pair(

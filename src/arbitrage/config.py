@@ -30,6 +30,11 @@ class ModelConfig:
     system: str = ""
     """The system message of the chat template."""
 
+    @property
+    def called(self) -> str:
+        """The name, or the last part of the path."""
+        return self.name or Path(self.path).name
+
     def __post_init__(self) -> None:
         known = ("float32", "bfloat16", "float16")
         if self.dtype not in known:

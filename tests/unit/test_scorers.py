@@ -130,7 +130,7 @@ async def test_a_score_that_is_no_number_is_an_error(scorer):
 
 @pytest.mark.parametrize("num_labels", [3, 10])
 def test_a_head_of_many_labels_is_refused(scorer, num_labels):
-    with pytest.raises(CheckpointError, match=f"1 or 2 labels, got {num_labels}"):
+    with pytest.raises(CheckpointError, match=f"can be read as 'probability', got {num_labels}"):
         scorer(num_labels=num_labels)
 
 

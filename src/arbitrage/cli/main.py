@@ -6,8 +6,10 @@ import typer
 
 from arbitrage.cli.collect import collect
 from arbitrage.cli.demo import demo
+from arbitrage.cli.eval_router import eval_router
 from arbitrage.cli.evaluate import evaluate
 from arbitrage.cli.solve import solve
+from arbitrage.cli.train_router import train_router
 from arbitrage.core.errors import ArbitrageError
 
 app = typer.Typer(
@@ -21,6 +23,8 @@ app.command()(solve)
 app.command(name="eval")(evaluate)
 app.command()(demo)
 app.command()(collect)
+app.command()(train_router)
+app.command()(eval_router)
 
 
 def run() -> None:

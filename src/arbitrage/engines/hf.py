@@ -276,7 +276,8 @@ def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> froz
 
 
 def _entropy(logits: Tensor) -> Tensor:
-    return torch.special.entr(logits.float().softmax(dim=-1)).sum()
+    each: Tensor = torch.special.entr(logits.float().softmax(dim=-1))
+    return each.sum()
 
 
 def _picker(sampling: Sampling, seed: int, device: torch.device) -> Callable[[Tensor], tuple[int, Tensor]]:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -12,7 +13,9 @@ from filelock import FileLock, Timeout
 from arbitrage.core.errors import StoreError
 
 MANIFEST: Final = "manifest.json"
-"""Says what the records of the folder depend on."""
+"""Says what the results in the folder depend on."""
+LOCK: Final = ".lock"
+PARTIAL: Final = "manifest.partial"
 
 
 def run_key(settings: Mapping[str, Any]) -> str:
@@ -34,34 +37,21 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:16] if files else ""
 
 
-class GroupLog:
-    """Records in groups (the steps of one problem), one JSON object a line.
+class RunFolder:
+    """A run's folder, locked while it is open; its manifest says what the results depend on."""
 
-    A group is written at once and its last record says so (``is_last``). After a kill the file can end in part of a
-    group; opening it again cuts that part off. The folder is locked while it is open, so that no second process
-    doubles a record.
-    """
-
-    def __init__(self, folder: Path, settings: Mapping[str, Any], *, id_field: str, name: str = "rows.jsonl") -> None:
-        """Describe a log; nothing is read or written before it is entered.
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        """Describe a folder; nothing is read or written before it is entered.
 
         Args:
-            folder: The run's folder; made if it is missing.
-            settings: Everything that changes the records; kept in the manifest and compared on resuming.
-            id_field: The field that all records of a group share.
-            name: The file's name.
+            folder: Made if it is missing.
+            settings: Everything that changes the results; compared with the manifest's on resuming.
         """
         self.folder, self.settings = folder, dict(settings)
-        self.path = folder / name
-        self._id_field = id_field
-        self._lock = FileLock(folder / ".lock")
-        self._file: int | None = None
-        self.done: set[str] = set()
-        """Ids of the groups that are complete."""
-        self.num_records = 0
+        self._lock = FileLock(folder / LOCK)
 
     def __enter__(self) -> Self:
-        """Lock the folder, check that the settings are the same, and find where to go on.
+        """Lock the folder and check that it is of the same run.
 
         Raises:
             StoreError: If the folder cannot be written, belongs to another run, or is in use.
@@ -75,17 +65,12 @@ class GroupLog:
             raise StoreError(f"cannot write to {str(self.folder)!r}: {error.strerror or error}") from error
         try:
             self._check_manifest()
-            self._recover()
-            self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         except BaseException:
             self._lock.release()
             raise
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
         self._lock.release()
 
     def _check_manifest(self) -> None:
@@ -93,11 +78,57 @@ class GroupLog:
         if path.exists():
             check_same(read_manifest(self.folder), self.settings, str(self.folder))
             return
-        if self.path.exists():
-            raise StoreError(f"{str(self.folder)!r} has records but no {MANIFEST}", hint="choose another folder")
-        partial = path.with_suffix(".partial")
+        own = (LOCK, PARTIAL)
+        if strangers := [entry.name for entry in self.folder.iterdir() if entry.name not in own]:
+            raise StoreError(
+                f"{str(self.folder)!r} has no {MANIFEST}, but {strangers[0]!r}", hint="choose a new or empty folder"
+            )
+        partial = self.folder / PARTIAL
         partial.write_text(json.dumps({"key": run_key(self.settings), "settings": self.settings}, indent=2) + "\n")
         partial.replace(path)
+
+
+class GroupLog:
+    """Records in groups (the steps of one problem), one JSON object a line, in a run's folder.
+
+    A group is written at once and its last record says so (``is_last``). After a kill the file can end in part of a
+    group; opening it again cuts that part off. No second process can write beside this one.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any], *, id_field: str, name: str = "rows.jsonl") -> None:
+        """Describe a log; nothing is read or written before it is entered.
+
+        Args:
+            folder: See :class:`RunFolder`.
+            settings: Likewise.
+            id_field: The field that all records of a group share.
+            name: The file's name.
+        """
+        self.path = folder / name
+        self._run, self._id_field = RunFolder(folder, settings), id_field
+        self._file: int | None = None
+        self.done: set[str] = set()
+        """Ids of the groups that are complete."""
+        self.num_records = 0
+
+    def __enter__(self) -> Self:
+        """Open the folder, and find where to go on.
+
+        Raises:
+            StoreError: See :meth:`RunFolder.__enter__`; also if the file holds something else.
+        """
+        with ExitStack() as stack:
+            stack.enter_context(self._run)
+            self._recover()
+            self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            stack.pop_all()  # Nothing failed: the folder stays open.
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+        self._run.__exit__(*exception)
 
     def _recover(self) -> None:
         if not self.path.exists():

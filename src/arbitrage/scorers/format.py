@@ -1,18 +1,50 @@
 """How a scoring model reads a solution, and what a router checkpoint says about itself."""
 
+import enum
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from arbitrage.core.errors import CheckpointError, ConfigError
-from arbitrage.core.types import Candidate, Source
+from arbitrage.core.types import Source
+from arbitrage.engines.prompt import ChatPrompt, PlainPrompt, Prompt
 
 FILE: Final = "arbitrage.json"
 """Stands beside ``config.json`` in a checkpoint that was made for this package."""
 SCHEMA: Final = 1
 KINDS: Final = ("prm", "router")
+
+
+class Readout(enum.StrEnum):
+    """How a head's raw outputs become one probability; every classification server returns the outputs."""
+
+    PROBABILITY = "probability"
+    """One output: its sigmoid. Two: the softmax of the second."""
+    UPPER_HALF = "upper_half"
+    """Classes in ascending order, an even number: the softmax of those above the middle."""
+    ORDINAL = "ordinal"
+    """One output for each edge between ascending bins, an odd number: the sigmoid of the middle one."""
+
+    def fits(self, num_labels: int) -> bool:
+        """Whether a head of so many outputs can be read this way."""
+        if self is Readout.PROBABILITY:
+            return num_labels in (1, 2)
+        return num_labels >= 1 and num_labels % 2 == (self is Readout.ORDINAL)
+
+    def probability(self, logits: Sequence[float]) -> float:
+        """Read one number in [0, 1] off the outputs; NaN stays NaN."""
+        if self is Readout.ORDINAL or len(logits) == 1:
+            return _sigmoid(logits[len(logits) // 2])
+        largest = max(logits)
+        weights = [math.exp(value - largest) for value in logits]
+        return sum(weights[len(weights) // 2 :]) / sum(weights)
+
+
+def _sigmoid(x: float) -> float:
+    return 1.0 / (1.0 + math.exp(-x)) if x >= 0.0 else math.exp(x) / (1.0 + math.exp(x))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,10 +58,15 @@ class InputFormat:
     kind: str
     """``prm``: probability that a step is good. ``router``: probability that the target would write a better one."""
     delimiter: str = "\n\n"
+    system: str = ""
+    """System message of the chat template."""
+    prompt: str = ""
+    """A plain template with ``{question}``; empty for the model's chat template."""
     annotation: Mapping[str, str] = field(default_factory=dict)
     """Words before each step that tell its author, by source; empty: no history annotation."""
     trained_for: Mapping[str, str] = field(default_factory=dict)
     """Names of the pair, by source; empty for a model that serves any pair."""
+    readout: Readout = Readout.PROBABILITY
     thresholds: Mapping[str, float] = field(default_factory=dict)
     """Calibrated thresholds by name; ``default`` is used where none is given."""
 
@@ -43,9 +80,28 @@ class InputFormat:
             if not 0.0 <= value <= 1.0:
                 raise ConfigError(f"threshold {name!r} must be in [0, 1], got {value}")
 
-    def step_text(self, candidate: Candidate) -> str:
+    @property
+    def question_prompt(self) -> Prompt:
+        """How the question stands before the steps."""
+        return PlainPrompt(self.prompt) if self.prompt else ChatPrompt(self.system)
+
+    def step_text(self, source: Source, text: str) -> str:
         """A step as the scorer reads it: its author's mark, then its text."""
-        return self.annotation.get(candidate.source, "") + candidate.text
+        return self.annotation.get(source, "") + text
+
+    def encode(self, tokenizer: Any, question: str, steps: Iterable[tuple[Source, str]]) -> list[list[int]]:
+        """Encode a solution as it is scored: the question, then each step alone.
+
+        Args:
+            tokenizer: The scorer's.
+            question: The problem in words.
+            steps: Author and text of each step.
+
+        Returns:
+            Ids of the question's prompt and of each step; joined they are what the model reads.
+        """
+        prompt = self.question_prompt.encode(tokenizer, question)
+        return [prompt, *(tokenizer.encode(self.step_text(*step), add_special_tokens=False) for step in steps)]
 
     def save(self, folder: Path) -> None:
         """Write the format into a checkpoint folder."""
@@ -70,6 +126,7 @@ class InputFormat:
             schema = record.pop("schema")
             if schema != SCHEMA:
                 raise CheckpointError(f"{path}: schema must be {SCHEMA}, got {schema!r}", hint="update arbitrage")
-            return cls(**record)
+            readout = Readout(record.pop("readout", Readout.PROBABILITY))
+            return cls(**record, readout=readout)
         except (ConfigError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise CheckpointError(f"{path}: not an input format: {error}") from error

@@ -7,7 +7,7 @@ from typing import cast
 
 from arbitrage.core.errors import CheckpointError, MissingExtra, ScorerError
 from arbitrage.core.types import Candidate, Cost, Problem, Score
-from arbitrage.engines.prompt import ChatPrompt, Prompt
+from arbitrage.engines.prompt import Prompt
 from arbitrage.engines.worker import CancelFlag, worker_for
 from arbitrage.scorers.format import InputFormat
 
@@ -42,20 +42,23 @@ class HFScorer:
         """Wrap a loaded model.
 
         Args:
-            model: A classifier with a head called ``score`` of one label (sigmoid) or two (softmax, label 1).
+            model: A classifier with a head called ``score``.
             tokenizer: Its tokenizer.
             name: How policies and traces call it.
             input_format: What the model was trained to read.
-            prompt: Defaults to the model's chat template.
+            prompt: Defaults to the format's.
 
         Raises:
             CheckpointError: If the model has no such head.
         """
         num_labels = model.config.num_labels
-        if not hasattr(model, "score") or num_labels not in (1, 2):
-            raise CheckpointError(f"the scorer {name!r} needs a head `score` of 1 or 2 labels, got {num_labels}")
+        if not hasattr(model, "score") or not input_format.readout.fits(num_labels):
+            raise CheckpointError(
+                f"the scorer {name!r} needs a head `score` that can be read as {input_format.readout.value!r}, "
+                f"got {num_labels} labels"
+            )
         self.model, self.tokenizer, self._name = model.eval(), tokenizer, name
-        self.input_format, self.prompt = input_format, prompt or ChatPrompt()
+        self.input_format, self.prompt = input_format, prompt or input_format.question_prompt
         self.worker = worker_for(str(model.device))
 
     @classmethod
@@ -77,7 +80,7 @@ class HFScorer:
             kind: ``prm`` or ``router``; must be what the checkpoint says.
             device: A torch device.
             dtype: A torch dtype.
-            prompt: Defaults to the model's chat template.
+            prompt: Defaults to the format's.
 
         Raises:
             CheckpointError: If it is missing, broken, or of the other kind.
@@ -106,7 +109,8 @@ class HFScorer:
 
     def encode_step(self, candidate: Candidate) -> list[int]:
         """Ids of a step with its author's mark."""
-        ids: list[int] = self.tokenizer.encode(self.input_format.step_text(candidate), add_special_tokens=False)
+        text = self.input_format.step_text(candidate.source, candidate.text)
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         return ids
 
     @torch.inference_mode()
@@ -124,7 +128,7 @@ class HFScorer:
             raise ScorerError(f"the solution has {len(ids)} tokens, the context of {self.name!r} has {longest}")
         num_cached = sequence.reuse(ids)
         logits = self.model.score(sequence.states(ids[num_cached:])[-1]).float()
-        value = float(logits.sigmoid()[0] if len(logits) == 1 else logits.softmax(dim=-1)[1])
+        value = self.input_format.readout.probability(logits.tolist())
         if math.isnan(value):
             raise ScorerError(f"the scorer {self.name!r} gave NaN", hint="load it as float32 or bfloat16")
         return value, num_cached

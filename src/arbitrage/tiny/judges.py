@@ -13,13 +13,12 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from arbitrage.core.types import Source
+from arbitrage.tiny import MARKS
 from arbitrage.tiny.optim import Schedule, TrainState, build_optimizers
 from arbitrage.tiny.sampling import StepJudge, StepSampler, WrittenStep
-from arbitrage.tiny.tokenizer import ASSISTANT, BY_DRAFT, BY_TARGET, USER
+from arbitrage.tiny.tokenizer import ASSISTANT, USER
 from arbitrage.tiny.world import WorldProblem, generate
 
-MARKS: Final[dict[str, str]] = {Source.DRAFT: BY_DRAFT, Source.TARGET: BY_TARGET}
-"""The router's history annotation: one token for each author."""
 MAX_STEPS: Final = 12
 TARGET_TEMPERATURE: Final = 0.7
 """Of the target's samples: served greedily, it makes fewer mistakes than at temperature 1."""

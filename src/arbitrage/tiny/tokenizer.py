@@ -12,16 +12,14 @@ from typing import Final
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from arbitrage.tiny import MARKS
 from arbitrage.tiny.world import DRAFT_HABIT, TARGET_HABIT, drill, generate
 
 PAD: Final = "<|pad|>"
 END: Final = "<|end|>"
 USER: Final = "<|user|>"
 ASSISTANT: Final = "<|assistant|>"
-BY_DRAFT: Final = "<|draft|>"
-BY_TARGET: Final = "<|target|>"
-"""The last two annotate who wrote a step, for the router (method: "Model 0: " and "Model 1: ")."""
-SPECIAL_TOKENS: Final = (PAD, END, USER, ASSISTANT, BY_DRAFT, BY_TARGET)
+SPECIAL_TOKENS: Final = (PAD, END, USER, ASSISTANT, *MARKS.values())
 
 QWEN_PATTERN: Final = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"

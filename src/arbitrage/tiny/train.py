@@ -24,8 +24,8 @@ from transformers import (
 
 from arbitrage.core.types import Source
 from arbitrage.scorers.format import InputFormat
+from arbitrage.tiny import MARKS
 from arbitrage.tiny.judges import (
-    MARKS,
     ClassifierRecipe,
     Labelled,
     RouterRow,

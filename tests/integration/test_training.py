@@ -1,0 +1,150 @@
+"""Rows, router and judgement by the public commands on the shipped models."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from arbitrage.core.types import Source
+from arbitrage.scorers.format import InputFormat
+from arbitrage.tiny import MARKS, WEIGHTS
+from arbitrage.training.rows import read_rows
+
+pytestmark = pytest.mark.integration
+TRAIN = (
+    *("--epochs", "2", "--learning-rate", "3e-4", "--batch-size", "8", "--device-batch-size", "8"),
+    *("--margin", "0.05", "--save-steps", "2"),
+)
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    """Rows of twelve problems."""
+    folder = tmp_path_factory.mktemp("rows") / "rows"
+    status, out, _ = command("collect", folder, "--limit", "12", "--samples", "2", "--keep-draft", "0.3")
+    assert status == 0
+    assert "inside models" in out
+    return folder
+
+
+def command(*arguments):
+    """Run the command line as a user would: (exit status, stdout, stderr)."""
+    done = subprocess.run(start(arguments), capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+def start(arguments):
+    return [sys.executable, "-c", "from arbitrage.cli.main import run; run()", *map(str, arguments)]
+
+
+def killed(arguments, seconds):
+    """Run a command and kill it after a while; whether it was still running."""
+    process = subprocess.Popen(start(arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        return True
+    return False
+
+
+def test_rows_hold_what_the_models_wrote(rows):
+    found = list(read_rows(rows))
+    assert len({row.problem.id for row in found}) == 12
+    assert all(len(row.targets) == 2 for row in found)
+    assert all(0.0 <= sample.score <= 1.0 for row in found for sample in (row.draft, *row.targets))
+    assert all(row.draft.first_entropy >= 0.0 for row in found)
+    assert any(row.targets[0].text != row.targets[1].text for row in found)
+    assert {row.kept for row in found} == set(Source)
+    assert sum(row.advantage > 0.05 for row in found) > 0
+
+
+def test_a_router_from_the_pairs_own_rows_serves_and_is_judged(rows, tmp_path):
+    status, out, err = command("train-router", rows, tmp_path / "router", *TRAIN)
+    assert status == 0, err
+    assert "held-out loss" in out
+    made = InputFormat.load(tmp_path / "router")
+    assert (made.kind, made.annotation) == ("router", MARKS)
+    assert made.trained_for == {"draft": "tiny-draft", "target": "tiny-target"}
+    status, out, err = command(
+        *("eval-router", rows, tmp_path / "router", "--all-rows", "--json", "--out", tmp_path / "judged")
+    )
+    assert status == 0, err
+    record = json.loads(out.splitlines()[-1])
+    assert record["num_problems"] == 12
+    assert {path.name for path in (tmp_path / "judged").iterdir()} == {
+        *("judgement.json", "gain.svg", "gain.png", "reliability.svg", "reliability.png")
+    }
+    pair = tmp_path / "pair.toml"
+    pair.write_text(
+        "".join(f'[{role}]\npath = "{WEIGHTS / role}"\nname = "tiny-{role}"\n' for role in ("draft", "target"))
+        + f'[router]\npath = "{tmp_path / "router"}"\n'
+    )
+    status, out, err = command("solve", "--pair", pair, "Solve for x: 3x+4=25.")
+    assert (status, "router(draft)" in out) == (0, True), err
+
+
+def test_a_shipped_router_is_judged_on_fresh_rows(rows):
+    status, out, err = command("eval-router", rows, "--json")
+    assert status == 0, err
+    record = json.loads(out.splitlines()[-1])
+    assert record["router"]["auc"] > 0.7
+
+
+def test_collection_killed_at_random_is_what_it_would_have_been(rows, tmp_path):
+    """The same rows as the undisturbed run, seconds aside: none lost, none doubled, none different."""
+    rng = random.Random(0)
+    collect = ("collect", tmp_path / "rows", "--limit", "12", "--samples", "2", "--keep-draft", "0.3")
+    num_killed = sum(killed(collect, rng.uniform(3.0, 9.0)) for _ in range(3))
+    assert num_killed > 0
+    assert command(*collect)[0] == 0
+    assert content(tmp_path / "rows") == content(rows)
+
+
+def content(folder):
+    """All that a seed determines, by problem and step."""
+    found = [
+        (row.problem.id, row.step, row.history, row.kept, row.draft.text, tuple(sample.text for sample in row.targets))
+        for row in read_rows(folder)
+    ]
+    return sorted(found)
+
+
+def test_training_killed_at_random_ends_as_it_would_have(rows, tmp_path):
+    rng = random.Random(1)
+    command("train-router", rows, tmp_path / "whole", *TRAIN)
+    started = time.monotonic()
+    while killed(("train-router", rows, tmp_path / "parts", *TRAIN), rng.uniform(8.0, 16.0)):
+        assert time.monotonic() - started < 240
+    whole, parts = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "parts"))
+    assert whole == parts
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("train-router", "{rows}", "{out}", "--labels", "classes-3"), "choose from binary"),
+        (("train-router", "{rows}", "{out}", "--margin", "0.99"), "at least two classes"),
+        (("train-router", "{rows}", "{out}", "--marks", "a"), "two texts divided by '|', got 'a'"),
+        (("train-router", "{rows}", "{out}", "--start", "{out}"), "cannot start from"),
+        (("train-router", "{out}", "{out}"), "no manifest.json"),
+        (("eval-router", "{rows}", "{prm}"), "is a prm, wanted a router"),
+        (("eval-router", "{rows}", "{draft}"), "has no arbitrage.json"),
+        (("collect", "{rows}", "--seed", "5"), "belongs to another run: seed was 0, now 5"),
+        (("collect", "{out}", "--temperature", "0"), "would all be the same"),
+        (("collect", "{out}", "--jobs", "0"), "at least 1, got 0"),
+        (("collect", "{out}", "--behaviour", "telepathy"), "telepathy"),
+    ],
+)
+def test_bad_input_is_one_clear_line(rows, tmp_path, arguments, told):
+    places = {"rows": rows, "out": tmp_path / "out", "prm": WEIGHTS / "prm", "draft": WEIGHTS / "draft"}
+    status, _, err = command(*(argument.format(**places) for argument in arguments))
+    assert status == 2
+    assert err.strip().splitlines()[-1].startswith("error: ")
+    assert told in err
+    assert "Traceback" not in err
