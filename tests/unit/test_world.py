@@ -4,7 +4,17 @@ import random
 
 import pytest
 
-from arbitrage.tiny.world import DELIMITER, DRAFT_HABIT, FAMILIES, SPLITS, TARGET_HABIT, drill, generate, recall
+from arbitrage.tiny.world import (
+    DELIMITER,
+    DRAFT_HABIT,
+    FAMILIES,
+    SPLITS,
+    TARGET_HABIT,
+    drill,
+    generate,
+    recall_facts,
+    recall_names,
+)
 
 
 def holds(equation):
@@ -81,8 +91,15 @@ def test_drills_are_true_equations():
     assert all(holds(line) for line in drill(random.Random(0), 200).split(DELIMITER))
 
 
-def test_recall_asks_for_what_was_told():
-    told, asked = recall(random.Random(0), 12)
+def test_recall_asks_for_the_names_that_were_told():
+    told, asked = recall_names(random.Random(0), 12)
     assert sorted(told) == sorted(asked)
     assert told != asked
     assert len({first for first, _ in told}) == 12
+
+
+def test_recall_asks_for_the_facts_that_were_told():
+    told, asked = recall_facts(random.Random(0), 7)
+    assert sorted(told) == sorted(f"{beginning}{rest}." for beginning, rest in asked)
+    assert told != [f"{beginning}{rest}." for beginning, rest in asked]
+    assert len({beginning.split()[-1] for beginning, _ in asked}) == 7

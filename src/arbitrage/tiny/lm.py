@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from arbitrage.core.errors import ConfigError
 from arbitrage.tiny.optim import Schedule, TrainState, build_optimizers
 from arbitrage.tiny.tokenizer import ASSISTANT, END, USER
-from arbitrage.tiny.world import DELIMITER, Habit, drill, generate, recall
+from arbitrage.tiny.world import DELIMITER, Habit, drill, generate, recall_facts, recall_names
 
 IGNORED: Final = -100
 """Label of a position that bears no loss."""
@@ -48,20 +49,31 @@ class Shape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LanguageModelRecipe:
-    """How one language model is trained: recall, then drills among problems, at last a decay to zero."""
+    """How one language model is trained: recall, then drills among problems, at last a decay to zero.
+
+    Raises:
+        ConfigError: If there is no such kind of recall.
+    """
 
     shape: Shape
     habit: Habit
     num_steps: int
     tokens_per_batch: int
+    recalls: tuple[str, ...] = ("names",)
+    """What half of the drills ask to recall, in equal shares: ``names`` or whole ``facts``."""
     recall_steps: int = 0
-    """So many steps are for recall alone. Mixed with all else, few tokens depend on it, and it hardly forms."""
+    """So many steps are for recall of the last kind alone. Mixed with all else, few tokens depend on it, and it hardly
+    forms."""
     drill_steps: int
     """Up to this step half of the examples are drills."""
     drill_share: float = 0.1
     """Share of drills afterwards."""
     schedule: Schedule
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.recalls or not set(self.recalls) <= {"names", "facts"}:
+            raise ConfigError(f"recalls must be of names or facts, got {self.recalls}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +85,11 @@ class Example:
 
 
 class ExampleStream:
-    """Endless training examples; the same (seed, index) always gives the same example."""
+    """Endless training examples; the same (recipe, index) always gives the same example."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, habit: Habit, seed: int) -> None:
-        self.tokenizer, self.habit, self.seed = tokenizer, habit, seed
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, recipe: LanguageModelRecipe) -> None:
+        self.tokenizer, self.recipe = tokenizer, recipe
+        self.habit, self.seed = recipe.habit, recipe.seed
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
@@ -91,18 +104,22 @@ class ExampleStream:
         return Example(prompt + solution, [IGNORED] * len(prompt) + solution)
 
     def drill(self, index: int) -> Example:
-        """Bare equations or names to recall."""
+        """Bare equations or something to recall."""
         rng = random.Random(f"{self.seed}:drill:{index}")
-        if rng.random() < 0.5:
-            return self.recall(index)
+        share, kinds = rng.random(), self.recipe.recalls
+        if share < 0.5:
+            return self.recall(index, kinds[int(share * 2 * len(kinds))])
         lines = [line.partition("=") for line in drill(rng, 8).split(DELIMITER)]
         return self._drilled("", [(f"{expression}=", f"{result}{DELIMITER}") for expression, _, result in lines])
 
-    def recall(self, index: int) -> Example:
-        """Pairs of names, then the second of each when the first is named."""
-        rng = random.Random(f"{self.seed}:recall:{index}")
-        told, asked = recall(rng, rng.randint(2, 10))
-        return self._drilled("".join(f" {a} {b}." for a, b in told), [(f". {a}", f" {b}") for a, b in asked])
+    def recall(self, index: int, kind: str) -> Example:
+        """Things told, then the rest of each when its beginning is named."""
+        rng = random.Random(f"{self.seed}:{'recall' if kind == 'names' else 'facts'}:{index}")
+        if kind == "names":
+            told, asked = recall_names(rng, rng.randint(2, 10))
+            return self._drilled("".join(f" {a} {b}." for a, b in told), [(f". {a}", f" {b}") for a, b in asked])
+        facts, parts = recall_facts(rng, rng.randint(2, 7))
+        return self._drilled(" ".join(facts), [(beginning, f"{rest}.{DELIMITER}") for beginning, rest in parts])
 
     def _drilled(self, told: str, pairs: list[tuple[str, str]]) -> Example:
         """Ask and answer; only the answers bear loss, since nothing predicts what is asked."""
@@ -135,7 +152,7 @@ def batches(stream: ExampleStream, recipe: LanguageModelRecipe, first_step: int)
 
 def _example(stream: ExampleStream, recipe: LanguageModelRecipe, step: int, rng: random.Random, index: int) -> Example:
     if step < recipe.recall_steps:
-        return stream.recall(index)
+        return stream.recall(index, recipe.recalls[-1])
     share = 0.5 if step < recipe.drill_steps else recipe.drill_share
     return stream.drill(index) if rng.random() < share else stream.problem(index)
 
@@ -157,7 +174,11 @@ def loss_of(model: LlamaForCausalLM, ids: Tensor, labels: Tensor) -> Tensor:
 
 
 def train_language_model(
-    recipe: LanguageModelRecipe, tokenizer: PreTrainedTokenizerFast, folder: Path, device: str = "cpu"
+    recipe: LanguageModelRecipe,
+    tokenizer: PreTrainedTokenizerFast,
+    folder: Path,
+    device: str = "cpu",
+    start: LlamaForCausalLM | None = None,
 ) -> LlamaForCausalLM:
     """Train a model, or continue from the last checkpoint in ``folder``.
 
@@ -166,14 +187,15 @@ def train_language_model(
         tokenizer: The shared tokenizer.
         folder: Where checkpoints and ``log.jsonl`` go; the finished model is ``folder/model``.
         device: A torch device.
+        start: A model to go on from; None for random weights.
     """
     torch.manual_seed(recipe.seed)
-    model = LlamaForCausalLM(recipe.shape.config(tokenizer)).to(device).train()
+    model = (start or LlamaForCausalLM(recipe.shape.config(tokenizer))).to(device).train()
     # On CPU the backward pass of fused attention costs more than the plain matrix products at this length.
     model.set_attn_implementation("eager")
     state = TrainState(model, build_optimizers(model, recipe.schedule), folder)
     step = state.restore()
-    stream = ExampleStream(tokenizer, recipe.habit, recipe.seed)
+    stream = ExampleStream(tokenizer, recipe)
     started, num_tokens, losses = time.monotonic(), 0, []
     for ids, labels in batches(stream, recipe, step):
         if step >= recipe.num_steps:

@@ -8,7 +8,7 @@ import argparse
 import json
 import random
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -53,7 +53,8 @@ class Preset:
 
     tokenizer_problems: int
     draft: LanguageModelRecipe
-    target: LanguageModelRecipe
+    target: tuple[LanguageModelRecipe, ...]
+    """One after another, each from the weights of the one before."""
     prm_problems: int
     prm: ClassifierRecipe
     router_problems: int
@@ -68,6 +69,15 @@ def _judge_schedule(warmup_steps: int = 50) -> Schedule:
     return Schedule(matrix_lr=4e-4, other_lr=8e-4, warmup_steps=warmup_steps, decay_share=0.8)
 
 
+_SMOKE_TARGET: Final = LanguageModelRecipe(
+    shape=Shape(hidden=256, layers=1, feed_forward=256),
+    habit=TARGET_HABIT,
+    num_steps=8,
+    tokens_per_batch=768,
+    drill_steps=4,
+    schedule=Schedule(matrix_lr=2e-3, other_lr=3e-3, warmup_steps=2),
+    seed=1,
+)
 PRESETS: Final = {
     "cpu": Preset(
         tokenizer_problems=3000,
@@ -79,19 +89,32 @@ PRESETS: Final = {
             drill_steps=500,
             schedule=Schedule(matrix_lr=3e-3, other_lr=5e-3),
         ),
-        target=LanguageModelRecipe(
-            shape=Shape(hidden=256, layers=8, feed_forward=512),
-            habit=TARGET_HABIT,
-            num_steps=2600,
-            tokens_per_batch=3072,
-            recall_steps=320,
-            drill_steps=900,
-            schedule=Schedule(matrix_lr=2e-3, other_lr=3e-3),
-            seed=1,
+        target=(
+            LanguageModelRecipe(
+                shape=Shape(hidden=256, layers=8, feed_forward=512),
+                habit=TARGET_HABIT,
+                num_steps=2600,
+                tokens_per_batch=3072,
+                recall_steps=320,
+                drill_steps=900,
+                schedule=Schedule(matrix_lr=2e-3, other_lr=3e-3),
+                seed=1,
+            ),
+            LanguageModelRecipe(
+                shape=Shape(hidden=256, layers=8, feed_forward=512),
+                habit=TARGET_HABIT,
+                num_steps=1100,
+                tokens_per_batch=3072,
+                recalls=("names", "facts"),
+                recall_steps=256,
+                drill_steps=500,
+                schedule=Schedule(matrix_lr=2e-3, other_lr=3e-3, warmup_steps=50),
+                seed=2,
+            ),
         ),
-        prm_problems=6000,
+        prm_problems=4000,
         prm=ClassifierRecipe(num_epochs=3, tokens_per_batch=3072, schedule=_judge_schedule()),
-        router_problems=2400,
+        router_problems=1600,
         router=ClassifierRecipe(num_epochs=2, tokens_per_batch=3072, schedule=_judge_schedule()),
         router_margin=0.05,
     ),
@@ -105,15 +128,7 @@ PRESETS: Final = {
             drill_steps=4,
             schedule=Schedule(matrix_lr=3e-3, other_lr=5e-3, warmup_steps=2),
         ),
-        target=LanguageModelRecipe(
-            shape=Shape(hidden=256, layers=1, feed_forward=256),
-            habit=TARGET_HABIT,
-            num_steps=8,
-            tokens_per_batch=768,
-            drill_steps=4,
-            schedule=Schedule(matrix_lr=2e-3, other_lr=3e-3, warmup_steps=2),
-            seed=1,
-        ),
+        target=(_SMOKE_TARGET, replace(_SMOKE_TARGET, recalls=("names", "facts"), recall_steps=2, seed=2)),
         prm_problems=12,
         prm=ClassifierRecipe(num_epochs=1, tokens_per_batch=768, schedule=_judge_schedule(2)),
         router_problems=12,
@@ -140,9 +155,16 @@ class Build:
 
     def language_model(self, source: Source) -> LlamaForCausalLM:
         """The draft or the target."""
-        recipe = self.preset.draft if source is Source.DRAFT else self.preset.target
-        tokenizer, work = self.tokenizer(), self.folder / "work" / source
-        return self._made(LlamaForCausalLM, source, lambda: train_language_model(recipe, tokenizer, work, self.device))
+        return self._made(LlamaForCausalLM, source, lambda: self._train_language_model(source))
+
+    def _train_language_model(self, source: Source) -> LlamaForCausalLM:
+        recipes = (self.preset.draft,) if source is Source.DRAFT else self.preset.target
+        tokenizer, model = self.tokenizer(), None
+        for number, recipe in enumerate(recipes):
+            work = self.folder / "work" / f"{source}-{number}"
+            model = train_language_model(recipe, tokenizer, work, self.device, start=model)
+        assert model is not None
+        return model
 
     def samplers(self) -> dict[Source, StepSampler]:
         """Batched writers of both language models."""

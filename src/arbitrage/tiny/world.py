@@ -434,7 +434,27 @@ def drill(rng: random.Random, num_equations: int) -> str:
     return DELIMITER.join(lines)
 
 
-def recall(rng: random.Random, num_pairs: int) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+def recall_names(rng: random.Random, num_pairs: int) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """Pairs of names, and the same pairs in another order: finding who comes after whom, without arithmetic."""
     told = list(zip(rng.sample(NAMES, num_pairs), rng.sample(NAMES, num_pairs), strict=True))
     return told, rng.sample(told, num_pairs)
+
+
+def recall_facts(rng: random.Random, num_facts: int) -> tuple[list[str], list[tuple[str, str]]]:
+    """Facts of quantities problems, and who is asked for in another order: finding a whole fact, without arithmetic.
+
+    Returns:
+        The facts, and pairs of (how a step begins, how it goes on).
+    """
+    maths, thing = Arithmetic(rng), rng.choice(OBJECTS)
+    told: list[str] = []
+    asked: list[tuple[str, str]] = []
+    for base, name in zip(rng.sample(NAMES, num_facts), rng.sample(NAMES, num_facts), strict=True):
+        if base == name:
+            beginning, rest = name, f" has {rng.randint(2, 99)} {thing}"
+        else:
+            text, *_ = _relation(maths, rng.randint(3, 400))
+            beginning, rest = f"Compared to {base}", f" {name} has {text.format(thing)}"
+        told.append(f"{beginning}{rest}.")
+        asked.append((beginning, rest))
+    return told, rng.sample(asked, len(asked))
