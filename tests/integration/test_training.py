@@ -90,10 +90,10 @@ def test_a_router_from_the_pairs_own_rows_serves_and_is_judged(rows, tmp_path):
 
 
 def test_a_shipped_router_is_judged_on_fresh_rows(rows):
-    status, out, err = command("eval-router", rows, "--json")
+    status, out, err = command("eval-router", rows, "--margin", "0.05", "--json")
     assert status == 0, err
     record = json.loads(out.splitlines()[-1])
-    assert record["router"]["auc"] > 0.7
+    assert record["router"]["auc"] > 0.6  # A floor with room for twelve problems.
 
 
 def test_collection_killed_at_random_is_what_it_would_have_been(rows, tmp_path):
@@ -135,7 +135,7 @@ def test_training_killed_at_random_ends_as_it_would_have(rows, tmp_path):
         (("train-router", "{out}", "{out}"), "no manifest.json"),
         (("eval-router", "{rows}", "{prm}"), "is a prm, wanted a router"),
         (("eval-router", "{rows}", "{draft}"), "has no arbitrage.json"),
-        (("collect", "{rows}", "--seed", "5"), "belongs to another run: seed was 0, now 5"),
+        (("collect", "{rows}", "--keep-draft", "0.3"), "belongs to another run: samples was 2, now 4 ("),
         (("collect", "{out}", "--temperature", "0"), "would all be the same"),
         (("collect", "{out}", "--jobs", "0"), "at least 1, got 0"),
         (("collect", "{out}", "--behaviour", "telepathy"), "telepathy"),

@@ -145,8 +145,7 @@ def train_router(
         if done := read_report(out):
             return done
         train_rows, held_out = split_by_problem(rows, recipe.validation_share, seed=recipe.seed)
-        tokenizer = AutoTokenizer.from_pretrained(str(start))
-        model = _load(start, tokenizer, label.num_labels, recipe.seed, from_scratch)
+        model, tokenizer = _load(start, label.num_labels, recipe.seed, from_scratch)
         input_format = replace(input_format, kind="router", readout=label.readout)
         chosen, weights = _balanced(train_rows, recipe)
         train_set = pack(encode(chosen, tokenizer, input_format, label.label, recipe.advantage, weights))
@@ -183,15 +182,17 @@ def _balanced(rows: Sequence[Row], recipe: RouterRecipe) -> tuple[list[Row], lis
 
 
 def _load(
-    start: str | Path, tokenizer: PreTrainedTokenizerBase, num_labels: int, seed: int, from_scratch: bool
-) -> PreTrainedModel:
-    """A sequence classifier with the body of another checkpoint; its head is new unless shapes agree.
+    start: str | Path, num_labels: int, seed: int, from_scratch: bool
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A sequence classifier with the body of another checkpoint; its head is new unless shapes agree. Its tokenizer.
 
     Raises:
         CheckpointError: If there is no such checkpoint, or its architecture has no head called ``score``.
     """
     torch.manual_seed(seed)
+    model: PreTrainedModel
     try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(start))
         if from_scratch:
             config = AutoConfig.from_pretrained(str(start), num_labels=num_labels)
             model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
