@@ -209,10 +209,9 @@ def _load(
     if not hasattr(model, "score"):
         raise CheckpointError(f"{type(model).__name__} has no head called score", hint="start from a causal model")
     if model.config.pad_token_id is None:  # Servers that batch need to know where a sequence ends.
-        model.config.pad_token_id = (
-            tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        )
-    return model
+        pad_id = tokenizer.pad_token_id
+        model.config.pad_token_id = tokenizer.eos_token_id if pad_id is None else pad_id
+    return model, tokenizer
 
 
 def _trainer(
