@@ -9,7 +9,7 @@ import pytest
 from arbitrage.cli.main import run
 
 pytestmark = pytest.mark.integration
-QUESTION = "Compared to Leo Mia has 3 times as many stamps. Leo has 4 stamps. How many stamps does Mia have?"
+QUESTION = "Compared to Leo Mia owns 3 times as many stamps. Leo has 4 stamps. How many stamps does Mia have?"
 
 
 @pytest.fixture

@@ -26,8 +26,9 @@ LAYERS = {
     "cli": 6,
     "__main__": 7,
 }
-SIDEWAYS = {("scorers", "engines"), ("build", "config")}
-"""Imports within a layer that are wanted: a scorer shares the engines' cache, prompt and thread."""
+SIDEWAYS = {("scorers", "engines"), ("build", "config"), ("tiny", "training")}
+"""Imports within a layer that are wanted: a scorer shares the engines' cache, prompt and thread; the tiny recipe trains
+judges on the same sequences as any router."""
 
 
 def name_of(path: Path) -> str:

@@ -18,19 +18,11 @@ from arbitrage.tiny.optim import Schedule, TrainState, build_optimizers
 from arbitrage.tiny.sampling import StepJudge, StepSampler, WrittenStep
 from arbitrage.tiny.tokenizer import ASSISTANT, USER
 from arbitrage.tiny.world import WorldProblem, generate
+from arbitrage.training.sequences import Labelled, pack
 
 MAX_STEPS: Final = 12
 TARGET_TEMPERATURE: Final = 0.7
 """Of the target's samples: served greedily, it makes fewer mistakes than at temperature 1."""
-
-
-@dataclass(frozen=True, slots=True)
-class Labelled:
-    """A token sequence with labels at some positions."""
-
-    ids: list[int]
-    positions: list[int]
-    labels: list[int]
 
 
 @dataclass(slots=True)
@@ -98,7 +90,7 @@ def collect_prm(
 
 
 def _judged(rollout: Rollout) -> Labelled:
-    ids, positions, labels = list(rollout.prompt), list[int](), list[int]()
+    ids, positions, labels = list(rollout.prompt), list[int](), list[float]()
     texts: list[str] = []
     for step in rollout.steps:
         ids += _without_end(step)
@@ -186,18 +178,6 @@ def balance(rows: Sequence[RouterRow], rng: random.Random, *, margin: float) -> 
     return pack([row for members in classes for row in rng.sample(members, size)])
 
 
-def pack(rows: Sequence[Labelled]) -> list[Labelled]:
-    """Join rows that are prefixes of others: a causal model reads all their labels in one pass."""
-    packed: list[Labelled] = []
-    for row in sorted(rows, key=lambda row: row.ids, reverse=True):
-        if packed and packed[-1].ids[: len(row.ids)] == row.ids:
-            packed[-1].positions.extend(row.positions)
-            packed[-1].labels.extend(row.labels)
-        else:
-            packed.append(row)
-    return packed
-
-
 # --- one training loop for both --------------------------------------------------------------------
 
 
@@ -242,7 +222,7 @@ def position_logits(model: PreTrainedModel, batch: Sequence[Labelled], pad_id: i
 
 def labels_of(batch: Sequence[Labelled]) -> list[int]:
     """All labels of a batch, in the order of :func:`position_logits`."""
-    return [label for row in batch for label in row.labels]
+    return [int(label) for row in batch for label in row.labels]
 
 
 def train_classifier(

@@ -27,7 +27,6 @@ from arbitrage.scorers.format import InputFormat
 from arbitrage.tiny import MARKS
 from arbitrage.tiny.judges import (
     ClassifierRecipe,
-    Labelled,
     RouterRow,
     balance,
     collect_prm,
@@ -39,6 +38,7 @@ from arbitrage.tiny.optim import Schedule
 from arbitrage.tiny.sampling import StepJudge, StepSampler
 from arbitrage.tiny.tokenizer import save_tokenizer
 from arbitrage.tiny.world import DRAFT_HABIT, TARGET_HABIT
+from arbitrage.training.sequences import Labelled
 
 PAIR_NAMES: Final[dict[str, str]] = {Source.DRAFT: "tiny-draft", Source.TARGET: "tiny-target"}
 M = TypeVar("M", bound=PreTrainedModel)
@@ -69,6 +69,32 @@ def _judge_schedule(warmup_steps: int = 50) -> Schedule:
     return Schedule(matrix_lr=4e-4, other_lr=8e-4, warmup_steps=warmup_steps, decay_share=0.8)
 
 
+_TARGET: Final = LanguageModelRecipe(
+    shape=Shape(hidden=256, layers=8, feed_forward=512),
+    habit=TARGET_HABIT,
+    num_steps=2600,
+    tokens_per_batch=3072,
+    recall_steps=320,
+    drill_steps=900,
+    schedule=Schedule(matrix_lr=2e-3, other_lr=3e-3),
+    seed=1,
+)
+
+
+def _recall_facts(num_steps: int, seed: int) -> LanguageModelRecipe:
+    """Nothing but recall of facts, at full rate to the end."""
+    schedule = Schedule(matrix_lr=2e-3, other_lr=3e-3, warmup_steps=20, decay_share=0.01)
+    return replace(
+        _TARGET,
+        recalls=("facts",),
+        num_steps=num_steps,
+        recall_steps=num_steps,
+        drill_steps=0,
+        schedule=schedule,
+        seed=seed,
+    )
+
+
 _SMOKE_TARGET: Final = LanguageModelRecipe(
     shape=Shape(hidden=256, layers=1, feed_forward=256),
     habit=TARGET_HABIT,
@@ -84,37 +110,38 @@ PRESETS: Final = {
         draft=LanguageModelRecipe(
             shape=Shape(hidden=128, layers=2, feed_forward=256),
             habit=DRAFT_HABIT,
-            num_steps=1700,
+            num_steps=1500,
             tokens_per_batch=3072,
+            recalls=("names", "facts"),
             drill_steps=500,
             schedule=Schedule(matrix_lr=3e-3, other_lr=5e-3),
         ),
         target=(
-            LanguageModelRecipe(
-                shape=Shape(hidden=256, layers=8, feed_forward=512),
-                habit=TARGET_HABIT,
-                num_steps=2600,
-                tokens_per_batch=3072,
-                recall_steps=320,
-                drill_steps=900,
-                schedule=Schedule(matrix_lr=2e-3, other_lr=3e-3),
-                seed=1,
-            ),
-            LanguageModelRecipe(
-                shape=Shape(hidden=256, layers=8, feed_forward=512),
-                habit=TARGET_HABIT,
-                num_steps=1100,
-                tokens_per_batch=3072,
+            _TARGET,
+            replace(
+                _TARGET,
                 recalls=("names", "facts"),
+                num_steps=1100,
                 recall_steps=256,
                 drill_steps=500,
                 schedule=Schedule(matrix_lr=2e-3, other_lr=3e-3, warmup_steps=50),
                 seed=2,
             ),
+            _recall_facts(200, seed=30),
+            _recall_facts(200, seed=31),
+            replace(
+                _TARGET,
+                recalls=("names", "facts"),
+                num_steps=700,
+                recall_steps=0,
+                drill_steps=200,
+                schedule=Schedule(matrix_lr=2e-3, other_lr=3e-3, warmup_steps=20, decay_share=0.7),
+                seed=4,
+            ),
         ),
-        prm_problems=4000,
+        prm_problems=3000,
         prm=ClassifierRecipe(num_epochs=3, tokens_per_batch=3072, schedule=_judge_schedule()),
-        router_problems=1600,
+        router_problems=1300,
         router=ClassifierRecipe(num_epochs=2, tokens_per_batch=3072, schedule=_judge_schedule()),
         router_margin=0.05,
     ),

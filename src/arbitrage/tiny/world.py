@@ -13,6 +13,7 @@ import operator
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Final
 
 DELIMITER: Final = "\n\n"
@@ -147,6 +148,7 @@ class Arithmetic:
 # --- family 1: quantities that depend on one another -----------------------------------------------
 
 NAMES: Final = tuple("Mia Leo Zoe Ben Ava Max Eva Sam Ivy Tom Amy Dan Kim Joe Lia Rob".split())  # noqa: SIM905
+VERBS: Final = tuple("has owns holds stores takes brings earns gives".split())  # noqa: SIM905
 OBJECTS: Final = tuple("stamps coins books shells cards pens beads keys".split())  # noqa: SIM905
 _OPERATIONS: Final = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.floordiv}
 PARTS: Final = {2: "half", 3: "a third", 4: "a quarter", 5: "a fifth"}
@@ -155,18 +157,19 @@ PARTS: Final = {2: "half", 3: "a third", 4: "a quarter", 5: "a fifth"}
 def quantities(rng: random.Random, level: int) -> WorldProblem:
     """People who own things: each sentence but one depends on another person's number.
 
-    "Compared to Leo Mia has" goes without a comma: the name to find stands right behind the name it is found by,
-    which a small model learns many times faster (``dev/LOG.md``).
+    "Compared to Leo Mia owns" goes without a comma, and each fact has a verb of its own: what a step must find stands
+    right behind a word that it is found by, which a small model learns many times faster (``dev/LOG.md``).
     """
     maths, thing, unrelated = Arithmetic(rng), *rng.sample(OBJECTS, 2)
     names = rng.sample(NAMES, level + 2)
+    verbs = cycle(rng.sample(VERBS, len(VERBS)))
     value = rng.randint(3, 60)
-    facts = [f"{names[0]} has {value} {thing}."]
+    facts = [f"{names[0]} {next(verbs)} {value} {thing}."]
     steps: list[Saying] = [Saying(terse=f"{names[0]}: {value}.", verbose=facts[0])]
     for name, base in zip(names[1 : level + 1], names, strict=False):
         text, left, op, right = _relation(maths, value)
         value = _OPERATIONS[op](left, right)
-        facts.append(f"Compared to {base} {name} has {text.format(thing)}.")
+        facts.append(f"Compared to {base} {name} {next(verbs)} {text.format(thing)}.")
         equation = f"{left}{op}{right}={value}"
         steps.append(
             Operation(
@@ -179,7 +182,7 @@ def quantities(rng: random.Random, level: int) -> WorldProblem:
             )
         )
     if level > 1 and rng.random() < 0.4:
-        facts.append(f"{names[-1]} has {rng.randint(2, 99)} {unrelated}.")
+        facts.append(f"{names[-1]} {next(verbs)} {rng.randint(2, 99)} {unrelated}.")
     rng.shuffle(facts)
     question = " ".join([*facts, f"How many {thing} does {names[level]} have?"])
     return WorldProblem(question=question, family="quantities", level=level, steps=tuple(steps))
@@ -449,12 +452,13 @@ def recall_facts(rng: random.Random, num_facts: int) -> tuple[list[str], list[tu
     maths, thing = Arithmetic(rng), rng.choice(OBJECTS)
     told: list[str] = []
     asked: list[tuple[str, str]] = []
-    for base, name in zip(rng.sample(NAMES, num_facts), rng.sample(NAMES, num_facts), strict=True):
+    people = [rng.sample(NAMES, num_facts) for _ in range(2)]
+    for base, name, verb in zip(*people, rng.sample(VERBS, num_facts), strict=True):
         if base == name:
-            beginning, rest = name, f" has {rng.randint(2, 99)} {thing}"
+            beginning, rest = name, f" {verb} {rng.randint(2, 99)} {thing}"
         else:
             text, *_ = _relation(maths, rng.randint(3, 400))
-            beginning, rest = f"Compared to {base}", f" {name} has {text.format(thing)}"
+            beginning, rest = f"Compared to {base}", f" {name} {verb} {text.format(thing)}"
         told.append(f"{beginning}{rest}.")
         asked.append((beginning, rest))
     return told, rng.sample(asked, len(asked))

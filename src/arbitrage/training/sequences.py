@@ -1,7 +1,7 @@
 """Token sequences with labels at some positions: what a step classifier is trained on."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from arbitrage.core.types import Source
@@ -11,12 +11,13 @@ from arbitrage.training.rows import Row
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """One sequence; ``labels`` and ``weights`` belong to ``positions``, the last tokens of steps."""
+    """One sequence; ``labels`` belong to ``positions``, the last tokens of steps."""
 
     ids: list[int]
     positions: list[int]
     labels: list[float]
-    weights: list[float]
+    weights: list[float] = field(default_factory=list)
+    """Of each label in the loss; empty where all count the same."""
 
 
 def encode(

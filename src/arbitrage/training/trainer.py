@@ -104,7 +104,7 @@ def collate(sequences: Sequence[Mapping[str, list[float]]], pad_id: int) -> dict
         ids[i, : len(sequence["input_ids"])] = torch.tensor(sequence["input_ids"])
         positions = torch.tensor(sequence["positions"])
         labels[i, positions] = torch.tensor(sequence["labels"], dtype=torch.float32)
-        weights[i, positions] = torch.tensor(sequence["weights"])
+        weights[i, positions] = torch.tensor(sequence["weights"] or 1.0)
     return {"input_ids": ids, "labels": labels, "weights": weights}
 
 
