@@ -72,3 +72,9 @@ class ContextOverflow(EngineError):
 
 class ScorerError(ArbitrageError):
     """A scoring model failed or gave no probability."""
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says in its first line, or its kind if it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from arbitrage.core.errors import CheckpointError, ContextOverflow, MissingExtra
+from arbitrage.core.errors import CheckpointError, ContextOverflow, MissingExtra, first_line
 from arbitrage.core.ports import StepRequest
 from arbitrage.core.types import Candidate, Cost, Finish, Problem, Sampling, Source
 from arbitrage.engines.prompt import ChatPrompt, Prompt
@@ -261,8 +261,7 @@ def load_checkpoint(
         )
         tokenizer = AutoTokenizer.from_pretrained(str(path))
     except Exception as error:  # transformers, safetensors and the hub each raise what they like.
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"cannot load the checkpoint {str(path)!r}: {reason}") from error
+        raise CheckpointError(f"cannot load the checkpoint {str(path)!r}: {first_line(error)}") from error
     missing = sorted(report["missing_keys"])
     if missing:
         raise CheckpointError(f"the checkpoint {str(path)!r} lacks weights: {', '.join(missing[:3])}")

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
-from arbitrage.core.errors import CheckpointError, MissingExtra
+from arbitrage.core.errors import CheckpointError, MissingExtra, first_line
 from arbitrage.runtime.store import RunFolder
 from arbitrage.scorers.format import InputFormat
 from arbitrage.training.labels import (
@@ -205,7 +205,7 @@ def _load(
                 ignore_mismatched_sizes=True,
             )
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot start from {str(start)!r}: {error}") from error
+        raise CheckpointError(f"cannot start from {str(start)!r}: {first_line(error)}") from error
     if not hasattr(model, "score"):
         raise CheckpointError(f"{type(model).__name__} has no head called score", hint="start from a causal model")
     if model.config.pad_token_id is None:  # Servers that batch need to know where a sequence ends.
