@@ -23,7 +23,7 @@ from arbitrage.training.rows import SCHEMA, read_rows, write_parquet
 def collect(
     out: Annotated[Path, typer.Argument(help="Folder for the rows; a run that was stopped continues there.")],
     pair: PairOption = "tiny",
-    dataset: Annotated[str, typer.Option(help="tiny:train:SEED, … or a JSONL file.")] = "tiny:train:8",
+    dataset: Annotated[str, typer.Option(help="tiny:train:SEED, … or a JSONL file.")] = "tiny:train:9",
     limit: Annotated[int | None, typer.Option(help="Only the first so many problems; more continue a run.")] = None,
     stratify: Annotated[str, typer.Option(help="Take a field's values in equal shares, such as level.")] = "",
     samples: Annotated[int, typer.Option(help="Target steps from every prefix.")] = 4,
