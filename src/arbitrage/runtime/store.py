@@ -23,6 +23,13 @@ def run_key(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def write_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a JSON file whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(record, indent=2) + "\n")
+    partial.replace(path)
+
+
 def fingerprint(folder: Path) -> str:
     """Hash of size, beginning and end of each weights file in a checkpoint folder; empty for a hub name."""
     digest, part = hashlib.sha256(), 1 << 20
@@ -83,9 +90,7 @@ class RunFolder:
             raise StoreError(
                 f"{str(self.folder)!r} has no {MANIFEST}, but {strangers[0]!r}", hint="choose a new or empty folder"
             )
-        partial = self.folder / PARTIAL
-        partial.write_text(json.dumps({"key": run_key(self.settings), "settings": self.settings}, indent=2) + "\n")
-        partial.replace(path)
+        write_json(path, {"key": run_key(self.settings), "settings": self.settings})
 
 
 class GroupLog:

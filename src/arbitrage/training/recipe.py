@@ -3,7 +3,6 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any, Final
 
 from arbitrage.core.errors import CheckpointError, ConfigError
@@ -59,8 +58,7 @@ class RouterRecipe:
 
     def advantage(self, row: Row) -> float:
         """The advantage that this recipe learns from."""
-        scores = [sample.score for sample in row.targets[: self.num_target_samples]]
-        return fmean(scores) - row.draft.score
+        return row.advantage_of(self.num_target_samples)
 
 
 def read_report(router: Path) -> dict[str, Any] | None:

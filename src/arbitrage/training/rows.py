@@ -95,7 +95,12 @@ class Row:
     @property
     def advantage(self) -> float:
         """Mean score of the target's samples minus the draft's score, in [-1, 1]."""
-        return statistics.fmean(sample.score for sample in self.targets) - self.draft.score
+        return self.advantage_of(None)
+
+    def advantage_of(self, num_target_samples: int | None) -> float:
+        """The same over the first so many target samples only; None for all."""
+        scores = [sample.score for sample in self.targets[:num_target_samples]]
+        return statistics.fmean(scores) - self.draft.score
 
     @property
     def advantage_se(self) -> float | None:

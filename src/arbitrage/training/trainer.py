@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from arbitrage.core.errors import CheckpointError, MissingExtra, first_line
-from arbitrage.runtime.store import RunFolder
+from arbitrage.runtime.store import RunFolder, write_json
 from arbitrage.scorers.format import InputFormat
 from arbitrage.training.labels import (
     Labelling,
@@ -165,7 +165,7 @@ def train_router(
             "losses": [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry],
             "held_out_problems": sorted({row.problem.id for row in held_out}),
         }
-        (out / REPORT).write_text(json.dumps(report, indent=2) + "\n")
+        write_json(out / REPORT, report)
         shutil.rmtree(out / WORK)
         return report
 
