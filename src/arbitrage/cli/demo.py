@@ -3,11 +3,10 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from arbitrage.build import POLICIES, TINY, entries, load, problems
 from arbitrage.cli.evaluate import run_comparison
-from arbitrage.cli.show import LivePrinter, legend, rows_table, trace_footer
+from arbitrage.cli.show import LivePrinter, legend, rows_table, table_console, trace_footer
 from arbitrage.core.turn import Setting
 from arbitrage.evaluation.run import rows_of
 
@@ -17,7 +16,7 @@ def demo(
     shown: Annotated[int, typer.Option(help="How many problems to solve live.")] = 3,
 ) -> None:
     """Solve problems live with the shipped pair, then compare the policies on held-out problems."""
-    console = Console(highlight=False)
+    console = table_console()
     loaded = load(TINY)
     console.print(legend())
     rule = loaded.audited(loaded.policy("router"))

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from arbitrage.build import load_router
+from arbitrage.cli.show import table_console
 from arbitrage.cli.solve import PairOption, SeedOption
 from arbitrage.core.errors import RowError
 from arbitrage.training.recipe import read_report
@@ -46,7 +47,7 @@ def eval_router(
     scores = asyncio.run(router_scores(scorer, found))
     judgement = judge(found, scores, name="router", margin=margin, seed=seed)
     record = {"schema": SCHEMA, "rows": str(rows), "router": str(folder), "margin": margin, **asdict(judgement)}
-    _tell(judgement, Console(width=None if Console().is_terminal else 120, highlight=False))
+    _tell(judgement, table_console())
     if out:
         from arbitrage.training.pictures import gain_curve, reliability_diagram, save
 

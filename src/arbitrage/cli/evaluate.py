@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import IO, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from arbitrage.build import POLICIES, LoadedPair, entries, load, problems
-from arbitrage.cli.show import progress_bar, rows_table, summary_lines
+from arbitrage.cli.show import progress_bar, rows_table, summary_lines, table_console
 from arbitrage.cli.solve import PairOption, SeedOption
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.trace import Trace
@@ -51,9 +50,7 @@ def evaluate(
     for entry, solved in results.items():
         if failed := [trace for trace in solved if trace.finish is Finish.FAILED]:
             typer.echo(f"{entry.policy}: {len(failed)} of {len(solved)} failed, first: {failed[0].error}", err=True)
-    Console(width=None if Console().is_terminal else 120).print(
-        rows_table(rows, f"{loaded.name} on {dataset}, {len(found)} problems, seed {seed}")
-    )
+    table_console().print(rows_table(rows, f"{loaded.name} on {dataset}, {len(found)} problems, seed {seed}"))
     summary = summary_of(results, rows, seed=seed)
     for line in summary_lines(summary):
         typer.echo(line)

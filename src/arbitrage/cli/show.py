@@ -60,6 +60,11 @@ class LivePrinter:
         self._num_shown = len(trace.steps)
 
 
+def table_console() -> Console:
+    """A console for tables: as wide as the terminal, or wide enough for all columns where there is none."""
+    return Console(width=None if Console().is_terminal else 120, highlight=False)
+
+
 def progress_bar() -> Progress:
     """The progress display of long work; on standard error, so that output can be piped."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
