@@ -260,6 +260,8 @@ def load_checkpoint(
             str(path), dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True
         )
         tokenizer = AutoTokenizer.from_pretrained(str(path))
+        # The context is checked where it matters, with one clear error: no second opinion on standard error.
+        tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
     except Exception as error:  # transformers, safetensors and the hub each raise what they like.
         raise CheckpointError(f"cannot load the checkpoint {str(path)!r}: {first_line(error)}") from error
     missing = sorted(report["missing_keys"])
