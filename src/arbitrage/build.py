@@ -4,7 +4,7 @@ import asyncio
 import warnings
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,8 +39,8 @@ class LoadedPair:
     router: Scorer | None = None
     auditor: Scorer | None = None
     """The PRM under another name, to measure what a policy's escalations gain."""
-    router_threshold: float = 0.5
-    """Used where none is given; from the router's checkpoint."""
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    """Of the router, by name of their budget; from its checkpoint. ``default`` is used where none is given."""
     config: PairConfig
 
     def policy(self, name: str, threshold: float | None = None) -> Policy:
@@ -92,6 +92,25 @@ class LoadedPair:
         models = {role: model for role in roles if (model := getattr(self.config, role))}
         return {role: {**asdict(model), "weights": fingerprint(Path(model.path))} for role, model in models.items()}
 
+    def threshold_for(self, budget: str) -> float:
+        """The threshold that ``arbitrage calibrate`` chose for a budget.
+
+        Args:
+            budget: Its name, such as ``target-tokens<=0.3``.
+
+        Raises:
+            ConfigError: If the pair has no router, or its checkpoint no such budget.
+        """
+        self.needs(self.router, "router")
+        name = budget.replace(" ", "")
+        if name not in self.thresholds:
+            known = ", ".join(self.thresholds) or "none"
+            raise ConfigError(
+                f"the router of {self.name!r} is not calibrated for {name!r}, it knows {known}",
+                hint="run `arbitrage calibrate` for this budget",
+            )
+        return self.thresholds[name]
+
     def needs(self, scorer: Scorer | None, role: str) -> Scorer:
         """The scorer of a role.
 
@@ -112,7 +131,7 @@ POLICIES: Final[dict[str, Callable[[LoadedPair, float | None], Policy]]] = {
     "rsd": lambda pair, threshold: RSD(pair.needs(pair.prm, "prm"), _or(threshold, 0.7)),
     "oracle": lambda pair, threshold: Oracle(pair.needs(pair.prm, "prm"), _or(threshold, 0.0)),
     "router": lambda pair, threshold: RouterPolicy(
-        pair.needs(pair.router, "router"), _or(threshold, pair.router_threshold)
+        pair.needs(pair.router, "router"), _or(threshold, pair.thresholds.get("default", 0.5))
     ),
 }
 FIXED: Final = ("draft", "target")
@@ -189,29 +208,29 @@ def _tiny_config() -> PairConfig:
     return PairConfig(name=TINY, **models)
 
 
-def load_router(name: str | Path, folder: str = "", *, device: str = "cpu") -> tuple[Scorer, Path]:
-    """Load a router alone, without its pair.
-
-    Args:
-        name: The pair.
-        folder: A router's checkpoint; empty for the pair's.
-        device: A torch device.
-
-    Returns:
-        The router and its folder.
+def router_folder(name: str | Path, folder: str = "") -> Path:
+    """A router's checkpoint folder, by default the one of a pair.
 
     Raises:
-        ConfigError: If neither is there.
-        CheckpointError: If it is broken, or no router.
+        ConfigError: If the pair has none.
+    """
+    if folder:
+        return Path(folder)
+    config = pair_config(name)
+    if config.router is None:
+        raise ConfigError(f"the pair {config.name!r} has no router", hint="name a router's folder")
+    return Path(config.router.path)
+
+
+def load_router(folder: Path, *, device: str = "cpu") -> Scorer:
+    """Load a router alone, without its pair.
+
+    Raises:
+        CheckpointError: If it is missing, broken, or no router.
     """
     from arbitrage.scorers.hf import HFScorer
 
-    if not folder:
-        config = pair_config(name)
-        if config.router is None:
-            raise ConfigError(f"the pair {config.name!r} has no router", hint="name a router's folder")
-        folder = config.router.path
-    return HFScorer.load(folder, name="router", kind="router", device=device), Path(folder)
+    return HFScorer.load(folder, name="router", kind="router", device=device)
 
 
 def _assemble(config: PairConfig, keeps_hidden_state: bool) -> LoadedPair:
@@ -239,14 +258,13 @@ def _assemble(config: PairConfig, keeps_hidden_state: bool) -> LoadedPair:
     prm, router = scorer(config.prm, "prm"), scorer(config.router, "router")
     if router:
         _warn_of_another_pair(router.input_format.trained_for, pair)
-    threshold = router.input_format.thresholds.get("default", 0.5) if router else 0.5
     return LoadedPair(
         name=config.name,
         pair=pair,
         prm=prm,
         router=router,
         auditor=prm.renamed("audit") if prm else None,
-        router_threshold=threshold,
+        thresholds=router.input_format.thresholds if router else {},
         config=config,
     )
 

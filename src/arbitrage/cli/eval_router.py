@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from arbitrage.build import load_router
+from arbitrage.build import load_router, router_folder
 from arbitrage.cli.show import table_console
 from arbitrage.cli.solve import PairOption, SeedOption
 from arbitrage.core.errors import RowError
@@ -39,7 +39,8 @@ def eval_router(
     rho: Spearman's correlation with the advantage. gain: share of the oracle's gain over chance, averaged over
     escalation rates. waste: share of escalations without gain. Intervals are over problems.
     """
-    scorer, folder = load_router(pair, router, device=device)
+    folder = router_folder(pair, router)
+    scorer = load_router(folder, device=device)
     found = _unseen(list(read_rows(rows)), folder, all_rows)
     from arbitrage.training.judge import judge, router_scores  # Heavy: only when it is asked for.
     from arbitrage.training.replay import BASELINES, baseline

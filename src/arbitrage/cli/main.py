@@ -4,6 +4,7 @@ import sys
 
 import typer
 
+from arbitrage.cli.calibrate import calibrate
 from arbitrage.cli.collect import collect
 from arbitrage.cli.demo import demo
 from arbitrage.cli.eval_router import eval_router
@@ -25,6 +26,7 @@ app.command()(demo)
 app.command()(collect)
 app.command()(train_router)
 app.command()(eval_router)
+app.command()(calibrate)
 
 
 def run() -> None:

@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from arbitrage.build import POLICIES, load
+from arbitrage.build import POLICIES, LoadedPair, load
 from arbitrage.cli.show import LivePrinter, legend, trace_footer
+from arbitrage.core.errors import ConfigError
 from arbitrage.core.turn import Setting
 from arbitrage.core.types import Finish, Limits, Sampling
 
@@ -23,6 +24,9 @@ def solve(
         float | None,
         typer.Option(help="Of the policy, in [0, 1]; the default is the router's calibrated one."),
     ] = None,
+    budget: Annotated[
+        str, typer.Option(help="Instead of a threshold: a budget that the router was calibrated for.")
+    ] = "",
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     max_tokens: Annotated[int, typer.Option(help="Bound of the whole answer.")] = 4096,
     seed: SeedOption = 0,
@@ -35,6 +39,8 @@ def solve(
     console = Console(highlight=False)
     setting = Setting(limits=Limits(max_tokens=max_tokens), sampling=Sampling(temperature=temperature), seed=seed)
     loaded = load(pair)
+    if budget:
+        threshold = _of_budget(loaded, budget, policy, threshold)
     rule = loaded.policy(policy, threshold)
     if not as_json:
         console.print(legend())
@@ -47,3 +53,15 @@ def solve(
     if trace.finish is Finish.FAILED:
         typer.echo(f"error: {trace.error}", err=True)
         raise typer.Exit(1)
+
+
+def _of_budget(loaded: LoadedPair, budget: str, policy: str, threshold: float | None) -> float:
+    """The threshold of a budget.
+
+    Raises:
+        ConfigError: If it would not be used, or is not known.
+    """
+    if policy != "router" or threshold is not None:
+        other = f"the policy {policy!r}" if policy != "router" else f"the threshold {threshold:g}"
+        raise ConfigError(f"a budget sets the router's threshold, got {other} too", hint="leave one out")
+    return loaded.threshold_for(budget)
