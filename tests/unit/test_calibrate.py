@@ -10,8 +10,8 @@ from arbitrage.cli.main import app
 from arbitrage.core.errors import ConfigError, TraceError
 from arbitrage.core.trace import Trace
 from arbitrage.core.types import Candidate, Cost, Decision, Finish, Problem, Source, Step
+from arbitrage.evaluation.calibrate import Budget, Outcome, calibrate, outcomes_of, upper_bound
 from arbitrage.scorers.format import InputFormat
-from arbitrage.training.calibrate import Budget, Outcome, calibrate, outcomes_of, upper_bound
 
 
 def outcomes(shares, *, seconds=1.0, right=None):

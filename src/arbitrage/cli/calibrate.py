@@ -42,8 +42,8 @@ def calibrate(
     """
     folder = router_folder(pair, router)
     input_format = InputFormat.load(folder)
-    from arbitrage.training.calibrate import Budget, outcomes_of  # Heavy: only when it is asked for.
-    from arbitrage.training.calibrate import calibrate as choose
+    from arbitrage.evaluation.calibrate import Budget, outcomes_of  # Heavy: only when it is asked for.
+    from arbitrage.evaluation.calibrate import calibrate as choose
 
     budgets = [Budget.parse(text) for text in budget]
     outcomes, reference = outcomes_of(_read(traces), "router")

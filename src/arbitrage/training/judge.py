@@ -6,16 +6,19 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import spearmanr
-from sklearn.metrics import average_precision_score, roc_auc_score
-
-from arbitrage.core.errors import RowError
+from arbitrage.core.errors import MissingExtra, RowError
 from arbitrage.core.ports import Scorer
 from arbitrage.core.types import Candidate, Cost, Finish, Source
 from arbitrage.training.replay import BASELINES, Scores, advantages, baseline, gain_share, gain_shares_at
 from arbitrage.training.rows import Row, Sample
+
+try:
+    import numpy as np
+    from numpy.typing import NDArray
+    from scipy.stats import spearmanr
+    from sklearn.metrics import average_precision_score, roc_auc_score
+except ImportError as error:
+    raise MissingExtra("train") from error
 
 Indices = NDArray[np.int64]
 RATES: Final = (0.1, 0.2, 0.3, 0.5, 0.7)

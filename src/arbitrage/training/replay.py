@@ -10,11 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
-from arbitrage.core.errors import RowError
+from arbitrage.core.errors import MissingExtra, RowError
 from arbitrage.training.rows import Row
+
+try:
+    import numpy as np
+    from numpy.typing import NDArray
+except ImportError as error:
+    raise MissingExtra("train") from error
 
 Scores = NDArray[np.float64]
 

@@ -15,13 +15,16 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Final, Self
 
-import numpy as np
-from scipy.optimize import brentq
-
-from arbitrage.core.errors import ConfigError, TraceError
+from arbitrage.core.errors import ConfigError, MissingExtra, TraceError
 from arbitrage.core.trace import Trace
 from arbitrage.core.types import Finish
 from arbitrage.evaluation.grading import is_correct
+
+try:
+    import numpy as np
+    from scipy.optimize import brentq
+except ImportError as error:
+    raise MissingExtra("train") from error
 
 LATE_SHARE: Final = 0.1
 """A budget of seconds allows so many problems to take longer."""
