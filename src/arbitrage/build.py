@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from arbitrage.config import ModelConfig, PairConfig, read_pair
 from arbitrage.core.errors import ConfigError
@@ -15,6 +15,7 @@ from arbitrage.core.solve import solve
 from arbitrage.core.trace import Trace
 from arbitrage.core.turn import Pair, Setting
 from arbitrage.core.types import Problem, Source
+from arbitrage.engines.prompt import ChatPrompt, PlainPrompt
 from arbitrage.evaluation.datasets import read_jsonl, stratified
 from arbitrage.evaluation.run import Entry
 from arbitrage.policies import RSD, Audited, DraftOnly, Oracle, RandomEscalation, RouterPolicy, TargetOnly
@@ -23,6 +24,10 @@ from arbitrage.scorers.format import InputFormat
 from arbitrage.tiny import MARKS as TINY_MARKS
 from arbitrage.tiny import WEIGHTS
 from arbitrage.tiny import dataset as tiny_dataset
+
+if TYPE_CHECKING:
+    from arbitrage.scorers.hf import HFScorer
+    from arbitrage.scorers.probe import ProbeScorer
 
 TINY: Final = "tiny"
 MARKS: Final = {"draft": "Model 0: ", "target": "Model 1: "}
@@ -228,34 +233,44 @@ def load_router(folder: Path, *, device: str = "cpu") -> Scorer:
     Raises:
         CheckpointError: If it is missing, broken, or no router.
     """
+    return _router(ModelConfig(path=str(folder), device=device))
+
+
+def _router(model: ModelConfig) -> "HFScorer | ProbeScorer":
+    from arbitrage.scorers.probe import ProbeScorer, is_probe
+
+    if is_probe(Path(model.path)):
+        return ProbeScorer.load(model.path, name="router")
+    return _hf_scorer(model, "router")
+
+
+def _hf_scorer(model: ModelConfig, kind: str) -> "HFScorer":
     from arbitrage.scorers.hf import HFScorer
 
-    return HFScorer.load(folder, name="router", kind="router", device=device)
+    options = _placed(model)
+    if not (model.prompt or model.system):
+        options["prompt"] = None  # Then the checkpoint says how it reads a question.
+    return HFScorer.load(model.path, name=kind, kind=kind, **options)
+
+
+def _placed(model: ModelConfig) -> dict[str, Any]:
+    """Where and how a model is loaded, and how a question is put to it."""
+    prompt = PlainPrompt(model.prompt) if model.prompt else ChatPrompt(model.system)
+    return {"device": model.device, "dtype": model.dtype, "prompt": prompt}
 
 
 def _assemble(config: PairConfig, keeps_hidden_state: bool) -> LoadedPair:
     from arbitrage.engines.hf import HFEngine  # First: it says which extra is missing.
-    from arbitrage.engines.prompt import ChatPrompt, PlainPrompt
-    from arbitrage.scorers.hf import HFScorer
-
-    def placed(model: ModelConfig) -> dict[str, Any]:
-        prompt = PlainPrompt(model.prompt) if model.prompt else ChatPrompt(model.system)
-        return {"device": model.device, "dtype": model.dtype, "prompt": prompt}
-
-    def scorer(model: ModelConfig | None, kind: str) -> HFScorer | None:
-        if model is None:
-            return None
-        options = placed(model)
-        if not (model.prompt or model.system):
-            options["prompt"] = None  # Then the checkpoint says how it reads a question.
-        return HFScorer.load(model.path, name=kind, kind=kind, **options)
+    from arbitrage.scorers.probe import ProbeScorer
 
     draft, target = config.draft, config.target
+    router = _router(config.router) if config.router else None
+    needs_state = keeps_hidden_state or isinstance(router, ProbeScorer)
     pair = Pair(
-        draft=HFEngine.load(draft.path, name=draft.name, keeps_hidden_state=keeps_hidden_state, **placed(draft)),
-        target=HFEngine.load(target.path, name=target.name, **placed(target)),
+        draft=HFEngine.load(draft.path, name=draft.name, keeps_hidden_state=needs_state, **_placed(draft)),
+        target=HFEngine.load(target.path, name=target.name, **_placed(target)),
     )
-    prm, router = scorer(config.prm, "prm"), scorer(config.router, "router")
+    prm = _hf_scorer(config.prm, "prm") if config.prm else None
     if router:
         _warn_of_another_pair(router.input_format.trained_for, pair)
     return LoadedPair(

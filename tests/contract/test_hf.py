@@ -153,6 +153,21 @@ async def test_the_hidden_state_is_that_of_the_last_token(engine):
             await session.commit(made)
 
 
+@pytest.mark.parametrize("number", NUMBERS)
+async def test_a_step_behind_a_kept_one_needs_no_forward_for_what_the_hidden_state_cost(engine, number):
+    async with (
+        opened(engine(number), PROBLEM) as plain,
+        opened(engine(number, keeps_hidden_state=True), PROBLEM) as session,
+    ):
+        for step in range(4):
+            wanted, made = await plain.propose(request(8)), await session.propose(request(8))
+            assert made.token_ids == wanted.token_ids
+            assert made.logprobs == pytest.approx(wanted.logprobs, abs=1e-4)
+            assert made.cost.num_computed == (0 if step else wanted.cost.num_computed)
+            for one in (plain, session):
+                await one.commit(made)
+
+
 def chain_engine(chain_lm, tokenizer, text, **values):
     """An engine that writes ``text``, whose token ids are all different, and its prompt's last id."""
     ids = tokenizer.encode(text, add_special_tokens=False)

@@ -55,8 +55,8 @@ class HFEngine:
             tokenizer: Its tokenizer.
             name: How traces and run keys call it.
             prompt: Defaults to the model's chat template.
-            keeps_hidden_state: Whether candidates carry the last layer's state at their last token. It costs
-                one forward of that token, which the next step need not repeat.
+            keeps_hidden_state: Whether candidates carry the last layer's state at their last token. It costs one
+                forward of that token, which a step behind it need not repeat; lost if the step is rejected.
         """
         self.model, self.tokenizer, self._name = model.eval(), tokenizer, name
         self.prompt = prompt or ChatPrompt()
@@ -229,8 +229,8 @@ class HFSession:
         return new
 
     def _hidden_state(self, ids: list[int]) -> tuple[float, ...]:
-        states = self._sequence.states(ids[self._sequence.reuse(ids) :])
-        return tuple(states[-1].float().tolist())
+        self._sequence.crop(len(ids) - 1)
+        return tuple(self._sequence.look_ahead(ids[len(self._sequence) :]).float().tolist())
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from arbitrage.core.errors import MissingExtra, RowError
 from arbitrage.core.ports import Scorer
 from arbitrage.core.types import Candidate, Cost, Finish, Source
 from arbitrage.training.replay import BASELINES, Scores, advantages, baseline, gain_share, gain_shares_at
-from arbitrage.training.rows import Row, Sample
+from arbitrage.training.rows import Past, Row
 
 try:
     import numpy as np
@@ -81,9 +81,9 @@ async def router_scores(router: Scorer, rows: Sequence[Row]) -> Scores:
             committed = 0
             for row in solution:
                 for past in row.history[committed:]:
-                    await session.commit(_candidate(past.source, past.text))
+                    await session.commit(_kept(past))
                 committed = len(row.history)
-                score = await session.score(_candidate(Source.DRAFT, row.draft.text, row.draft))
+                score = await session.score(row.draft.as_candidate(Source.DRAFT))
                 scores[row.problem.id, row.step] = score.value
         finally:
             await session.close()
@@ -97,17 +97,9 @@ def _solutions(rows: Sequence[Row]) -> list[list[Row]]:
     return [sorted(solution, key=lambda row: row.step) for solution in by_problem.values()]
 
 
-def _candidate(source: Source, text: str, sample: Sample | None = None) -> Candidate:
-    return Candidate(
-        source=source,
-        text=text,
-        token_ids=(),
-        finish=sample.finish if sample else Finish.STEP_END,
-        cost=Cost(),
-        logprobs=sample.logprobs if sample else None,
-        first_entropy=sample.first_entropy if sample else None,
-        hidden_state=sample.hidden_state if sample else None,
-    )
+def _kept(past: Past) -> Candidate:
+    """A step of a history, of which only the text is known."""
+    return Candidate(source=past.source, text=past.text, token_ids=(), finish=Finish.STEP_END, cost=Cost())
 
 
 def judge(

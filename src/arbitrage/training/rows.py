@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from arbitrage.core.errors import ArbitrageError, MissingExtra, RowError
 from arbitrage.core.trace import Trace
-from arbitrage.core.types import Candidate, Finish, Problem, Source, Step
+from arbitrage.core.types import Candidate, Cost, Finish, Problem, Source, Step
 from arbitrage.runtime.store import read_records
 
 SCHEMA: Final = 1
@@ -34,6 +34,19 @@ class Sample:
     """Nats; of the distribution that the step's first token was drawn from."""
     hidden_state: tuple[float, ...] | None = None
     """Last layer's state at the step's last token, rounded to half precision."""
+
+    def as_candidate(self, source: Source) -> Candidate:
+        """The step as a scorer meets it when served; its token ids are not kept, only how many."""
+        return Candidate(
+            source=source,
+            text=self.text,
+            token_ids=(0,) * self.num_tokens,
+            finish=self.finish,
+            cost=Cost(seconds=self.seconds),
+            logprobs=self.logprobs,
+            hidden_state=self.hidden_state,
+            first_entropy=self.first_entropy,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The JSON form; the state as base64 of little-endian fp16."""

@@ -1,0 +1,127 @@
+import json
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from arbitrage.build import load_router
+from arbitrage.core.errors import CheckpointError, ConfigError, RowError, ScorerError, StoreError
+from arbitrage.core.types import Source
+from arbitrage.scorers.format import InputFormat
+from arbitrage.scorers.probe import ProbeHead, ProbeScorer, features, is_probe
+from arbitrage.training.judge import router_scores
+from arbitrage.training.probe import ProbeRecipe, train_probe
+from helpers import PROBLEM, candidate, row
+
+FORMAT = InputFormat(kind="router", annotation={"draft": "a", "target": "b"})
+
+
+def rows(count, *, seed=0, size=6):
+    """Rows whose advantage depends on the product of two state dimensions, and on the first entropy."""
+    rng = random.Random(seed)
+    made = []
+    for i in range(count):
+        state = tuple(rng.gauss(0, 1) for _ in range(size))
+        entropy = rng.random()
+        has_gain = state[0] * state[1] + entropy > 0.5
+        scores = (0.2, 0.8) if has_gain else (0.8, 0.2)
+        made.append(
+            row(
+                *scores,
+                problem=f"p{i // 4}",
+                step=i % 4,
+                hidden_state=state,
+                logprobs=(-0.1, -rng.random()),
+                first_entropy=entropy,
+            )
+        )
+    return made
+
+
+@pytest.fixture(scope="module")
+def probe(tmp_path_factory):
+    out = tmp_path_factory.mktemp("probe") / "out"
+    report = train_probe(rows(1200), out, ProbeRecipe(), FORMAT, settings={"rows": "a"})
+    return out, report
+
+
+async def test_a_probe_learns_what_no_single_feature_tells(probe):
+    out, report = probe
+    unseen = rows(400, seed=1)
+    scores = await router_scores(load_router(out), unseen)
+    assert roc_auc_score([r.advantage > 0 for r in unseen], scores) > 0.9
+    assert len(report["held_out_problems"]) == 30
+    assert report["num_rows_trained_on"] <= report["num_rows"] == 1200
+
+
+def test_a_probe_is_a_checkpoint_like_any_router(probe):
+    out, report = probe
+    assert is_probe(out)
+    assert InputFormat.load(out).annotation == {}
+    assert json.loads((out / "training.json").read_text()) == json.loads(json.dumps(report))
+    assert train_probe([], out, ProbeRecipe(), FORMAT, settings={"rows": "a"}) == json.loads(json.dumps(report))
+    with pytest.raises(StoreError, match="another run: rows was 'a', now 'b'"):
+        train_probe([], out, ProbeRecipe(), FORMAT, settings={"rows": "b"})
+
+
+async def test_a_probe_routes_by_position_too(probe):
+    head = ProbeHead(
+        mean=np.zeros(6, np.float32),
+        scale=np.ones(6, np.float32),
+        inner=np.eye(6, 1, k=-4, dtype=np.float32),  # The position alone.
+        inner_bias=np.zeros(1, np.float32),
+        outer=np.full(1, 2.0, np.float32),
+        outer_bias=np.full(1, -3.0, np.float32),
+    )
+    scorer = ProbeScorer(head, name="router", input_format=FORMAT)
+    drafted = candidate("a", hidden_state=(0.0,), logprobs=(-0.5,), first_entropy=0.1)
+    session = await scorer.open(PROBLEM)
+    values = []
+    for _ in range(3):
+        values.append((await session.score(drafted)).value)
+        await session.commit(drafted)
+    assert values == pytest.approx([1 / (1 + np.exp(3 - 2 * step)) for step in range(3)])
+
+
+def test_features_need_what_only_some_engines_tell():
+    whole = candidate("ab", hidden_state=(3.0, 4.0), logprobs=(-1.0, -3.0), first_entropy=0.5)
+    assert features(whole, 7) == [-2.0, -3.0, 0.5, 2.0, 7.0, 3.0, 4.0]
+    for missing in ("hidden_state", "logprobs", "first_entropy"):
+        with pytest.raises(ScorerError, match="a probe router needs"):
+            features(replace(whole, **{missing: None}), 0)
+
+
+async def test_a_probe_serves_only_a_draft_of_its_size(probe):
+    session = await load_router(probe[0]).open(PROBLEM)
+    with pytest.raises(ScorerError, match="a hidden state of 6 numbers, the draft gave 2"):
+        await session.score(candidate("a", hidden_state=(0.0, 0.0), logprobs=(-0.5,), first_entropy=0.1))
+
+
+def test_bad_input_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="num_units must be at least 1, got 0"):
+        ProbeRecipe(num_units=0)
+    plain = [row(0.1, 0.9, problem=str(i), step=0) for i in range(10)]
+    plain += [row(0.9, 0.1, problem=str(i), step=1) for i in range(10)]
+    with pytest.raises(RowError, match=r"cannot train a probe.*--hidden-states"):
+        train_probe(plain, tmp_path / "a", ProbeRecipe(), FORMAT, settings={})
+    with pytest.raises(RowError, match="at least two classes"):
+        train_probe(
+            [row(0.1, 0.9, problem=str(i)) for i in range(10)], tmp_path / "b", ProbeRecipe(), FORMAT, settings={}
+        )
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text('{"model_type": "arbitrage_probe"}')
+    with pytest.raises(CheckpointError, match="cannot read the probe"):
+        load_router(tmp_path / "broken")
+
+
+def test_a_row_tells_a_scorer_all_that_it_kept():
+    sample = rows(1)[0].draft
+    made = sample.as_candidate(Source.DRAFT)
+    assert (made.text, made.num_tokens, made.logprobs, made.hidden_state) == (
+        sample.text,
+        sample.num_tokens,
+        sample.logprobs,
+        sample.hidden_state,
+    )
