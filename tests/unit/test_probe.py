@@ -119,9 +119,4 @@ def test_bad_input_is_refused(tmp_path):
 def test_a_row_tells_a_scorer_all_that_it_kept():
     sample = rows(1)[0].draft
     made = sample.as_candidate(Source.DRAFT)
-    assert (made.text, made.num_tokens, made.logprobs, made.hidden_state) == (
-        sample.text,
-        sample.num_tokens,
-        sample.logprobs,
-        sample.hidden_state,
-    )
+    assert (made.text, made.logprobs, made.hidden_state) == (sample.text, sample.logprobs, sample.hidden_state)

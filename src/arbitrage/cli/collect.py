@@ -76,7 +76,7 @@ def collect(
         seconds, total = time.monotonic() - started, log.num_records
     if parquet:
         write_parquet(read_rows(out), out / "rows.parquet")
-    _tell(report, seconds, total, out)
+    tell(report, seconds, total, out, Console(highlight=False))
 
 
 def _threshold_of(policy: Policy) -> float | None:
@@ -103,8 +103,8 @@ def _run(
         )
 
 
-def _tell(report: Report, seconds: float, total: int, out: Path) -> None:
-    console = Console(highlight=False)
+def tell(report: Report, seconds: float, total: int, out: Path, console: Console) -> None:
+    """Say what was written; problems that failed are an error, and exit status 1."""
     rate = report.num_rows / seconds if seconds else 0.0
     share = report.model_s / seconds if seconds else 0.0
     console.print(

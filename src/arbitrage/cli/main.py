@@ -9,6 +9,7 @@ from arbitrage.cli.collect import collect
 from arbitrage.cli.demo import demo
 from arbitrage.cli.eval_router import eval_router
 from arbitrage.cli.evaluate import evaluate
+from arbitrage.cli.label import label
 from arbitrage.cli.solve import solve
 from arbitrage.cli.train_probe import train_probe
 from arbitrage.cli.train_router import train_router
@@ -25,6 +26,7 @@ app.command()(solve)
 app.command(name="eval")(evaluate)
 app.command()(demo)
 app.command()(collect)
+app.command()(label)
 app.command()(train_router)
 app.command()(train_probe)
 app.command()(eval_router)

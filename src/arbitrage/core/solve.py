@@ -2,14 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from arbitrage.core.errors import ArbitrageError, ContextOverflow
 from arbitrage.core.ports import Policy
 from arbitrage.core.trace import Trace
 from arbitrage.core.turn import History, Pair, Setting, Turn
-from arbitrage.core.types import Finish, Problem
+from arbitrage.core.types import Candidate, Finish, Problem
 
 
 async def solve(
@@ -18,6 +18,7 @@ async def solve(
     policy: Policy,
     setting: Setting | None = None,
     *,
+    start: Sequence[Candidate] = (),
     watch: Callable[[Trace], None] = lambda trace: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Trace:
@@ -28,6 +29,7 @@ async def solve(
         pair: Draft and target.
         policy: The rule that decides, step by step, whose text to keep.
         setting: Limits, sampling and seeds; defaults to greedy decoding.
+        start: Steps that are there already; the trace begins behind them, and limits count from there.
         watch: Called with the trace so far after every step, and with the final one, also when cancelled.
         clock: Seconds; replaced in tests.
 
@@ -40,7 +42,7 @@ async def solve(
     """
     setting = setting or Setting()
     limits, started = setting.limits, clock()
-    trace, history = Trace(problem=problem, policy=policy.name), History(problem, pair)
+    trace, history = Trace(problem=problem, policy=policy.name), History(problem, pair, start)
     turn = None
     try:
         while trace.finish is None:

@@ -43,9 +43,9 @@ class History:
     A session opens at its first use and then catches up, so a model that no policy asks for is never woken.
     """
 
-    def __init__(self, problem: Problem, pair: Pair) -> None:
+    def __init__(self, problem: Problem, pair: Pair, start: Iterable[Candidate] = ()) -> None:
         self.problem, self.pair = problem, pair
-        self.chosen: list[Candidate] = []
+        self.chosen: list[Candidate] = list(start)
         self._sessions: dict[Source, Session] = {}
         self._scoring: dict[str, ScoringSession] = {}
         self._opening = asyncio.Lock()

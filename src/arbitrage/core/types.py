@@ -130,7 +130,7 @@ class Candidate:
     text: str
     """Includes its delimiter: joined steps reproduce the answer byte for byte."""
     token_ids: tuple[int, ...]
-    """The ids that were generated, without end-of-sequence."""
+    """The ids that were generated, without end-of-sequence; none for a step of which only the text is known."""
     finish: Finish
     cost: Cost
     logprobs: tuple[float, ...] | None = None

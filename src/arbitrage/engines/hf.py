@@ -156,7 +156,7 @@ class HFSession:
 
     def _own_ids(self, candidate: Candidate) -> Sequence[int]:
         is_own = candidate.source is self._source
-        return candidate.token_ids if is_own else self._engine.encode(candidate.text)
+        return candidate.token_ids if is_own and candidate.token_ids else self._engine.encode(candidate.text)
 
     @torch.inference_mode()
     def _generate(self, ids: list[int], request: StepRequest, max_tokens: int, flag: CancelFlag) -> Candidate:

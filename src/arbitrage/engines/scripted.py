@@ -165,7 +165,7 @@ class ScriptedSession:
 
     def _encode_any(self, candidate: Candidate) -> list[int]:
         is_own = candidate.source is self._source
-        return list(candidate.token_ids) if is_own else self._engine.encode(candidate.text)
+        return list(candidate.token_ids) if is_own and candidate.token_ids else self._engine.encode(candidate.text)
 
     async def commit(self, candidate: Candidate) -> None:
         """Go on to the next step of the script."""

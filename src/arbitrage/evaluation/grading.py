@@ -12,14 +12,17 @@ def is_correct(trace: Trace) -> bool | None:
         None where there is no gold answer: ungraded, never wrong.
     """
     gold = trace.problem.answer
-    if gold is None:
-        return None
-    if trace.answer is None:
+    return None if gold is None else is_same(trace.answer, gold)
+
+
+def is_same(answer: str | None, gold: str) -> bool:
+    """Whether an answer says what the gold one does; none never does."""
+    if answer is None:
         return False
-    said, meant = _number(trace.answer), _number(gold)
+    said, meant = _number(answer), _number(gold)
     if said is not None and meant is not None:
         return said == meant
-    return "".join(trace.answer.split()) == "".join(gold.split())
+    return "".join(answer.split()) == "".join(gold.split())
 
 
 def _number(text: str) -> Fraction | None:

@@ -8,9 +8,9 @@ from typing import Final
 
 from arbitrage.core.errors import MissingExtra, RowError
 from arbitrage.core.ports import Scorer
-from arbitrage.core.types import Candidate, Cost, Finish, Source
+from arbitrage.core.types import Source
 from arbitrage.training.replay import BASELINES, Scores, advantages, baseline, gain_share, gain_shares_at
-from arbitrage.training.rows import Past, Row
+from arbitrage.training.rows import Row
 
 try:
     import numpy as np
@@ -81,7 +81,7 @@ async def router_scores(router: Scorer, rows: Sequence[Row]) -> Scores:
             committed = 0
             for row in solution:
                 for past in row.history[committed:]:
-                    await session.commit(_kept(past))
+                    await session.commit(past.as_candidate())
                 committed = len(row.history)
                 score = await session.score(row.draft.as_candidate(Source.DRAFT))
                 scores[row.problem.id, row.step] = score.value
@@ -95,11 +95,6 @@ def _solutions(rows: Sequence[Row]) -> list[list[Row]]:
     for row in rows:
         by_problem[row.problem.id].append(row)
     return [sorted(solution, key=lambda row: row.step) for solution in by_problem.values()]
-
-
-def _kept(past: Past) -> Candidate:
-    """A step of a history, of which only the text is known."""
-    return Candidate(source=past.source, text=past.text, token_ids=(), finish=Finish.STEP_END, cost=Cost())
 
 
 def judge(

@@ -36,11 +36,11 @@ class Sample:
     """Last layer's state at the step's last token, rounded to half precision."""
 
     def as_candidate(self, source: Source) -> Candidate:
-        """The step as a scorer meets it when served; its token ids are not kept, only how many."""
+        """The step as a model meets it when served; its ids are not known."""
         return Candidate(
             source=source,
             text=self.text,
-            token_ids=(0,) * self.num_tokens,
+            token_ids=(),
             finish=self.finish,
             cost=Cost(seconds=self.seconds),
             logprobs=self.logprobs,
@@ -86,6 +86,10 @@ class Past:
 
     source: Source
     text: str
+
+    def as_candidate(self) -> Candidate:
+        """The step as a model meets it, of which only the text is known."""
+        return Candidate(source=self.source, text=self.text, token_ids=(), finish=Finish.STEP_END, cost=Cost())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
