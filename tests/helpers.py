@@ -1,6 +1,6 @@
 """Shared builders: candidates, requests, scripted and watched engines."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -88,6 +88,9 @@ class WatchedSession:
         self.owner.made.append(made)
         self.owner.prompt_lengths.append(prompt_length)
         return made
+
+    async def propose_many(self, request: StepRequest, seeds: Sequence[int]) -> list[Candidate]:
+        return await self.session.propose_many(request, seeds)
 
     async def commit(self, candidate: Candidate) -> None:
         await self.session.commit(candidate)

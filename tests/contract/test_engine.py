@@ -182,6 +182,22 @@ async def test_proposals_change_the_cost_but_not_the_step(kit, cut):
         assert (await session.propose(request(12))).cost.num_computed <= made.num_tokens
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+async def test_steps_made_together_are_those_made_alone(kit, temperature):
+    async with opened(kit.build(3), PROBLEM) as session, opened(kit.build(3), PROBLEM) as alone:
+        for _ in range(3):
+            asked = request(12, temperature=temperature)
+            together = await session.propose_many(asked, [3, 4, 5])
+            single = [await alone.propose(replace(asked, seed=seed)) for seed in (3, 4, 5)]
+            assert [essence(made) for made in together] == [essence(made) for made in single]
+            for a, b in zip(together, single, strict=True):
+                assert a.logprobs == pytest.approx(b.logprobs, abs=1e-4)
+                assert a.first_entropy == pytest.approx(b.first_entropy, abs=1e-4)
+                assert a.cost.num_computed + a.cost.num_cached == len(session.token_ids)
+            for one in (session, alone):
+                await one.commit(single[0])
+
+
 async def test_closing_twice_is_safe(kit):
     session = await kit.build(0).open(PROBLEM, Source.TARGET)
     await session.propose(request(4))

@@ -320,3 +320,21 @@ async def test_interrupted_catch_up_is_not_taken_for_a_complete_one():
     trace = await run(Policy(decide), scripted("a", "b"), target)
     assert trace.text == "a\n\ny"
     assert all(session.closed for session in target.sessions)
+
+
+async def test_samples_of_one_step_are_made_once_and_together():
+    target = scripted("one", "two")
+    asked = []
+
+    async def decide(turn):
+        first = await turn.candidate(Source.TARGET, 1)
+        asked.append(await turn.samples(Source.TARGET, 3))
+        assert asked[-1][1] is first
+        assert await turn.samples(Source.TARGET, 2) == asked[-1][:2]
+        return Decision(source=Source.TARGET, sample=2)
+
+    trace = await solve(PROBLEM, Pair(draft=scripted("d"), target=target), Policy(decide))
+    assert trace.text == "one\n\ntwo"
+    assert [made.sample for made in asked[0]] == [0, 1, 2]
+    seeds = [call.seed for call in target.calls]
+    assert len(seeds) == len(set(seeds)) == 2 * 3

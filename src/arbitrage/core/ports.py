@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -35,6 +36,17 @@ class Session(Protocol):
 
     async def propose(self, request: StepRequest) -> Candidate:
         """Write one step from the committed prefix; commits nothing.
+
+        Raises:
+            ContextOverflow: If the prefix leaves no room for a token.
+            EngineError: If the backend fails.
+        """
+
+    async def propose_many(self, request: StepRequest, seeds: Sequence[int]) -> list[Candidate]:
+        """Write independent steps from the committed prefix, together where the backend can.
+
+        Each is the step that :meth:`propose` would write with that seed, up to the rounding of batched sums. A proposal
+        in ``request`` may be ignored, and no hidden state is kept.
 
         Raises:
             ContextOverflow: If the prefix leaves no room for a token.

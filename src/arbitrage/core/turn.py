@@ -1,7 +1,7 @@
 """One step in the making: candidates exist only when a policy asks for them."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -133,6 +133,23 @@ class Turn:
             self._candidates[key] = asyncio.ensure_future(work)
         return await self._candidates[key]
 
+    async def samples(self, source: Source, count: int, *, sampling: Sampling | None = None) -> tuple[Candidate, ...]:
+        """Independent steps that ``source`` writes from this prefix, made together; none is made twice.
+
+        Args:
+            source: Who writes.
+            count: How many; their numbers are 0, 1, …
+            sampling: As for :meth:`candidate`.
+        """
+        wanted = [(source, sample) for sample in range(count)]
+        missing = [key for key in wanted if key not in self._candidates or self._candidates[key].cancelled()]
+        if missing:
+            work = self._propose_many(source, [sample for _, sample in missing], sampling or self.setting.sampling)
+            together = asyncio.ensure_future(work)
+            for place, key in enumerate(missing):
+                self._candidates[key] = asyncio.ensure_future(_item(together, place))
+        return tuple(await asyncio.gather(*(self._candidates[key] for key in wanted)))
+
     async def score(self, scorer: Scorer, candidate: Candidate) -> float:
         """What ``scorer`` says of a candidate of this turn; computed at the first call only."""
         key = (scorer.name, candidate.source, candidate.sample)
@@ -141,17 +158,20 @@ class Turn:
         return (await self._scores[key]).value
 
     async def _propose(self, source: Source, sample: int, sampling: Sampling) -> Candidate:
-        setting = self.setting
         session = await self.history.session(source)
+        request = self._request(source, sample, sampling)
+        return replace(await session.propose(replace(request, proposal=self._proposal(source))), sample=sample)
+
+    async def _propose_many(self, source: Source, samples: Sequence[int], sampling: Sampling) -> list[Candidate]:
+        session = await self.history.session(source)
+        requests = [self._request(source, sample, sampling) for sample in samples]
+        made = await session.propose_many(requests[0], [request.seed for request in requests])
+        return [replace(candidate, sample=sample) for sample, candidate in zip(samples, made, strict=True)]
+
+    def _request(self, source: Source, sample: int, sampling: Sampling) -> StepRequest:
+        setting = self.setting
         seed = derive_seed(setting.seed, self.history.problem.id, setting.attempt, self.index, source, sample)
-        request = StepRequest(
-            max_tokens=self.max_tokens,
-            delimiter=setting.limits.delimiter,
-            sampling=sampling,
-            seed=seed,
-            proposal=self._proposal(source),
-        )
-        return replace(await session.propose(request), sample=sample)
+        return StepRequest(max_tokens=self.max_tokens, delimiter=setting.limits.delimiter, sampling=sampling, seed=seed)
 
     def _proposal(self, source: Source) -> Candidate | None:
         drafted = self._candidates.get((Source.DRAFT, 0))
@@ -181,6 +201,10 @@ class Turn:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _item(together: asyncio.Task[list[Candidate]], place: int) -> Candidate:
+    return (await together)[place]
 
 
 def _results(tasks: Iterable[asyncio.Task[R]]) -> tuple[R, ...]:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -138,13 +138,25 @@ class HFSession:
 
     async def propose(self, request: StepRequest) -> Candidate:
         """Write one step on the device's thread; see :class:`arbitrage.core.ports.Session`."""
+        ids, max_tokens = self._prefix(request)
+        return await self._engine.worker.run(lambda flag: self._generate(ids, request, max_tokens, flag))
+
+    async def propose_many(self, request: StepRequest, seeds: Sequence[int]) -> list[Candidate]:
+        """Write several steps in one batch; see :class:`arbitrage.core.ports.Session`."""
+        ids, max_tokens = self._prefix(request)
+        return await self._engine.worker.run(lambda flag: self._generate_many(ids, request, seeds, max_tokens, flag))
+
+    def _prefix(self, request: StepRequest) -> tuple[list[int], int]:
+        """The ids to continue from, and how many tokens there may be.
+
+        Raises:
+            ContextOverflow: If there may be none.
+        """
         ids = [*self._ids, *(self._own_ids(request.after) if request.after else ())]
         room = self._engine.context_length - len(ids)
         if room < 1:
             raise ContextOverflow(f"{len(ids)} tokens fill the context of {self._engine.name}")
-        return await self._engine.worker.run(
-            lambda flag: self._generate(ids, request, min(request.max_tokens, room), flag)
-        )
+        return ids, min(request.max_tokens, room)
 
     async def commit(self, candidate: Candidate) -> None:
         """Append a step's ids; they are computed with the next proposal, if they are not in the cache."""
@@ -163,24 +175,52 @@ class HFSession:
         started = time.perf_counter()
         num_cached = self._sequence.reuse(ids)
         done = self._decode(ids, request, max_tokens, flag)
+        made = self._candidate(done, ids)
+        if self._engine.keeps_hidden_state:
+            made = replace(made, hidden_state=self._hidden_state([*ids, *made.token_ids]))
+        return replace(made, cost=_cost(done, len(ids), num_cached, time.perf_counter() - started))
+
+    @torch.inference_mode()
+    def _generate_many(
+        self, ids: list[int], request: StepRequest, seeds: Sequence[int], max_tokens: int, flag: CancelFlag
+    ) -> list[Candidate]:
+        started = time.perf_counter()
+        num_cached = self._sequence.reuse(ids)
+        first = self._sequence.logits(ids[len(self._sequence) :])
+        logits, branches = first.expand(len(seeds), -1), self._sequence.branches(len(seeds))
+        picks = [_picker(request.sampling, seed, self._engine.model.device) for seed in seeds]
+        all_done = [_Decoded(first_entropy=_entropy(first[0])) for _ in seeds]
+        running = list(range(len(seeds)))
+        while True:
+            flag.check()
+            rows = [
+                row
+                for row, i in enumerate(running)
+                if not self._take(all_done[i], *picks[i](logits[row]), ids, request.delimiter, max_tokens)
+            ]
+            if not rows:
+                break
+            if len(rows) < len(running):
+                branches.keep(rows)
+                running = [running[row] for row in rows]
+            logits = branches.logits([all_done[i].new[-1] for i in running])
+        seconds = (time.perf_counter() - started) / len(seeds)
+        return [
+            replace(self._candidate(done, ids), cost=_cost(done, len(ids), len(ids) if i else num_cached, seconds))
+            for i, done in enumerate(all_done)
+        ]
+
+    def _candidate(self, done: "_Decoded", ids: list[int]) -> Candidate:
+        """What was decoded behind ``ids``, its cost left out."""
         new = self._whole_characters(done.new, ids) if done.finish is Finish.TOKEN_LIMIT else done.new
-        hidden_state = self._hidden_state([*ids, *new]) if self._engine.keeps_hidden_state else None
         return Candidate(
             source=self._source,
             text=self._engine.decode(new, ids),
             token_ids=tuple(new),
             finish=done.finish,
             logprobs=tuple(torch.stack(done.logprobs[: len(new)]).tolist()) if new else (),
-            hidden_state=hidden_state,
             first_entropy=float(done.first_entropy),
-            cost=Cost(
-                num_calls=1,
-                num_computed=len(ids) - num_cached,
-                num_cached=num_cached,
-                num_generated=len(done.new) + (done.finish is Finish.END_OF_SEQUENCE),
-                num_reused=done.num_reused,
-                seconds=time.perf_counter() - started,
-            ),
+            cost=Cost(),
         )
 
     def _decode(self, ids: list[int], request: StepRequest, max_tokens: int, flag: CancelFlag) -> "_Decoded":
@@ -189,31 +229,40 @@ class HFSession:
         Proposed tokens go through the model together with what the cache lacks. Each position's token is then
         picked as always; while it equals the proposed one, its successor's logits are already there.
         """
-        engine, sequence = self._engine, self._sequence
-        pick = _picker(request.sampling, request.seed, engine.model.device)
+        sequence = self._sequence
+        pick = _picker(request.sampling, request.seed, self._engine.model.device)
         proposed = self._proposed_ids(request.proposal)[: max_tokens - 1]
         logits = sequence.logits([*ids[len(sequence) :], *proposed], num_last=len(proposed) + 1)
         done, row = _Decoded(first_entropy=_entropy(logits[0])), 0
-        while len(done.new) < max_tokens:
+        while True:
             flag.check()
             token, logprob = pick(logits[row])
             is_proposed = row < len(proposed) and token == proposed[row]
             done.num_reused += is_proposed
-            if token in engine.eos_ids:
-                done.finish = Finish.END_OF_SEQUENCE
-                break
-            done.new.append(token)
-            done.logprobs.append(logprob)
-            if engine.may_complete(token, request.delimiter) and request.delimiter in engine.decode(done.new, ids):
-                done.finish = Finish.STEP_END
+            if self._take(done, token, logprob, ids, request.delimiter, max_tokens):
                 break
             if is_proposed:
                 row += 1
-            elif len(done.new) < max_tokens:
+            else:
                 sequence.crop(len(ids) + len(done.new) - 1)
                 logits, row, proposed = sequence.logits([token]), 0, []
         sequence.crop(len(ids) + len(done.new))
         return done
+
+    def _take(
+        self, done: "_Decoded", token: int, logprob: Tensor, ids: list[int], delimiter: str, max_tokens: int
+    ) -> bool:
+        """Append a token; whether the step ends with it."""
+        engine = self._engine
+        if token in engine.eos_ids:
+            done.finish = Finish.END_OF_SEQUENCE
+            return True
+        done.new.append(token)
+        done.logprobs.append(logprob)
+        if engine.may_complete(token, delimiter) and delimiter in engine.decode(done.new, ids):
+            done.finish = Finish.STEP_END
+            return True
+        return len(done.new) >= max_tokens
 
     def _proposed_ids(self, proposal: Candidate | None) -> list[int]:
         if proposal is None:
@@ -243,6 +292,17 @@ class _Decoded:
     logprobs: list[Tensor] = field(default_factory=list)
     finish: Finish = Finish.TOKEN_LIMIT
     num_reused: int = 0
+
+
+def _cost(done: _Decoded, num_prompt: int, num_cached: int, seconds: float) -> Cost:
+    return Cost(
+        num_calls=1,
+        num_computed=num_prompt - num_cached,
+        num_cached=num_cached,
+        num_generated=len(done.new) + (done.finish is Finish.END_OF_SEQUENCE),
+        num_reused=done.num_reused,
+        seconds=seconds,
+    )
 
 
 def load_checkpoint(

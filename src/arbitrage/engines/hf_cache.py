@@ -1,5 +1,6 @@
 """A token sequence that grows, shrinks and is computed only once: shared by hf engine and hf scorers."""
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -94,3 +95,33 @@ class CachedSequence:
         self._ids.extend(ids)
         self._next_logits = None
         return output
+
+    def branches(self, count: int) -> "Branches":
+        """Copies of the sequence side by side, to be continued without touching it."""
+        cache = copy.deepcopy(self._cache)
+        cache.batch_repeat_interleave(count)
+        return Branches(self._model, cache, len(self._ids))
+
+
+class Branches:
+    """Continuations of one sequence, all equally long, so that nothing is padded."""
+
+    def __init__(self, model: PreTrainedModel, cache: DynamicCache, length: int) -> None:
+        self._model, self._cache, self._length = model, cache, length
+
+    def logits(self, tokens: Sequence[int]) -> Tensor:
+        """Append one token to each branch; returns logits of shape [branches, vocabulary]."""
+        device = self._model.device
+        output = self._model(
+            input_ids=torch.tensor(tokens, device=device)[:, None],
+            position_ids=torch.full((len(tokens), 1), self._length, device=device),
+            past_key_values=self._cache,
+            use_cache=True,
+        )
+        self._length += 1
+        logits: Tensor = output.logits[:, -1]
+        return logits
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Drop all other branches."""
+        self._cache.batch_select_indices(torch.tensor(rows, device=self._model.device))

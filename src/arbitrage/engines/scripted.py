@@ -4,7 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from arbitrage.core.errors import ConfigError
@@ -148,6 +148,10 @@ class ScriptedSession:
                 seconds=engine.clock.now() - started,
             ),
         )
+
+    async def propose_many(self, request: StepRequest, seeds: Sequence[int]) -> list[Candidate]:
+        """The next step as often as asked, one after another: a script knows no seeds."""
+        return [await self.propose(replace(request, seed=seed)) for seed in seeds]
 
     def _step(self, index: int, request: StepRequest) -> tuple[list[str], Finish]:
         if isinstance(self._script, str):

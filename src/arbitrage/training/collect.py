@@ -1,6 +1,5 @@
 """Collect router rows: from every prefix one draft step and several target steps, scored by the PRM."""
 
-import asyncio
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -50,12 +49,7 @@ class Collecting:
     async def decide(self, turn: Turn) -> Decision:
         """Draft, sample the target, score all, and ask the behaviour."""
         draft = await turn.draft()
-        targets = await asyncio.gather(
-            *(
-                turn.candidate(Source.TARGET, sample, sampling=self.target_sampling)
-                for sample in range(self.num_target_samples)
-            )
-        )
+        targets = await turn.samples(Source.TARGET, self.num_target_samples, sampling=self.target_sampling)
         for candidate in (draft, *targets):
             await self._score(turn, candidate)
         decision = await self.behaviour.decide(turn)
