@@ -76,6 +76,11 @@ def test_eval_ends_with_the_promised_json_line_and_writes_one_trace_a_line(cli, 
         (("solve", "  "), "empty"),
         (("solve", QUESTION, "--policy", "rsd", "--threshold", "-0.1"), "-0.1"),
         (("solve", QUESTION, "--temperature", "-1"), "temperature"),
+        (("solve", QUESTION, "--budget", "seconds<=0.001"), "not calibrated for 'seconds<=0.001'"),
+        (("solve", QUESTION, "--budget", "seconds<=1", "--threshold", "0.5"), "the threshold 0.5 too"),
+        (("solve", QUESTION, "--budget", "seconds<=1", "--policy", "rsd"), "the policy 'rsd' too"),
+        (("calibrate", "nowhere.jsonl", "--budget", "seconds<=1"), "nowhere.jsonl"),
+        (("calibrate", "nowhere.jsonl", "--budget", "fast"), "not a budget: 'fast'"),
     ],
 )
 def test_bad_input_is_one_clear_line(cli, arguments, told):

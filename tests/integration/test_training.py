@@ -8,6 +8,8 @@ import sys
 import time
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from arbitrage.core.types import Source
 from arbitrage.scorers.format import InputFormat
@@ -25,7 +27,8 @@ TRAIN = (
 def rows(tmp_path_factory):
     """Rows of twelve problems."""
     folder = tmp_path_factory.mktemp("rows") / "rows"
-    status, out, _ = command("collect", folder, "--limit", "12", "--samples", "2", "--keep-draft", "0.3")
+    collect = ("collect", folder, "--limit", "12", "--samples", "2", "--keep-draft", "0.3", "--hidden-states")
+    status, out, _ = command(*collect)
     assert status == 0
     assert "inside models" in out
     return folder
@@ -38,7 +41,23 @@ def command(*arguments):
 
 
 def start(arguments):
-    return [sys.executable, "-c", "from arbitrage.cli.main import run; run()", *map(str, arguments)]
+    return [sys.executable, "-m", "arbitrage", *map(str, arguments)]
+
+
+def pair_with(router, folder):
+    """A configuration of the shipped draft and target with another router."""
+    models = {"draft": WEIGHTS / "draft", "target": WEIGHTS / "target", "router": router}
+    path = folder / "pair.toml"
+    path.write_text("".join(f'[{role}]\npath = "{place}"\nname = "tiny-{role}"\n' for role, place in models.items()))
+    return path
+
+
+def serves(router, folder):
+    """Whether a router's folder can be named in a pair and asked about a step."""
+    pair = pair_with(router, folder)
+    status, out, err = command("solve", "--pair", pair, "Solve for x: 3x+4=25.")
+    assert status == 0, err
+    return "router(draft)" in out
 
 
 def killed(arguments, seconds):
@@ -80,13 +99,41 @@ def test_a_router_from_the_pairs_own_rows_serves_and_is_judged(rows, tmp_path):
     assert {path.name for path in (tmp_path / "judged").iterdir()} == {
         *("judgement.json", "gain.svg", "gain.png", "reliability.svg", "reliability.png")
     }
-    pair = tmp_path / "pair.toml"
-    pair.write_text(
-        "".join(f'[{role}]\npath = "{WEIGHTS / role}"\nname = "tiny-{role}"\n' for role in ("draft", "target"))
-        + f'[router]\npath = "{tmp_path / "router"}"\n'
-    )
-    status, out, err = command("solve", "--pair", pair, "Solve for x: 3x+4=25.")
-    assert (status, "router(draft)" in out) == (0, True), err
+    assert serves(tmp_path / "router", tmp_path)
+
+
+def test_a_router_by_lora_is_a_plain_checkpoint(rows, tmp_path):
+    status, _, err = command("train-router", rows, tmp_path / "router", *TRAIN, "--lora-rank", "4")
+    assert status == 0, err
+    before, after = (load_file(folder / "model.safetensors") for folder in (WEIGHTS / "prm", tmp_path / "router"))
+    assert before.keys() - {"score.bias"} == after.keys()  # A head of token classification has one more.
+    changed = {name for name in after if not torch.equal(before[name].float(), after[name])}
+    assert {"model.layers.0.self_attn.q_proj.weight", "score.weight"} <= changed
+    assert "model.embed_tokens.weight" not in changed
+    assert serves(tmp_path / "router", tmp_path)
+
+
+def test_a_probe_from_the_pairs_own_rows_serves_and_is_judged(rows, tmp_path):
+    status, out, err = command("train-probe", rows, tmp_path / "probe", "--margin", "0.05")
+    assert (status, "held-out loss" in out) == (0, True), err
+    assert serves(tmp_path / "probe", tmp_path)
+    status, out, err = command("eval-router", rows, tmp_path / "probe", "--json", "--all-rows", "--margin", "0.05")
+    assert status == 0, err
+    assert json.loads(out.splitlines()[-1])["router"]["auc"] > 0.5
+
+
+def test_rollouts_score_the_same_rows_anew_and_serve_as_rows(rows, tmp_path):
+    few = tmp_path / "few"
+    assert command("collect", few, "--limit", "4", "--samples", "2", "--keep-draft", "0.3")[0] == 0
+    label = ("label", few, tmp_path / "labelled", "--continuations", "2")
+    status, out, err = command(*label)
+    assert (status, "inside models" in out) == (0, True), err
+    old, new = list(read_rows(few)), list(read_rows(tmp_path / "labelled"))
+    assert sorted(row.draft.text for row in new) == sorted(row.draft.text for row in old)
+    assert {row.draft.score for row in new} <= {0.0, 0.5, 1.0}
+    assert max(row.targets[0].score for row in new) == 1.0
+    assert "0 new" in command(*label)[1]
+    assert command("train-router", tmp_path / "labelled", tmp_path / "router", *TRAIN)[0] == 0
 
 
 def test_a_shipped_router_is_judged_on_fresh_rows(rows):
@@ -135,7 +182,10 @@ def test_training_killed_at_random_ends_as_it_would_have(rows, tmp_path):
         (("train-router", "{out}", "{out}"), "no manifest.json"),
         (("eval-router", "{rows}", "{prm}"), "is a prm, wanted a router"),
         (("eval-router", "{rows}", "{draft}"), "has no arbitrage.json"),
-        (("collect", "{rows}", "--keep-draft", "0.3"), "belongs to another run: samples was 2, now 4 ("),
+        (
+            ("collect", "{rows}", "--keep-draft", "0.3", "--hidden-states"),
+            "run: samples was 2, now 4 (",
+        ),
         (("collect", "{out}", "--temperature", "0"), "would all be the same"),
         (("collect", "{out}", "--jobs", "0"), "at least 1, got 0"),
         (("collect", "{out}", "--behaviour", "telepathy"), "telepathy"),

@@ -1,0 +1,206 @@
+"""The paper's ablations in miniature: ``python -m arbitrage.tiny.ablations OUT``.
+
+Every figure comes from the public commands on the shipped pair: rows are collected once, each variant is trained with
+several seeds, judged on rows of other problems, and solves problems beside target-only. Each result is kept, so a
+killed run goes on where it stopped. ``--table`` prints what is there as Markdown.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, Final
+
+from arbitrage.runtime.store import write_json
+from arbitrage.tiny import WEIGHTS
+
+SMALL: Final = ("--learning-rate", "3e-4", "--batch-size", "32", "--device-batch-size", "8", "--epochs", "2", "--bf16")
+"""Training of a router of this size; the paper's values are for one of 1.5 billion weights."""
+THRESHOLDS: Final = "0.05,0.1,0.2,0.3,0.5,0.7,0.9"
+SPEEDUP: Final = 1.5
+"""Accuracies are compared where a router is so much faster than target-only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One way to make a router, as options of the public commands."""
+
+    options: tuple[str, ...] = ()
+    rows: str = "first"
+    command: str = "train-router"
+
+
+VARIANTS: Final[Mapping[str, Variant]] = {
+    "base: 2 classes, marks, downsampled, 4 samples, PRM start": Variant(),
+    "4 classes": Variant(("--labels", "classes-4")),
+    "10 classes": Variant(("--labels", "classes-10")),
+    "4 ordered bins": Variant(("--labels", "ordinal-4")),
+    "10 ordered bins": Variant(("--labels", "ordinal-10")),
+    "regression": Variant(("--labels", "regression")),
+    "no marks": Variant(("--marks", "")),
+    "not balanced": Variant(("--balance", "none")),
+    "class weights": Variant(("--balance", "weights")),
+    "1 target sample": Variant(("--samples", "1")),
+    "start from the target": Variant(("--start", str(WEIGHTS / "target"))),
+    "from scratch": Variant(("--from-scratch",)),
+    "labels by rollouts": Variant(rows="rollouts"),
+    "second round": Variant(rows="second"),
+    "probe": Variant(command="train-probe"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A folder with rows, routers and results."""
+
+    folder: Path
+    num_problems: int
+    """Of the rows to train on."""
+    num_test_problems: int
+    """Of the rows to judge on, and again to solve."""
+
+    def call(self, *arguments: str | Path) -> str:
+        """Run a public command; returns its standard output.
+
+        Raises:
+            subprocess.CalledProcessError: If it fails.
+        """
+        command = [sys.executable, "-m", "arbitrage", *map(str, arguments)]
+        return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+    def last_line(self, *arguments: str | Path) -> dict[str, Any]:
+        """The JSON that a command ends its output with."""
+        record: dict[str, Any] = json.loads(self.call(*arguments, "--json").splitlines()[-1])
+        return record
+
+    def rows(self, name: str) -> Path:
+        """A folder of rows, collected or completed now."""
+        folder = self.folder / "rows" / name
+        collect = ("collect", folder, "--hidden-states", "--keep-draft", "0.3", "--limit")
+        if name == "first":
+            self.call(*collect, str(self.num_problems))
+        elif name == "test":
+            self.call(*collect, str(self.num_test_problems), "--dataset", "tiny:validation:5")
+        elif name == "second":
+            router = self.router(next(iter(VARIANTS)), seed=0)
+            on_policy = ("--behaviour", "router", "--threshold", "0.3", "--pair", self.pair(router))
+            self.call(*collect, str(self.num_problems), "--dataset", "tiny:train:10", *on_policy)
+        else:
+            self.call("label", self.rows("first"), folder, "--continuations", "2")
+        return folder
+
+    def router(self, name: str, seed: int) -> Path:
+        """A trained router."""
+        variant = VARIANTS[name]
+        folder = self.folder / "routers" / f"{list(VARIANTS).index(name):02d}-{seed}"
+        size = SMALL if variant.command == "train-router" else ()
+        options = (*size, "--margin", "0.05", *variant.options, "--seed", str(seed))
+        self.call(variant.command, self.rows(variant.rows), folder, *options)
+        return folder
+
+    def pair(self, router: Path) -> Path:
+        """A configuration of the shipped pair with another router."""
+        path = self.folder / "pairs" / f"{router.name}.toml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        models = {role: str(WEIGHTS / role) for role in ("draft", "target", "prm")} | {"router": str(router.resolve())}
+        tables = [f'[{role}]\npath = "{place}"\nname = "tiny-{role}"\n' for role, place in models.items()]
+        path.write_text("\n".join(tables))
+        return path
+
+    def result(self, name: str, seed: int) -> dict[str, Any]:
+        """Figures of one router, measured now or before."""
+        path = self.folder / "results" / f"{list(VARIANTS).index(name):02d}-{seed}.json"
+        if not path.exists():
+            router = self.router(name, seed)
+            judged = self.last_line("eval-router", self.rows("test"), router, "--all-rows", "--margin", "0.05")
+            options = ("--policies", "target,router", "--thresholds", THRESHOLDS, "--dataset", "tiny:validation:6")
+            limit = ("--limit", str(self.num_test_problems), "--seed", str(seed))
+            solved = self.last_line("eval", "--pair", self.pair(router), *options, *limit)
+            target, *routed = solved["rows"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(
+                path,
+                {
+                    "variant": name,
+                    "seed": seed,
+                    "rho": judged["router"]["rho"]["value"],
+                    "ceiling": judged["ceiling"]["value"],
+                    "auc": judged["router"]["auc"],
+                    "gain_share": judged["router"]["gain_share"]["value"],
+                    "target_accuracy": target["accuracy"],
+                    "accuracy": accuracy_at(routed, SPEEDUP),
+                    "rows": routed,
+                },
+            )
+        record: dict[str, Any] = json.loads(path.read_text())
+        return record
+
+    def known(self) -> Iterator[dict[str, Any]]:
+        """All results that are there, by variant and seed."""
+        for path in sorted((self.folder / "results").glob("*.json")):
+            yield json.loads(path.read_text())
+
+
+def accuracy_at(rows: Sequence[Mapping[str, Any]], speedup: float) -> float | None:
+    """Accuracy where a router is ``speedup`` times faster than target-only, linear between its thresholds.
+
+    Returns:
+        None if no two thresholds enclose it.
+    """
+    points = sorted((row["speedup_vs_target"], row["accuracy"]) for row in rows)
+    for (slow, before), (fast, behind) in pairwise(points):
+        if slow <= speedup <= fast:
+            share = (speedup - slow) / (fast - slow) if fast > slow else 0.0
+            return float(before + share * (behind - before))
+    return None
+
+
+def table(results: Sequence[Mapping[str, Any]]) -> str:
+    """Mean and standard deviation over seeds, as Markdown."""
+    lines = [
+        f"| variant | seeds | rho | AUC | gain share | accuracy at {SPEEDUP}× |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in VARIANTS:
+        mine = [result for result in results if result["variant"] == name]
+        if mine:
+            cells = [_mean(mine, figure) for figure in ("rho", "auc", "gain_share", "accuracy")]
+            lines.append(" | ".join([f"| {name}", str(len(mine)), *cells]) + " |")
+    return "\n".join(lines)
+
+
+def _mean(results: Sequence[Mapping[str, Any]], figure: str) -> str:
+    values = [result[figure] for result in results if result[figure] is not None]
+    if not values:
+        return "not reached"
+    spread = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
+    missing = f" ({len(values)} of {len(results)})" if len(values) < len(results) else ""
+    return f"{fmean(values):.3f}{spread}{missing}"
+
+
+def main() -> None:
+    """Command line of the ablations."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path, help="folder for rows, routers and results")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--problems", type=int, default=400, help="problems to collect rows from")
+    parser.add_argument("--test-problems", type=int, default=100)
+    parser.add_argument("--only", default="", help="variants whose name contains this")
+    parser.add_argument("--table", action="store_true", help="print what is there, and run nothing")
+    arguments = parser.parse_args()
+    run = Run(folder=arguments.out, num_problems=arguments.problems, num_test_problems=arguments.test_problems)
+    if not arguments.table:
+        for seed in range(arguments.seeds):
+            for name in (name for name in VARIANTS if arguments.only in name):
+                result = run.result(name, seed)
+                print(json.dumps({key: value for key, value in result.items() if key != "rows"}), flush=True)
+    print(table(list(run.known())))
+
+
+if __name__ == "__main__":
+    main()
