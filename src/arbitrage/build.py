@@ -63,8 +63,13 @@ class LoadedPair:
         return POLICIES[name](self, threshold)
 
     def audited(self, policy: Policy) -> Policy:
-        """The policy with every candidate scored by the auditor, where there is one; its latency is the same."""
-        return Audited(policy, self.auditor) if self.auditor else policy
+        """The policy with every candidate scored by the auditor, where there is one; its latency is the same.
+
+        A policy that never has two candidates is left alone: there is nothing to compare.
+        """
+        if self.auditor is None or isinstance(policy, DraftOnly | TargetOnly):
+            return policy
+        return Audited(policy, self.auditor)
 
     def solve(
         self,
