@@ -1,5 +1,7 @@
 """The shipped models are what the model card says, and the recipe that made them runs."""
 
+from collections import Counter
+
 import pytest
 
 import arbitrage as arb
@@ -63,14 +65,33 @@ def test_another_pair_than_the_router_was_trained_for_is_warned_of(tmp_path):
         arb.load(tmp_path / "pair.toml")
 
 
+def test_drills_for_the_prm_are_labelled_by_what_they_say():
+    from transformers import PreTrainedTokenizerFast
+
+    from arbitrage.tiny.prm import prm_drills
+
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(str(WEIGHTS / "prm"))
+    labels = Counter()
+    for drill in prm_drills(tokenizer, 200, seed=0):
+        question, _, statements = tokenizer.decode(drill.ids).partition("<|assistant|>")
+        lines = statements.removesuffix("\n\n").split("\n\n")
+        for line, label in zip(lines, drill.labels, strict=True):
+            expression, is_equation, result = line.rstrip(".").partition("=")
+            if is_equation:
+                is_true = eval(expression.replace("%", "/100")) == int(result)
+            else:
+                is_true = line.rstrip(".") in question
+            assert is_true == label, line
+            labels[label] += 1
+    assert min(labels.values()) > 300
+
+
 def test_recipe_rebuilds_four_loadable_models(tmp_path):
     from arbitrage.engines.hf import HFEngine
     from arbitrage.scorers.hf import HFScorer
-    from arbitrage.tiny.train import PRESETS, Build, export
+    from arbitrage.tiny.train import PRESETS, Build
 
-    build = Build(preset=PRESETS["smoke"], folder=tmp_path)
-    build.router()
-    export(build, tmp_path / "export")
+    Build(preset=PRESETS["smoke"], folder=tmp_path).all()
     for source in Source:
         assert HFEngine.load(tmp_path / "export" / source).context_length == 512
     for kind in ("prm", "router"):

@@ -177,7 +177,6 @@ def test_training_killed_at_random_ends_as_it_would_have(rows, tmp_path):
     [
         (("train-router", "{rows}", "{out}", "--labels", "classes-3"), "choose from binary"),
         (("train-router", "{rows}", "{out}", "--margin", "0.99"), "at least two classes"),
-        (("train-router", "{rows}", "{out}", "--marks", "a"), "two texts divided by '|', got 'a'"),
         (("train-router", "{rows}", "{out}", "--start", "{out}"), "cannot start from"),
         (("train-router", "{out}", "{out}"), "no manifest.json"),
         (("eval-router", "{rows}", "{prm}"), "is a prm, wanted a router"),

@@ -13,7 +13,7 @@ from arbitrage.cli.show import progress_bar
 from arbitrage.cli.solve import PairOption, SeedOption
 from arbitrage.core.ports import Policy
 from arbitrage.core.turn import Setting
-from arbitrage.core.types import Problem, Sampling
+from arbitrage.core.types import Limits, Problem, Sampling
 from arbitrage.runtime.store import GroupLog
 from arbitrage.training.collect import Collecting, Report
 from arbitrage.training.collect import collect as collect_rows
@@ -38,6 +38,7 @@ def collect(
     hidden_states: Annotated[
         bool, typer.Option(help="Keep the draft's last hidden state of each step, for a probe router.")
     ] = False,
+    max_tokens: Annotated[int, typer.Option(help="Bound of a whole solution.")] = 4096,
     jobs: Annotated[int, typer.Option(help="Problems in flight.")] = 8,
     seed: SeedOption = 0,
     parquet: Annotated[bool, typer.Option(help="Write rows.parquet beside rows.jsonl at the end.")] = False,
@@ -48,6 +49,7 @@ def collect(
     goes on without a row lost or doubled; with other options it refuses. Exit status 1 if problems failed; the
     same command tries them again.
     """
+    setting = Setting(limits=Limits(max_tokens=max_tokens), seed=seed)
     found = problems(dataset, limit, stratify=stratify, seed=seed)
     loaded = load(pair, keeps_hidden_state=hidden_states)
     policy = Collecting(
@@ -68,11 +70,12 @@ def collect(
         "threshold": _threshold_of(policy.behaviour),
         "keep_draft": keep_draft,
         "hidden_states": hidden_states,
+        "max_tokens": max_tokens,
         "seed": seed,
     }
     started = time.monotonic()
     with GroupLog(out, settings, id_field="problem_id") as log:
-        report = _run(loaded, found, policy, Setting(seed=seed), log, jobs)
+        report = _run(loaded, found, policy, setting, log, jobs)
         seconds, total = time.monotonic() - started, log.num_records
     if parquet:
         write_parquet(read_rows(out), out / "rows.parquet")

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from arbitrage.build import router_format
 from arbitrage.cli.solve import PairOption, SeedOption
-from arbitrage.core.errors import ConfigError
+from arbitrage.core.types import Source
 from arbitrage.runtime.store import fingerprint, read_manifest, run_key
 from arbitrage.training.labels import LABELLINGS
 from arbitrage.training.recipe import BALANCES, RouterRecipe
@@ -27,8 +27,8 @@ def train_router(
     samples: Annotated[int, typer.Option(help="Use only so many target samples of each row; 0 for all.")] = 0,
     balance: Annotated[str, typer.Option(help=f"Of the classes: {', '.join(BALANCES)}.")] = "downsample",
     marks: Annotated[
-        str | None,
-        typer.Option(help="Words before a step by the draft and by the target, divided by '|'; empty for none."),
+        tuple[str, str] | None,
+        typer.Option(help="Words before a step by the draft, and before one by the target; both empty for none."),
     ] = None,
     epochs: Annotated[float, typer.Option()] = 3.0,
     learning_rate: Annotated[float, typer.Option()] = 1e-5,
@@ -63,7 +63,8 @@ def train_router(
         save_steps=save_steps,
         seed=seed,
     )
-    input_format, prm_path = router_format(pair, _marks(marks))
+    words = None if marks is None else dict[str, str](zip(Source, marks, strict=True)) if any(marks) else {}
+    input_format, prm_path = router_format(pair, words)
     manifest, found = read_manifest(rows), list(read_rows(rows))
     start = start or prm_path
     settings = {
@@ -82,17 +83,3 @@ def train_router(
         f"{report['num_sequences']} sequences, {report['num_updates']} updates · "
         f"held-out loss {', '.join(f'{loss:.4f}' for loss in losses)}"
     )
-
-
-def _marks(text: str | None) -> dict[str, str] | None:
-    """Words before a step, by author; None for the pair's own.
-
-    Raises:
-        ConfigError: If there are not two.
-    """
-    if not text:
-        return None if text is None else {}
-    parts = text.split("|")
-    if len(parts) != 2:
-        raise ConfigError(f"marks must be two texts divided by '|', got {text!r}")
-    return {"draft": parts[0], "target": parts[1]}

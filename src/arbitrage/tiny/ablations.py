@@ -1,15 +1,13 @@
 """The paper's ablations in miniature: ``python -m arbitrage.tiny.ablations OUT``.
 
 Every figure comes from the public commands on the shipped pair: rows are collected once, each variant is trained with
-several seeds, judged on rows of other problems, and solves problems beside target-only. Each result is kept, so a
-killed run goes on where it stopped. ``--table`` prints what is there as Markdown.
+several seeds and judged on rows of other problems; the first seeds also solve problems beside target-only. Each result
+is kept, so a killed run goes on where it stopped. ``--table`` prints what is there as Markdown.
 """
 
 import argparse
 import json
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -18,10 +16,11 @@ from typing import Any, Final
 
 from arbitrage.runtime.store import write_json
 from arbitrage.tiny import WEIGHTS
+from arbitrage.tiny.commands import arbitrage, write_pair
 
 SMALL: Final = ("--learning-rate", "3e-4", "--batch-size", "32", "--device-batch-size", "8", "--epochs", "2", "--bf16")
 """Training of a router of this size; the paper's values are for one of 1.5 billion weights."""
-THRESHOLDS: Final = "0.05,0.1,0.2,0.3,0.5,0.7,0.9"
+THRESHOLDS: Final = "0.05,0.2,0.4,0.7"
 SPEEDUP: Final = 1.5
 """Accuracies are compared where a router is so much faster than target-only."""
 
@@ -42,7 +41,7 @@ VARIANTS: Final[Mapping[str, Variant]] = {
     "4 ordered bins": Variant(("--labels", "ordinal-4")),
     "10 ordered bins": Variant(("--labels", "ordinal-10")),
     "regression": Variant(("--labels", "regression")),
-    "no marks": Variant(("--marks", "")),
+    "no marks": Variant(("--marks", "", "")),
     "not balanced": Variant(("--balance", "none")),
     "class weights": Variant(("--balance", "weights")),
     "1 target sample": Variant(("--samples", "1")),
@@ -64,18 +63,9 @@ class Run:
     num_test_problems: int
     """Of the rows to judge on, and again to solve."""
 
-    def call(self, *arguments: str | Path) -> str:
-        """Run a public command; returns its standard output.
-
-        Raises:
-            subprocess.CalledProcessError: If it fails.
-        """
-        command = [sys.executable, "-m", "arbitrage", *map(str, arguments)]
-        return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-
     def last_line(self, *arguments: str | Path) -> dict[str, Any]:
         """The JSON that a command ends its output with."""
-        record: dict[str, Any] = json.loads(self.call(*arguments, "--json").splitlines()[-1])
+        record: dict[str, Any] = json.loads(arbitrage(*arguments, "--json").splitlines()[-1])
         return record
 
     def rows(self, name: str) -> Path:
@@ -83,15 +73,15 @@ class Run:
         folder = self.folder / "rows" / name
         collect = ("collect", folder, "--hidden-states", "--keep-draft", "0.3", "--limit")
         if name == "first":
-            self.call(*collect, str(self.num_problems))
+            arbitrage(*collect, str(self.num_problems))
         elif name == "test":
-            self.call(*collect, str(self.num_test_problems), "--dataset", "tiny:validation:5")
+            arbitrage(*collect, str(self.num_test_problems), "--dataset", "tiny:validation:5")
         elif name == "second":
             router = self.router(next(iter(VARIANTS)), seed=0)
             on_policy = ("--behaviour", "router", "--threshold", "0.3", "--pair", self.pair(router))
-            self.call(*collect, str(self.num_problems), "--dataset", "tiny:train:10", *on_policy)
+            arbitrage(*collect, str(self.num_problems), "--dataset", "tiny:train:10", *on_policy)
         else:
-            self.call("label", self.rows("first"), folder, "--continuations", "2")
+            arbitrage("label", self.rows("first"), folder, "--continuations", "2")
         return folder
 
     def router(self, name: str, seed: int) -> Path:
@@ -100,50 +90,55 @@ class Run:
         folder = self.folder / "routers" / f"{list(VARIANTS).index(name):02d}-{seed}"
         size = SMALL if variant.command == "train-router" else ()
         options = (*size, "--margin", "0.05", *variant.options, "--seed", str(seed))
-        self.call(variant.command, self.rows(variant.rows), folder, *options)
+        arbitrage(variant.command, self.rows(variant.rows), folder, *options)
         return folder
 
     def pair(self, router: Path) -> Path:
         """A configuration of the shipped pair with another router."""
-        path = self.folder / "pairs" / f"{router.name}.toml"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        models = {role: str(WEIGHTS / role) for role in ("draft", "target", "prm")} | {"router": str(router.resolve())}
-        tables = [f'[{role}]\npath = "{place}"\nname = "tiny-{role}"\n' for role, place in models.items()]
-        path.write_text("\n".join(tables))
-        return path
+        models = {role: WEIGHTS / role for role in ("draft", "target", "prm")} | {"router": router}
+        return write_pair(self.folder / "pairs" / f"{router.name}.toml", models)
 
-    def result(self, name: str, seed: int) -> dict[str, Any]:
-        """Figures of one router, measured now or before."""
-        path = self.folder / "results" / f"{list(VARIANTS).index(name):02d}-{seed}.json"
-        if not path.exists():
-            router = self.router(name, seed)
-            judged = self.last_line("eval-router", self.rows("test"), router, "--all-rows", "--margin", "0.05")
+    def judged(self, name: str, seed: int) -> dict[str, Any]:
+        """Figures of one router on rows, measured now or before."""
+
+        def measure() -> dict[str, Any]:
+            options = ("--all-rows", "--margin", "0.05")
+            found = self.last_line("eval-router", self.rows("test"), self.router(name, seed), *options)
+            return {
+                "rho": found["router"]["rho"]["value"],
+                "ceiling": found["ceiling"]["value"],
+                "auc": found["router"]["auc"],
+                "gain_share": found["router"]["gain_share"]["value"],
+            }
+
+        return self._kept("judged", name, seed, measure)
+
+    def solved(self, name: str, seed: int) -> dict[str, Any]:
+        """Accuracy and times of one router beside target-only, measured now or before."""
+
+        def measure() -> dict[str, Any]:
             options = ("--policies", "target,router", "--thresholds", THRESHOLDS, "--dataset", "tiny:validation:6")
             limit = ("--limit", str(self.num_test_problems), "--seed", str(seed))
-            solved = self.last_line("eval", "--pair", self.pair(router), *options, *limit)
-            target, *routed = solved["rows"]
+            target, *routed = self.last_line("eval", "--pair", self.pair(self.router(name, seed)), *options, *limit)[
+                "rows"
+            ]
+            return {"target_accuracy": target["accuracy"], "accuracy": accuracy_at(routed, SPEEDUP), "rows": routed}
+
+        return self._kept("solved", name, seed, measure)
+
+    def _kept(self, kind: str, name: str, seed: int, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        path = self.folder / kind / f"{list(VARIANTS).index(name):02d}-{seed}.json"
+        if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(
-                path,
-                {
-                    "variant": name,
-                    "seed": seed,
-                    "rho": judged["router"]["rho"]["value"],
-                    "ceiling": judged["ceiling"]["value"],
-                    "auc": judged["router"]["auc"],
-                    "gain_share": judged["router"]["gain_share"]["value"],
-                    "target_accuracy": target["accuracy"],
-                    "accuracy": accuracy_at(routed, SPEEDUP),
-                    "rows": routed,
-                },
-            )
+            write_json(path, {"variant": name, "seed": seed, **measure()})
         record: dict[str, Any] = json.loads(path.read_text())
         return record
 
     def known(self) -> Iterator[dict[str, Any]]:
-        """All results that are there, by variant and seed."""
-        for path in sorted((self.folder / "results").glob("*.json")):
-            yield json.loads(path.read_text())
+        """All figures that are there, by variant and seed."""
+        for path in sorted((self.folder / "judged").glob("*.json")):
+            solved = self.folder / "solved" / path.name
+            yield json.loads(path.read_text()) | (json.loads(solved.read_text()) if solved.exists() else {})
 
 
 def accuracy_at(rows: Sequence[Mapping[str, Any]], speedup: float) -> float | None:
@@ -175,11 +170,12 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _mean(results: Sequence[Mapping[str, Any]], figure: str) -> str:
-    values = [result[figure] for result in results if result[figure] is not None]
+    measured = [result[figure] for result in results if figure in result]
+    values = [value for value in measured if value is not None]
     if not values:
-        return "not reached"
+        return "not reached" if measured else "–"
     spread = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
-    missing = f" ({len(values)} of {len(results)})" if len(values) < len(results) else ""
+    missing = f" ({len(values)} of {len(measured)})" if len(values) < len(measured) else ""
     return f"{fmean(values):.3f}{spread}{missing}"
 
 
@@ -188,6 +184,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path, help="folder for rows, routers and results")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--solving-seeds", type=int, default=1, help="so many of them also solve problems; slow")
     parser.add_argument("--problems", type=int, default=400, help="problems to collect rows from")
     parser.add_argument("--test-problems", type=int, default=100)
     parser.add_argument("--only", default="", help="variants whose name contains this")
@@ -195,10 +192,12 @@ def main() -> None:
     arguments = parser.parse_args()
     run = Run(folder=arguments.out, num_problems=arguments.problems, num_test_problems=arguments.test_problems)
     if not arguments.table:
-        for seed in range(arguments.seeds):
-            for name in (name for name in VARIANTS if arguments.only in name):
-                result = run.result(name, seed)
-                print(json.dumps({key: value for key, value in result.items() if key != "rows"}), flush=True)
+        names = [name for name in VARIANTS if arguments.only in name]
+        for measure, num_seeds in ((run.judged, arguments.seeds), (run.solved, arguments.solving_seeds)):
+            for seed in range(num_seeds):
+                for name in names:
+                    figures = measure(name, seed)
+                    print(json.dumps({key: value for key, value in figures.items() if key != "rows"}), flush=True)
     print(table(list(run.known())))
 
 

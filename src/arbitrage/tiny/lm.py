@@ -3,8 +3,8 @@
 import json
 import random
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -59,11 +59,10 @@ class LanguageModelRecipe:
     habit: Habit
     num_steps: int
     tokens_per_batch: int
-    recalls: tuple[str, ...] = ("names",)
-    """What half of the drills ask to recall, in equal shares: ``names`` or whole ``facts``."""
-    recall_steps: int = 0
-    """So many steps are for recall of the last kind alone. Mixed with all else, few tokens depend on it, and it hardly
-    forms."""
+    recalls: Mapping[str, int] = field(default_factory=lambda: {"names": 320, "facts": 640})
+    """What half of the drills ask to recall, ``names`` or whole ``facts``, each with the number of steps that are for
+    its recall alone: one kind after the other, before all else. Mixed with all else, few tokens depend on recall, and
+    it hardly forms."""
     drill_steps: int
     """Up to this step half of the examples are drills."""
     drill_share: float = 0.1
@@ -73,7 +72,16 @@ class LanguageModelRecipe:
 
     def __post_init__(self) -> None:
         if not self.recalls or not set(self.recalls) <= {"names", "facts"}:
-            raise ConfigError(f"recalls must be of names or facts, got {self.recalls}")
+            raise ConfigError(f"recalls must be of names or facts, got {list(self.recalls)}")
+
+    def only_recall(self, step: int) -> str | None:
+        """The kind of recall that a step is for, None from the first step that is for all."""
+        end = 0
+        for kind, num_steps in self.recalls.items():
+            end += num_steps
+            if step < end:
+                return kind
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +114,7 @@ class ExampleStream:
     def drill(self, index: int) -> Example:
         """Bare equations or something to recall."""
         rng = random.Random(f"{self.seed}:drill:{index}")
-        share, kinds = rng.random(), self.recipe.recalls
+        share, kinds = rng.random(), list(self.recipe.recalls)
         if share < 0.5:
             return self.recall(index, kinds[int(share * 2 * len(kinds))])
         lines = [line.partition("=") for line in drill(rng, 8).split(DELIMITER)]
@@ -151,8 +159,8 @@ def batches(stream: ExampleStream, recipe: LanguageModelRecipe, first_step: int)
 
 
 def _example(stream: ExampleStream, recipe: LanguageModelRecipe, step: int, rng: random.Random, index: int) -> Example:
-    if step < recipe.recall_steps:
-        return stream.recall(index, recipe.recalls[-1])
+    if kind := recipe.only_recall(step):
+        return stream.recall(index, kind)
     share = 0.5 if step < recipe.drill_steps else recipe.drill_share
     return stream.drill(index) if rng.random() < share else stream.problem(index)
 
@@ -178,7 +186,6 @@ def train_language_model(
     tokenizer: PreTrainedTokenizerFast,
     folder: Path,
     device: str = "cpu",
-    start: LlamaForCausalLM | None = None,
 ) -> LlamaForCausalLM:
     """Train a model, or continue from the last checkpoint in ``folder``.
 
@@ -187,10 +194,9 @@ def train_language_model(
         tokenizer: The shared tokenizer.
         folder: Where checkpoints and ``log.jsonl`` go; the finished model is ``folder/model``.
         device: A torch device.
-        start: A model to go on from; None for random weights.
     """
     torch.manual_seed(recipe.seed)
-    model = (start or LlamaForCausalLM(recipe.shape.config(tokenizer))).to(device).train()
+    model = LlamaForCausalLM(recipe.shape.config(tokenizer)).to(device).train()
     # On CPU the backward pass of fused attention costs more than the plain matrix products at this length.
     model.set_attn_implementation("eager")
     state = TrainState(model, build_optimizers(model, recipe.schedule), folder)
@@ -210,7 +216,7 @@ def train_language_model(
             rate = num_tokens / (time.monotonic() - started)
             print(json.dumps({"step": step, "loss": round(mean, 4), "tokens_per_s": round(rate)}), flush=True)
             losses.clear()
-        if step % 500 == 0:
+        if step % 100 == 0:
             state.save(step)
     state.save(step)
     return model.eval()

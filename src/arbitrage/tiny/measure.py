@@ -1,7 +1,7 @@
 """Measure the tiny models on held-out problems: ``python -m arbitrage.tiny.measure``; needs the extra ``dev``.
 
-Prints one JSON line for each figure of the model card. All of it is batched, so nothing here is a time; times
-come from ``arbitrage eval``.
+Prints one JSON line for each figure of the language models and the PRM in the model card. All of it is batched, so
+nothing here is a time; times come from ``arbitrage eval``, the router's figures from ``arbitrage eval-router``.
 """
 
 import argparse
@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from scipy.stats import mannwhitneyu, spearmanr
+from scipy.stats import mannwhitneyu
 from transformers import (
     LlamaForCausalLM,
-    LlamaForSequenceClassification,
     LlamaForTokenClassification,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -22,16 +21,14 @@ from transformers import (
 
 from arbitrage.core.types import Source
 from arbitrage.tiny import WEIGHTS
-from arbitrage.tiny.judges import (
+from arbitrage.tiny.prm import (
     Rollout,
-    RouterRow,
     collect_prm,
-    collect_router,
     labels_of,
     position_logits,
     start_rollouts,
 )
-from arbitrage.tiny.sampling import StepJudge, StepSampler
+from arbitrage.tiny.sampling import StepSampler
 
 Samplers = dict[Source, StepSampler]
 
@@ -41,12 +38,9 @@ def solve_alone(sampler: StepSampler, tokenizer: PreTrainedTokenizerFast, split:
     rollouts = start_rollouts(tokenizer, split, count, seed=0)
     generator = torch.Generator()
     while running := [r for r in rollouts if r.is_open]:
-        for rollout, (step,) in zip(
-            running,
-            sampler.write([r.ids for r in running], temperature=0.0, generator=generator),
-            strict=True,
-        ):
-            rollout.append(step, Source.DRAFT)
+        steps = sampler.write([r.ids for r in running], temperature=0.0, generator=generator)
+        for rollout, step in zip(running, steps, strict=True):
+            rollout.steps.append(step)
     return rollouts
 
 
@@ -72,7 +66,7 @@ def step_kinds(samplers: Samplers, tokenizer: PreTrainedTokenizerFast, split: st
         written = [
             samplers[source].write([r.ids for r in running], temperature=0.0, generator=generator) for source in Source
         ]
-        for rollout, (draft,), (target,) in zip(running, *written, strict=True):
+        for rollout, draft, target in zip(running, *written, strict=True):
             said = [step.text for step in rollout.steps]
             right = [rollout.problem.is_correct(step.text, said) for step in (draft, target)]
             history = "clean" if all(rollout.problem.is_correct(s, said[:i]) for i, s in enumerate(said)) else "spoilt"
@@ -80,7 +74,7 @@ def step_kinds(samplers: Samplers, tokenizer: PreTrainedTokenizerFast, split: st
                 f"{history}: draft {'right' if right[0] else 'wrong'}, target {'right' if right[1] else 'wrong'}"
             ] += 1
             kinds["same text"] += draft.text == target.text
-            rollout.append(draft, Source.DRAFT)
+            rollout.steps.append(draft)
     total = sum(n for kind, n in kinds.items() if kind != "same text")
     return {kind: round(n / total, 4) for kind, n in sorted(kinds.items())} | {"steps": total}
 
@@ -104,31 +98,6 @@ def auc(scores: Sequence[float], labels: Sequence[int]) -> float:
     return float(mannwhitneyu(positive, negative).statistic) / (len(positive) * len(negative))
 
 
-def router_quality(
-    router: PreTrainedModel, rows: Sequence[RouterRow], tokenizer: PreTrainedTokenizerFast
-) -> dict[str, float]:
-    """Spearman's rho of the router with the advantage, its ceiling, and the same for what RSD ranks by.
-
-    The rows' target samples are split in halves: the router is compared with the first half's mean, the ceiling
-    is the correlation between the halves.
-    """
-    judge = StepJudge(router, tokenizer)
-    said = judge.score([row.prefix for row in rows], [[row.step] for row in rows])[:, 0].tolist()
-    half = len(rows[0].target_scores) // 2
-    first = [sum(r.target_scores[:half]) / half - r.draft_score for r in rows]
-    second = [sum(r.target_scores[half:]) / half - r.draft_score for r in rows]
-    gains = [int(gain > 0.05) for gain in first]
-    return {
-        "rho": round(float(spearmanr(said, first).statistic), 4),
-        "rho_ceiling": round(float(spearmanr(first, second).statistic), 4),
-        "rho_rsd": round(float(spearmanr([-r.draft_score for r in rows], first).statistic), 4),
-        "auc_gain": round(auc(said, gains), 4),
-        "auc_gain_rsd": round(auc([-r.draft_score for r in rows], gains), 4),
-        "gain_share_of_steps": round(sum(gains) / len(gains), 4),
-        "rows": len(rows),
-    }
-
-
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -146,11 +115,6 @@ def main() -> None:
     print(json.dumps({"step_kinds": step_kinds(samplers, tokenizer, "test", count)}), flush=True)
     prm = LlamaForTokenClassification.from_pretrained(str(folder / "prm"), dtype=torch.float32).eval()
     print(json.dumps({"prm": prm_auc(prm, samplers[Source.DRAFT], tokenizer, count)}), flush=True)
-    router = LlamaForSequenceClassification.from_pretrained(str(folder / "router"), dtype=torch.float32).eval()
-    rows = collect_router(
-        samplers, StepJudge(prm, tokenizer), tokenizer, split="test", count=count, seed=12, num_target_samples=8
-    )
-    print(json.dumps({"router": router_quality(router, rows, tokenizer)}), flush=True)
 
 
 if __name__ == "__main__":

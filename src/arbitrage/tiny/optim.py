@@ -4,10 +4,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+REFINE_FACTOR: Final = 0.4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,9 +23,14 @@ class Schedule:
     """For embeddings, norms and heads (AdamW)."""
     warmup_steps: int = 100
     decay_share: float = 0.5
+    refine_steps: int = 0
+    """So many of the last steps are a second decay, from ``REFINE_FACTOR``."""
 
     def factor(self, step: int, num_steps: int) -> float:
         """Multiplier of both learning rates at ``step`` of ``num_steps``."""
+        num_steps -= self.refine_steps
+        if step >= num_steps:
+            return REFINE_FACTOR * (1.0 - (step - num_steps) / self.refine_steps)
         decay = max(1, round(self.decay_share * num_steps))
         return min(1.0, (step + 1) / self.warmup_steps, (num_steps - step) / decay)
 

@@ -1,4 +1,4 @@
-"""Many steps at once: batched writing and judging for the recipe, where speed is throughput."""
+"""Many steps at once: batched writing for the recipe, where speed is throughput."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,12 +28,6 @@ class _Prefilled:
     """1 where a position holds a token, shape [batch, tokens]."""
     states: Tensor
     """Last hidden states of each prefix's last token, shape [batch, hidden]."""
-
-    def repeat(self, times: int) -> "_Prefilled":
-        """Each prefix ``times`` in a row."""
-        self.cache.batch_repeat_interleave(times)
-        mask, states = (x.repeat_interleave(times, dim=0) for x in (self.mask, self.states))
-        return _Prefilled(self.cache, mask, states)
 
     def extend(self, model: PreTrainedModel, ids: Tensor, mask: Tensor) -> Tensor:
         """Append tokens, right-padded where ``mask`` is 0; returns their states [batch, new, hidden]."""
@@ -82,28 +76,25 @@ class StepSampler:
         *,
         temperature: float,
         generator: torch.Generator,
-        num_samples: int = 1,
         max_tokens: int = 48,
-    ) -> list[list[WrittenStep]]:
-        """Write ``num_samples`` steps from each prefix; temperature 0 is greedy."""
-        steps: list[list[WrittenStep]] = [[] for _ in prefixes]
-        for chunk in _chunks([len(p) for p in prefixes], max(1, self.batch_size // num_samples)):
-            rows = self._write([prefixes[i] for i in chunk], temperature, generator, num_samples, max_tokens)
-            for k, row in enumerate(rows.tolist()):
-                steps[chunk[k // num_samples]].append(self._finish(row))
-        return steps
+    ) -> list[WrittenStep]:
+        """Write one step from each prefix; temperature 0 is greedy."""
+        steps: dict[int, WrittenStep] = {}
+        for chunk in _chunks([len(p) for p in prefixes], self.batch_size):
+            rows = self._write([prefixes[i] for i in chunk], temperature, generator, max_tokens)
+            steps |= {i: self._finish(row) for i, row in zip(chunk, rows.tolist(), strict=True)}
+        return [steps[i] for i in range(len(prefixes))]
 
     def _write(
         self,
         prefixes: Sequence[Sequence[int]],
         temperature: float,
         generator: torch.Generator,
-        num_samples: int,
         max_tokens: int,
     ) -> Tensor:
         """Decode all rows until each has stopped; returns ids padded behind the stop, [rows, tokens]."""
         pad_id = self.tokenizer.pad_token_id
-        filled = _prefill(self.model, prefixes, pad_id).repeat(num_samples)
+        filled = _prefill(self.model, prefixes, pad_id)
         states, columns = filled.states, []
         running = torch.ones(len(states), dtype=torch.bool, device=states.device)
         for _ in range(max_tokens):
@@ -126,35 +117,3 @@ class StepSampler:
         is_last = self.end_id in ids
         text = self.tokenizer.decode([token for token in ids if token != self.end_id])
         return WrittenStep(tuple(ids), text, is_last)
-
-
-class StepJudge:
-    """Reads a two-label head at the last token of each of many steps."""
-
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, *, batch_size: int = 256) -> None:
-        self.model, self.tokenizer, self.batch_size = model.eval(), tokenizer, batch_size
-
-    @torch.inference_mode()
-    def score(self, prefixes: Sequence[Sequence[int]], steps: Sequence[Sequence[Sequence[int]]]) -> Tensor:
-        """Score the steps that follow each prefix.
-
-        Args:
-            prefixes: Token ids of each history, annotated as the judge was trained.
-            steps: For each prefix the same number of candidate steps, as ids.
-
-        Returns:
-            Probabilities of label 1, shape [prefixes, steps].
-        """
-        num_steps, pad_id = len(steps[0]), self.tokenizer.pad_token_id
-        scores = torch.empty(len(prefixes), num_steps)
-        for chunk in _chunks([len(p) for p in prefixes], max(1, self.batch_size // num_steps)):
-            filled = _prefill(self.model, [prefixes[i] for i in chunk], pad_id).repeat(num_steps)
-            rows = [step for i in chunk for step in steps[i]]
-            width = max(map(len, rows))
-            ids = torch.tensor([[*row, *[pad_id] * (width - len(row))] for row in rows], device=self.model.device)
-            mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=ids.device)
-            states = filled.extend(self.model, ids, mask)
-            last = states[torch.arange(len(rows)), mask.sum(dim=1) - 1]
-            probabilities = self.model.score(last).float().softmax(dim=-1)[:, 1]
-            scores[chunk] = probabilities.view(len(chunk), num_steps).cpu()
-        return scores

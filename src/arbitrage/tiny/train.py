@@ -6,7 +6,6 @@ tokenizer, draft, target, prm, router. Training checkpoints are safetensors.
 
 import argparse
 import json
-import random
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,7 +15,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
     LlamaForCausalLM,
-    LlamaForSequenceClassification,
     LlamaForTokenClassification,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -25,24 +23,16 @@ from transformers import (
 from arbitrage.core.types import Source
 from arbitrage.scorers.format import InputFormat
 from arbitrage.tiny import MARKS
-from arbitrage.tiny.judges import (
-    ClassifierRecipe,
-    RouterRow,
-    balance,
-    collect_prm,
-    collect_router,
-    train_classifier,
-)
+from arbitrage.tiny.commands import arbitrage, write_pair
 from arbitrage.tiny.lm import LanguageModelRecipe, Shape, train_language_model
 from arbitrage.tiny.optim import Schedule
-from arbitrage.tiny.sampling import StepJudge, StepSampler
+from arbitrage.tiny.prm import ClassifierRecipe, collect_prm, prm_drills, train_classifier
+from arbitrage.tiny.sampling import StepSampler
 from arbitrage.tiny.tokenizer import save_tokenizer
 from arbitrage.tiny.world import DRAFT_HABIT, TARGET_HABIT
 from arbitrage.training.sequences import Labelled
 
-PAIR_NAMES: Final[dict[str, str]] = {Source.DRAFT: "tiny-draft", Source.TARGET: "tiny-target"}
 M = TypeVar("M", bound=PreTrainedModel)
-R = TypeVar("R", Labelled, RouterRow)
 COLLECT_SEED: Final = 7
 """Problems of the judges' data: none that a language model was trained on."""
 
@@ -53,97 +43,52 @@ class Preset:
 
     tokenizer_problems: int
     draft: LanguageModelRecipe
-    target: tuple[LanguageModelRecipe, ...]
-    """One after another, each from the weights of the one before."""
+    target: LanguageModelRecipe
     prm_problems: int
+    prm_drills: int
+    """Lists of single statements to judge, beside the solutions."""
     prm: ClassifierRecipe
-    router_problems: int
-    router: ClassifierRecipe
-    router_margin: float
-    """Advantage above which the target counts as better."""
+    rows: tuple[str, ...]
+    """Options of ``arbitrage collect``."""
+    router: tuple[str, ...]
+    """Options of ``arbitrage train-router``."""
     router_threshold: float = 0.1
     """Shipped default; chosen on the validation split."""
 
 
-def _judge_schedule(warmup_steps: int = 50) -> Schedule:
-    return Schedule(matrix_lr=4e-4, other_lr=8e-4, warmup_steps=warmup_steps, decay_share=0.8)
+_SMALL_ROUTER: Final = ("--learning-rate", "4e-4", "--batch-size", "32", "--device-batch-size", "16", "--bf16")
+"""Training of a router of this size; the defaults are for one of 1.5 billion weights."""
 
-
-_TARGET: Final = LanguageModelRecipe(
-    shape=Shape(hidden=256, layers=8, feed_forward=512),
-    habit=TARGET_HABIT,
-    num_steps=2600,
-    tokens_per_batch=3072,
-    recall_steps=320,
-    drill_steps=900,
-    schedule=Schedule(matrix_lr=2e-3, other_lr=3e-3),
-    seed=1,
-)
-
-
-def _recall_facts(num_steps: int, seed: int) -> LanguageModelRecipe:
-    """Nothing but recall of facts, at full rate to the end."""
-    schedule = Schedule(matrix_lr=2e-3, other_lr=3e-3, warmup_steps=20, decay_share=0.01)
-    return replace(
-        _TARGET,
-        recalls=("facts",),
-        num_steps=num_steps,
-        recall_steps=num_steps,
-        drill_steps=0,
-        schedule=schedule,
-        seed=seed,
-    )
-
-
-_SMOKE_TARGET: Final = LanguageModelRecipe(
-    shape=Shape(hidden=256, layers=1, feed_forward=256),
-    habit=TARGET_HABIT,
-    num_steps=8,
-    tokens_per_batch=768,
-    drill_steps=4,
-    schedule=Schedule(matrix_lr=2e-3, other_lr=3e-3, warmup_steps=2),
-    seed=1,
-)
 PRESETS: Final = {
     "cpu": Preset(
         tokenizer_problems=3000,
         draft=LanguageModelRecipe(
             shape=Shape(hidden=128, layers=2, feed_forward=256),
             habit=DRAFT_HABIT,
-            num_steps=1500,
+            num_steps=4000,
             tokens_per_batch=3072,
-            recalls=("names", "facts"),
-            drill_steps=500,
-            schedule=Schedule(matrix_lr=3e-3, other_lr=5e-3),
+            recalls={"names": 320, "facts": 1100},
+            drill_steps=2800,
+            schedule=Schedule(matrix_lr=3e-3, other_lr=5e-3, decay_share=0.4),
         ),
-        target=(
-            _TARGET,
-            replace(
-                _TARGET,
-                recalls=("names", "facts"),
-                num_steps=1100,
-                recall_steps=256,
-                drill_steps=500,
-                schedule=Schedule(matrix_lr=2e-3, other_lr=3e-3, warmup_steps=50),
-                seed=2,
-            ),
-            _recall_facts(200, seed=30),
-            _recall_facts(200, seed=31),
-            replace(
-                _TARGET,
-                recalls=("names", "facts"),
-                num_steps=700,
-                recall_steps=0,
-                drill_steps=200,
-                schedule=Schedule(matrix_lr=2e-3, other_lr=3e-3, warmup_steps=20, decay_share=0.7),
-                seed=4,
-            ),
+        target=LanguageModelRecipe(
+            shape=Shape(hidden=256, layers=8, feed_forward=512),
+            habit=TARGET_HABIT,
+            num_steps=4000,
+            tokens_per_batch=3072,
+            drill_steps=1700,
+            schedule=Schedule(matrix_lr=2e-3, other_lr=3e-3, refine_steps=700),
+            seed=1,
         ),
-        prm_problems=3000,
-        prm=ClassifierRecipe(num_epochs=3, tokens_per_batch=3072, schedule=_judge_schedule()),
-        router_problems=1300,
-        router=ClassifierRecipe(num_epochs=2, tokens_per_batch=3072, schedule=_judge_schedule()),
-        router_margin=0.05,
+        prm_problems=26_000,
+        prm_drills=20_000,
+        prm=ClassifierRecipe(
+            num_epochs=2,
+            tokens_per_batch=3072,
+            schedule=Schedule(matrix_lr=8e-4, other_lr=1.6e-3, warmup_steps=50, decay_share=0.8),
+        ),
+        rows=("--limit", "2500", "--keep-draft", "0.3"),
+        router=(*_SMALL_ROUTER, "--epochs", "3", "--margin", "0.05"),
     ),
     "smoke": Preset(
         tokenizer_problems=400,
@@ -152,15 +97,27 @@ PRESETS: Final = {
             habit=DRAFT_HABIT,
             num_steps=8,
             tokens_per_batch=768,
+            recalls={"names": 1, "facts": 1},
             drill_steps=4,
             schedule=Schedule(matrix_lr=3e-3, other_lr=5e-3, warmup_steps=2),
         ),
-        target=(_SMOKE_TARGET, replace(_SMOKE_TARGET, recalls=("names", "facts"), recall_steps=2, seed=2)),
+        target=LanguageModelRecipe(
+            shape=Shape(hidden=256, layers=1, feed_forward=256),
+            habit=TARGET_HABIT,
+            num_steps=8,
+            tokens_per_batch=768,
+            recalls={"names": 1, "facts": 1},
+            drill_steps=4,
+            schedule=Schedule(matrix_lr=2e-3, other_lr=3e-3, warmup_steps=2),
+            seed=1,
+        ),
         prm_problems=12,
-        prm=ClassifierRecipe(num_epochs=1, tokens_per_batch=768, schedule=_judge_schedule(2)),
-        router_problems=12,
-        router=ClassifierRecipe(num_epochs=1, tokens_per_batch=768, schedule=_judge_schedule(2)),
-        router_margin=0.0,
+        prm_drills=4,
+        prm=ClassifierRecipe(
+            num_epochs=1, tokens_per_batch=768, schedule=Schedule(matrix_lr=4e-4, other_lr=8e-4, warmup_steps=2)
+        ),
+        rows=("--limit", "12", "--max-tokens", "64"),
+        router=(*_SMALL_ROUTER, "--epochs", "1", "--labels", "regression", "--balance", "none"),
     ),
 }
 
@@ -172,6 +129,16 @@ class Build:
     preset: Preset
     folder: Path
     device: str = "cpu"
+
+    def all(self) -> None:
+        """Every stage that has no result yet; the models as they ship are in ``export``."""
+        for source in Source:
+            self.language_model(source)
+            self.ship(source)
+        self.prm()
+        self.ship("prm")
+        self.router()
+        self.ship("router")
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The shared tokenizer; trained at first use."""
@@ -185,13 +152,8 @@ class Build:
         return self._made(LlamaForCausalLM, source, lambda: self._train_language_model(source))
 
     def _train_language_model(self, source: Source) -> LlamaForCausalLM:
-        recipes = (self.preset.draft,) if source is Source.DRAFT else self.preset.target
-        tokenizer, model = self.tokenizer(), None
-        for number, recipe in enumerate(recipes):
-            work = self.folder / "work" / f"{source}-{number}"
-            model = train_language_model(recipe, tokenizer, work, self.device, start=model)
-        assert model is not None
-        return model
+        recipe = self.preset.draft if source is Source.DRAFT else self.preset.target
+        return train_language_model(recipe, self.tokenizer(), self.folder / "work" / source, self.device)
 
     def samplers(self) -> dict[Source, StepSampler]:
         """Batched writers of both language models."""
@@ -203,44 +165,44 @@ class Build:
 
     def _train_prm(self) -> PreTrainedModel:
         count = self.preset.prm_problems
-        rows = self._collected(
-            "prm",
-            Labelled,
-            lambda: collect_prm(self.samplers(), self.tokenizer(), split="train", count=count, seed=COLLECT_SEED),
-        )
+        path = self.folder / "work" / "prm.jsonl"
+        if not path.exists():
+            rows = collect_prm(self.samplers(), self.tokenizer(), split="train", count=count, seed=COLLECT_SEED)
+            partial = path.with_suffix(".partial")
+            partial.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
+            partial.replace(path)
+        rows = [Labelled(**json.loads(line)) for line in path.read_text().splitlines()]
+        rows += prm_drills(self.tokenizer(), self.preset.prm_drills, COLLECT_SEED)
         model = _from_backbone(LlamaForTokenClassification, self.folder / "target").to(self.device)
         return train_classifier(model, rows, self.preset.prm, self.folder / "work" / "prm")
 
-    def router(self) -> PreTrainedModel:
-        """The router: the PRM's weights, taught to expect the target's advantage."""
-        return self._made(LlamaForSequenceClassification, "router", self._train_router)
+    def router(self) -> None:
+        """The router: the shipped PRM, taught by the public commands to expect the target's advantage."""
+        rows, models = self.folder / "work" / "rows", {role: self.shipped / role for role in (*Source, "prm")}
+        pair = write_pair(self.folder / "work" / "pair.toml", models, self.device)
+        arbitrage("collect", rows, "--pair", pair, "--dataset", f"tiny:train:{COLLECT_SEED + 1}", *self.preset.rows)
+        options = ("--marks", *MARKS.values(), "--device", self.device, *self.preset.router)
+        arbitrage("train-router", rows, self.folder / "router", "--pair", pair, *options)
 
-    def _train_router(self) -> PreTrainedModel:
-        count = self.preset.router_problems
-        rows = self._collected(
-            "router",
-            RouterRow,
-            lambda: collect_router(
-                self.samplers(),
-                StepJudge(self.prm(), self.tokenizer()),
-                self.tokenizer(),
-                split="train",
-                count=count,
-                seed=COLLECT_SEED + 1,
-            ),
-        )
-        balanced = balance(rows, random.Random(0), margin=self.preset.router_margin)
-        model = _from_backbone(LlamaForSequenceClassification, self.folder / "prm").to(self.device)
-        return train_classifier(model, balanced, self.preset.router, self.folder / "work" / "router")
+    @property
+    def shipped(self) -> Path:
+        """Folder of the finished models."""
+        return self.folder / "export"
 
-    def _collected(self, name: str, kind: type[R], collect: Callable[[], list[R]]) -> list[R]:
-        """Training rows of a judge, kept as JSON lines."""
-        path = self.folder / "work" / f"{name}.jsonl"
-        if not path.exists():
-            partial = path.with_suffix(".partial")
-            partial.write_text("".join(json.dumps(asdict(row)) + "\n" for row in collect()))
-            partial.replace(path)
-        return [kind(**json.loads(line)) for line in path.read_text().splitlines()]
+    def ship(self, name: str) -> None:
+        """Write a model as it ships: fp16 weights, with its tokenizer and input format."""
+        made, out = self.folder / name, self.shipped / name
+        out.mkdir(parents=True, exist_ok=True)
+        weights = load_file(made / "model.safetensors")
+        save_file({k: v.half() for k, v in weights.items()}, out / "model.safetensors", metadata={"format": "pt"})
+        config = json.loads((made / "config.json").read_text())
+        (out / "config.json").write_text(json.dumps({**config, "dtype": "float16"}, indent=2) + "\n")
+        self.tokenizer().save_pretrained(str(out))
+        if name == "prm":
+            InputFormat(kind="prm").save(out)
+        elif name == "router":
+            thresholds = {"default": self.preset.router_threshold}
+            replace(InputFormat.load(made), thresholds=thresholds).save(out)
 
     def _made(self, kind: type[M], name: str, train: Callable[[], PreTrainedModel]) -> M:
         folder = self.folder / name
@@ -257,29 +219,6 @@ def _from_backbone(kind: type[PreTrainedModel], folder: Path) -> PreTrainedModel
     return kind.from_pretrained(str(folder), num_labels=2)
 
 
-def export(build: Build, folder: Path) -> None:
-    """Write the four finished models as they ship: fp16 weights, tokenizer and input formats beside them."""
-    formats = {
-        "prm": InputFormat(kind="prm"),
-        "router": InputFormat(
-            kind="router",
-            annotation=MARKS,
-            trained_for=PAIR_NAMES,
-            thresholds={"default": build.preset.router_threshold},
-        ),
-    }
-    for name in (*Source, "prm", "router"):
-        out = folder / name
-        out.mkdir(parents=True, exist_ok=True)
-        weights = load_file(build.folder / name / "model.safetensors")
-        save_file({k: v.half() for k, v in weights.items()}, out / "model.safetensors", metadata={"format": "pt"})
-        config = json.loads((build.folder / name / "config.json").read_text())
-        (out / "config.json").write_text(json.dumps({**config, "dtype": "float16"}, indent=2) + "\n")
-        build.tokenizer().save_pretrained(str(out))
-        if name in formats:
-            formats[name].save(out)
-
-
 def main() -> None:
     """Command line of the recipe."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -287,9 +226,7 @@ def main() -> None:
     parser.add_argument("--preset", choices=PRESETS, default="cpu")
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
-    build = Build(preset=PRESETS[arguments.preset], folder=arguments.out, device=arguments.device)
-    build.router()
-    export(build, arguments.out / "export")
+    Build(preset=PRESETS[arguments.preset], folder=arguments.out, device=arguments.device).all()
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ TARGET_HABIT: Final = Habit(0.15)
 
 
 class Arithmetic:
-    """Draws operands so that most results have three digits or fewer."""
+    """Draws operands so that most results are below 200 and few have more than three digits."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
@@ -128,11 +128,12 @@ class Arithmetic:
         return self.rng.randint(1, min(value - 1, self._largest()))
 
     def _largest(self) -> int:
-        return self.rng.choices((20, 99, 399), (0.4, 0.4, 0.2))[0]
+        return self.rng.choices((20, 99, 399), (0.4, 0.45, 0.15))[0]
 
     def factor(self, value: int) -> int:
-        """A one-digit factor that keeps the product at three digits, or 1 if there is none."""
-        largest = min(9, 999 // value)
+        """A one-digit factor that keeps the product below 200 (or at three digits), or 1 if there is none."""
+        most = self.rng.choices((199, 999), (0.7, 0.3))[0]
+        largest = min(9, most // value)
         return self.rng.randint(2, largest) if largest >= 2 else 1
 
     def divisor(self, value: int, choices: Sequence[int]) -> int:
@@ -163,13 +164,14 @@ def quantities(rng: random.Random, level: int) -> WorldProblem:
     maths, thing, unrelated = Arithmetic(rng), *rng.sample(OBJECTS, 2)
     names = rng.sample(NAMES, level + 2)
     verbs = cycle(rng.sample(VERBS, len(VERBS)))
-    value = rng.randint(3, 60)
-    facts = [f"{names[0]} {next(verbs)} {value} {thing}."]
-    steps: list[Saying] = [Saying(terse=f"{names[0]}: {value}.", verbose=facts[0])]
-    for name, base in zip(names[1 : level + 1], names, strict=False):
+    value, verb = rng.randint(3, 60), next(verbs)
+    facts = [f"{names[0]} {verb} {value} {thing}."]
+    steps: list[Saying] = [Saying(terse=f"{names[0]} {verb} {value}.", verbose=facts[0])]
+    for name, base, verb in zip(names[1 : level + 1], names, verbs, strict=False):
         text, left, op, right = _relation(maths, value)
         value = _OPERATIONS[op](left, right)
-        facts.append(f"Compared to {base} {name} {next(verbs)} {text.format(thing)}.")
+        relation = text.removesuffix(" {}").removesuffix(" as many")
+        facts.append(f"Compared to {base} {name} {verb} {text.format(thing)}.")
         equation = f"{left}{op}{right}={value}"
         steps.append(
             Operation(
@@ -177,7 +179,7 @@ def quantities(rng: random.Random, level: int) -> WorldProblem:
                 op=op,
                 right=right,
                 result=value,
-                terse=f"{name}: {equation}.",
+                terse=f"{name} {verb} {relation}: {equation}.",
                 verbose=f"{facts[-1].removesuffix('.')}, so {equation}.",
             )
         )
@@ -437,6 +439,18 @@ def drill(rng: random.Random, num_equations: int) -> str:
     return DELIMITER.join(lines)
 
 
+def mistake(rng: random.Random, result: int) -> int:
+    """A result as a weak model writes it: another digit somewhere, or a little too much or too little.
+
+    By chance it is right: a digit may be replaced by itself.
+    """
+    if rng.random() < 0.5:
+        return max(0, result + rng.choice((-1, 1)) * rng.choice((1, 2, 3, 4, 10, 11, 20, 100)))
+    digits = list(str(result))
+    digits[rng.randrange(len(digits))] = str(rng.randrange(10))
+    return int("".join(digits))
+
+
 def recall_names(rng: random.Random, num_pairs: int) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """Pairs of names, and the same pairs in another order: finding who comes after whom, without arithmetic."""
     told = list(zip(rng.sample(NAMES, num_pairs), rng.sample(NAMES, num_pairs), strict=True))
@@ -444,21 +458,26 @@ def recall_names(rng: random.Random, num_pairs: int) -> tuple[list[tuple[str, st
 
 
 def recall_facts(rng: random.Random, num_facts: int) -> tuple[list[str], list[tuple[str, str]]]:
-    """Facts of quantities problems, and who is asked for in another order: finding a whole fact, without arithmetic.
+    """Facts of quantities problems, and who is asked for in another order: finding what is said of whom.
+
+    Half are asked as the verbose habit asks, by the person compared with, half as the terse one does, by the person
+    herself: she may be named twice, once as either.
 
     Returns:
-        The facts, and pairs of (how a step begins, how it goes on).
+        The facts, and pairs of (how a step begins, how it goes on up to what had to be found).
     """
     maths, thing = Arithmetic(rng), rng.choice(OBJECTS)
     told: list[str] = []
     asked: list[tuple[str, str]] = []
     people = [rng.sample(NAMES, num_facts) for _ in range(2)]
     for base, name, verb in zip(*people, rng.sample(VERBS, num_facts), strict=True):
-        if base == name:
-            beginning, rest = name, f" {verb} {rng.randint(2, 99)} {thing}"
+        text, *_ = _relation(maths, rng.randint(3, 400))
+        is_given = base == name
+        beginning = "" if is_given else f"Compared to {base} "
+        relation = str(rng.randint(2, 99)) if is_given else text.removesuffix(" {}")
+        told.append(f"{beginning}{name} {verb} {relation} {thing}.")
+        if is_given or rng.random() < 0.5:
+            asked.append((name, f" {verb} {relation}"))
         else:
-            text, *_ = _relation(maths, rng.randint(3, 400))
-            beginning, rest = f"Compared to {base}", f" {name} {verb} {text.format(thing)}"
-        told.append(f"{beginning}{rest}.")
-        asked.append((beginning, rest))
+            asked.append((f"Compared to {base}", f" {name} {verb} {relation}"))
     return told, rng.sample(asked, len(asked))

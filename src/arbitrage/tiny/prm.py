@@ -1,4 +1,4 @@
-"""Train the tiny PRM and router: data from the two language models, one classification loop for both."""
+"""Train the tiny PRM: solutions by both language models, labelled by the world's checker."""
 
 import json
 import random
@@ -13,43 +13,27 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from arbitrage.core.types import Source
-from arbitrage.tiny import MARKS
 from arbitrage.tiny.optim import Schedule, TrainState, build_optimizers
-from arbitrage.tiny.sampling import StepJudge, StepSampler, WrittenStep
+from arbitrage.tiny.sampling import StepSampler, WrittenStep
 from arbitrage.tiny.tokenizer import ASSISTANT, USER
-from arbitrage.tiny.world import WorldProblem, generate
-from arbitrage.training.sequences import Labelled, pack
+from arbitrage.tiny.world import DELIMITER, WorldProblem, drill, generate, mistake, recall_facts
+from arbitrage.training.sequences import Labelled
 
 MAX_STEPS: Final = 12
-TARGET_TEMPERATURE: Final = 0.7
-"""Of the target's samples: served greedily, it makes fewer mistakes than at temperature 1."""
 
 
 @dataclass(slots=True)
 class Rollout:
-    """A solution in the making: who wrote which step."""
+    """A solution in the making."""
 
     problem: WorldProblem
     prompt: list[int]
     steps: list[WrittenStep] = field(default_factory=list)
-    sources: list[Source] = field(default_factory=list)
 
     @property
     def ids(self) -> list[int]:
-        """Prompt and steps, as the language models and the PRM read them."""
+        """Prompt and steps, as all models read them."""
         return [*self.prompt, *(token for step in self.steps for token in step.ids)]
-
-    def annotated(self, marks: dict[str, int]) -> list[int]:
-        """Prompt and steps with their authors' marks, as the router reads them."""
-        ids = list(self.prompt)
-        for step, source in zip(self.steps, self.sources, strict=True):
-            ids += [marks[source], *step.ids]
-        return ids
-
-    def append(self, step: WrittenStep, source: Source) -> None:
-        """Keep a step."""
-        self.steps.append(step)
-        self.sources.append(source)
 
     @property
     def is_open(self) -> bool:
@@ -63,20 +47,18 @@ def start_rollouts(tokenizer: PreTrainedTokenizerFast, split: str, count: int, s
     return [Rollout(p, tokenizer.encode(f"{USER}{p.question}{ASSISTANT}", add_special_tokens=False)) for p in problems]
 
 
-# --- the process reward model ----------------------------------------------------------------------
-
-
 def collect_prm(
     samplers: dict[Source, StepSampler], tokenizer: PreTrainedTokenizerFast, *, split: str, count: int, seed: int
 ) -> list[Labelled]:
-    """Write solutions by draft, target and both in turn; the world's checker labels every step.
+    """Write solutions by the draft and by both in turn; the world's checker labels every step.
 
-    A third of the problems goes to the draft alone, a third to the target alone, the rest changes authors at
-    random. Half of all steps is greedy, as when served, half is sampled at temperature 1.
+    A third of the problems goes to the draft alone. The others change authors at random: the target writes a quarter
+    of the steps, or three quarters. Alone it is mostly right, which teaches little. Half of all steps is greedy, as
+    when served, half is sampled at temperature 1.
     """
     rng, generator = random.Random(f"prm:{seed}"), torch.Generator().manual_seed(seed)
     rollouts = start_rollouts(tokenizer, split, count, seed)
-    target_share = {id(r): (0.0, 0.5, 1.0)[i % 3] for i, r in enumerate(rollouts)}
+    target_share = {id(r): (0.0, 0.25, 0.75)[i % 3] for i, r in enumerate(rollouts)}
     while running := [r for r in rollouts if r.is_open]:
         groups: dict[tuple[Source, float], list[Rollout]] = {}
         for rollout in running:
@@ -84,8 +66,8 @@ def collect_prm(
             groups.setdefault((source, rng.choice((0.0, 1.0))), []).append(rollout)
         for (source, temperature), group in groups.items():
             steps = samplers[source].write([r.ids for r in group], temperature=temperature, generator=generator)
-            for rollout, (step,) in zip(group, steps, strict=True):
-                rollout.append(step, source)
+            for rollout, step in zip(group, steps, strict=True):
+                rollout.steps.append(step)
     return [_judged(rollout) for rollout in rollouts]
 
 
@@ -100,90 +82,41 @@ def _judged(rollout: Rollout) -> Labelled:
     return Labelled(ids, positions, labels)
 
 
+def prm_drills(tokenizer: PreTrainedTokenizerFast, count: int, seed: int) -> list[Labelled]:
+    """Statements to judge one by one, half of them wrong: bare equations, or facts repeated from the question.
+
+    A solution has few steps that decide, and after the first mistake no other is looked at; here every line counts.
+    """
+    return [_prm_drill(tokenizer, random.Random(f"prm drill:{seed}:{index}")) for index in range(count)]
+
+
+def _prm_drill(tokenizer: PreTrainedTokenizerFast, rng: random.Random) -> Labelled:
+    if rng.random() < 0.5:
+        told, true = "", [line.removesuffix(".") for line in drill(rng, 8).split(DELIMITER)]
+        wrong = [f"{left}={mistake(rng, int(result))}" for left, _, result in (line.partition("=") for line in true)]
+    else:
+        facts, parts = recall_facts(rng, rng.randint(2, 7))
+        told, true = " ".join(facts), [beginning + rest for beginning, rest in parts]
+        # What is said of someone else, in the same words: a rest has a name in it where its beginning has "Compared".
+        named = {is_named: [rest for begin, rest in parts if ("Compared" in begin) == is_named] for is_named in (0, 1)}
+        wrong = [begin + rng.choice(named["Compared" in begin]) for begin, _ in parts]
+    said = [rng.choice(pair) for pair in zip(true, wrong, strict=True)]
+    ids: list[int] = tokenizer.encode(f"{USER}{told}{ASSISTANT}", add_special_tokens=False)
+    positions: list[int] = []
+    for line in said:
+        ids += tokenizer.encode(f"{line}.{DELIMITER}", add_special_tokens=False)
+        positions.append(len(ids) - 1)
+    return Labelled(ids, positions, [float(a == b) for a, b in zip(said, true, strict=True)])
+
+
 def _without_end(step: WrittenStep) -> Sequence[int]:
     # A scorer reads text, and end-of-sequence has none.
     return step.ids[:-1] if step.is_last else step.ids
 
 
-# --- the router ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class RouterRow:
-    """One draft step with what the target could have written instead."""
-
-    prefix: list[int]
-    """Annotated history."""
-    step: list[int]
-    """The draft's step with its mark."""
-    draft_score: float
-    target_scores: list[float]
-
-    @property
-    def advantage(self) -> float:
-        """Mean advantage over the target's samples."""
-        return sum(self.target_scores) / len(self.target_scores) - self.draft_score
-
-
-def collect_router(
-    samplers: dict[Source, StepSampler],
-    prm: StepJudge,
-    tokenizer: PreTrainedTokenizerFast,
-    *,
-    split: str,
-    count: int,
-    seed: int,
-    num_target_samples: int = 4,
-) -> list[RouterRow]:
-    """From every prefix one greedy draft step and several sampled target steps, scored by the PRM.
-
-    Where the target is better, its step is kept with probability 0.7, else the draft's: the router must also
-    know the histories that follow a mistake.
-    """
-    rng, generator = random.Random(f"router:{seed}"), torch.Generator().manual_seed(seed)
-    marks = {source: tokenizer.convert_tokens_to_ids(mark) for source, mark in MARKS.items()}
-    rollouts, rows = start_rollouts(tokenizer, split, count, seed), []
-    while running := [r for r in rollouts if r.is_open]:
-        prefixes = [r.ids for r in running]
-        drafts = samplers[Source.DRAFT].write(prefixes, temperature=0.0, generator=generator)
-        targets = samplers[Source.TARGET].write(
-            prefixes, temperature=TARGET_TEMPERATURE, generator=generator, num_samples=num_target_samples
-        )
-        candidates = [[*d, *t] for d, t in zip(drafts, targets, strict=True)]
-        scores = prm.score(prefixes, [[_without_end(step) or step.ids for step in c] for c in candidates]).tolist()
-        for rollout, steps, values in zip(running, candidates, scores, strict=True):
-            step = [marks[Source.DRAFT], *_without_end(steps[0])]
-            row = RouterRow(rollout.annotated(marks), step, values[0], values[1:])
-            rows.append(row)
-            is_escalated = row.advantage > 0.05 and rng.random() < 0.7
-            rollout.append(steps[1 if is_escalated else 0], Source.TARGET if is_escalated else Source.DRAFT)
-        print(json.dumps({"rows": len(rows), "open": len(running)}), flush=True)
-    return rows
-
-
-def balance(rows: Sequence[RouterRow], rng: random.Random, *, margin: float) -> list[Labelled]:
-    """Label rows by y = 1{advantage > margin} and downsample the larger class (method).
-
-    Args:
-        rows: What :func:`collect_router` gave.
-        rng: Chooses what to drop.
-        margin: Advantages up to this are noise of the PRM, not gain; the paper has 0.
-    """
-    classes: tuple[list[Labelled], list[Labelled]] = ([], [])
-    for row in rows:
-        ids = [*row.prefix, *row.step]
-        label = int(row.advantage > margin)
-        classes[label].append(Labelled(ids, [len(ids) - 1], [label]))
-    size = min(map(len, classes))
-    return pack([row for members in classes for row in rng.sample(members, size)])
-
-
-# --- one training loop for both --------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassifierRecipe:
-    """How a judge is fine-tuned."""
+    """How the PRM is fine-tuned."""
 
     num_epochs: int
     tokens_per_batch: int
