@@ -56,6 +56,18 @@ async def test_a_probe_learns_what_no_single_feature_tells(probe):
     assert report["num_rows_trained_on"] <= report["num_rows"] == 1200
 
 
+async def test_a_probe_without_the_state_serves_any_engine_that_tells_logprobs(tmp_path):
+    recipe, found = ProbeRecipe(reads_state=False), rows(1200)
+    stateless = [replace(r, draft=replace(r.draft, hidden_state=None)) for r in found]
+    train_probe(stateless, tmp_path / "out", recipe, FORMAT, settings={})
+    router = load_router(tmp_path / "out")
+    assert not router.head.reads_state
+    scores = await router_scores(
+        router, [replace(r, draft=replace(r.draft, hidden_state=None)) for r in rows(400, seed=1)]
+    )
+    assert 0.55 < roc_auc_score([r.advantage > 0 for r in rows(400, seed=1)], scores) < 0.9  # The entropy alone tells.
+
+
 def test_a_probe_is_a_checkpoint_like_any_router(probe):
     out, report = probe
     assert is_probe(out)
@@ -68,9 +80,9 @@ def test_a_probe_is_a_checkpoint_like_any_router(probe):
 
 async def test_a_probe_routes_by_position_too(probe):
     head = ProbeHead(
-        mean=np.zeros(6, np.float32),
-        scale=np.ones(6, np.float32),
-        inner=np.eye(6, 1, k=-4, dtype=np.float32),  # The position alone.
+        mean=np.zeros(7, np.float32),
+        scale=np.ones(7, np.float32),
+        inner=np.eye(7, 1, k=-5, dtype=np.float32),  # The position alone.
         inner_bias=np.zeros(1, np.float32),
         outer=np.full(1, 2.0, np.float32),
         outer_bias=np.full(1, -3.0, np.float32),
@@ -87,9 +99,10 @@ async def test_a_probe_routes_by_position_too(probe):
 
 def test_features_need_what_only_some_engines_tell():
     whole = candidate("ab", hidden_state=(3.0, 4.0), logprobs=(-1.0, -3.0), first_entropy=0.5)
-    assert features(whole, 7) == [-2.0, -3.0, 0.5, 2.0, 7.0, 3.0, 4.0]
+    assert features(whole, 7) == [-4.0, -2.0, -3.0, 0.5, 2.0, 7.0, 3.0, 4.0]
+    assert features(replace(whole, hidden_state=None), 7, reads_state=False) == [-4.0, -2.0, -3.0, 0.5, 2.0, 7.0]
     for missing in ("hidden_state", "logprobs", "first_entropy"):
-        with pytest.raises(ScorerError, match="a probe router needs"):
+        with pytest.raises(ScorerError, match=r"this probe router needs .* and its hidden state"):
             features(replace(whole, **{missing: None}), 0)
 
 

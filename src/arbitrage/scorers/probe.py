@@ -1,4 +1,4 @@
-"""A router that calls no model: a small head on what the draft knew when it ended its step."""
+"""A router that calls no model: a small head on how sure the draft was of its step, and on its hidden state."""
 
 import json
 import time
@@ -24,7 +24,7 @@ CONFIG: Final = "config.json"
 MODEL_TYPE: Final = "arbitrage_probe"
 """In ``config.json``; tells a probe from a model of transformers."""
 WEIGHTS: Final = "model.safetensors"
-NUM_CHEAP: Final = 5
+NUM_CHEAP: Final = 6
 """Features beside the hidden state."""
 
 
@@ -36,28 +36,31 @@ def is_probe(folder: Path) -> bool:
         return False
 
 
-def features(candidate: Candidate, step: int) -> list[float]:
+def features(candidate: Candidate, step: int, *, reads_state: bool = True) -> list[float]:
     """What a probe reads of a draft step.
 
     Args:
-        candidate: With hidden state, log-probabilities, and entropy of the first token.
+        candidate: With log-probabilities, the entropy of the first token, and where it is read the hidden state.
         step: Its position in the solution, from 0.
+        reads_state: Whether the hidden state is among the features.
 
     Returns:
-        Mean and least log-probability (nats), entropy of the first token (nats), tokens, position; then the last
-        layer's state at the last token.
+        Sum, mean and least of the log-probabilities (nats), entropy of the first token (nats), tokens, position; then
+        the last layer's state at the last token.
 
     Raises:
         ScorerError: If the draft's engine did not say these.
     """
     state, logprobs, entropy = candidate.hidden_state, candidate.logprobs, candidate.first_entropy
-    if state is None or logprobs is None or entropy is None:
+    if logprobs is None or entropy is None or (reads_state and state is None):
+        also = ", and its hidden state" if reads_state else ""
         raise ScorerError(
-            "a probe router needs the draft's hidden state, log-probabilities and entropy",
+            f"this probe router needs the draft's log-probabilities and entropy{also}",
             hint="use an engine that keeps them, such as hf with keeps_hidden_state",
         )
-    mean = sum(logprobs) / len(logprobs) if logprobs else 0.0
-    return [mean, min(logprobs, default=0.0), entropy, float(len(logprobs)), float(step), *state]
+    total, num_tokens = sum(logprobs), len(logprobs)
+    cheap = [total, total / max(1, num_tokens), min(logprobs, default=0.0), entropy, float(num_tokens), float(step)]
+    return [*cheap, *state] if reads_state and state is not None else cheap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +78,11 @@ class ProbeHead:
     """Shape [units]."""
     outer_bias: Array
     """Shape [1]."""
+
+    @property
+    def reads_state(self) -> bool:
+        """Whether the draft's hidden state is among the features."""
+        return len(self.mean) > NUM_CHEAP
 
     def probability(self, values: Sequence[float]) -> float:
         """Read one step.
@@ -147,9 +155,12 @@ class ProbeScoring:
     async def score(self, candidate: Candidate) -> Score:
         """Score a draft step; see :class:`arbitrage.core.ports.ScoringSession`."""
         started = time.perf_counter()
-        value = self._scorer.head.probability(features(candidate, self._num_steps))
+        value = self._scorer.head.probability(self._features(candidate))
         cost = Cost(num_calls=1, seconds=time.perf_counter() - started)
         return Score(scorer=self._scorer.name, source=candidate.source, value=value, cost=cost)
+
+    def _features(self, candidate: Candidate) -> list[float]:
+        return features(candidate, self._num_steps, reads_state=self._scorer.head.reads_state)
 
     async def commit(self, candidate: Candidate) -> None:
         """Count a step."""

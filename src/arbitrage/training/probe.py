@@ -11,7 +11,7 @@ from arbitrage.core.types import Source
 from arbitrage.runtime.store import RunFolder, write_json
 from arbitrage.scorers.format import InputFormat
 from arbitrage.scorers.probe import ProbeHead, features
-from arbitrage.training.labels import Binary, downsample, split_by_problem
+from arbitrage.training.labels import Binary, check_classes, split_by_problem
 from arbitrage.training.recipe import REPORT, read_report
 from arbitrage.training.rows import Row
 
@@ -35,11 +35,13 @@ class ProbeRecipe:
 
     margin: float = 0.0
     """Advantages up to this are noise of the PRM, not gain."""
-    num_units: int = 64
-    weight_decays: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0)
+    reads_state: bool = True
+    """Whether the draft's hidden state is a feature, beside its log-probabilities."""
+    num_units: int = 32
+    weight_decays: tuple[float, ...] = (0.1, 1.0, 10.0, 100.0)
     """The one with the least loss on held-out problems is taken."""
     validation_share: float = 0.1
-    num_epochs: int = 60
+    num_epochs: int = 30
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -55,7 +57,7 @@ def train_probe(
     """Train a probe, or return the report of one that is done.
 
     Args:
-        rows: Collected with hidden states.
+        rows: Collected with hidden states, if the probe reads them.
         out: Becomes a checkpoint folder with the input format and a report inside.
         recipe: Labels and optimisation.
         input_format: Of the pair's routers; the annotation is dropped, since a probe reads no text.
@@ -73,14 +75,14 @@ def train_probe(
         if done := read_report(out):
             return done
         train_rows, held_out = split_by_problem(rows, recipe.validation_share, seed=recipe.seed)
-        chosen = downsample(train_rows, _labels(train_rows, recipe), seed=recipe.seed)
-        head, losses = _fit(chosen, held_out, recipe)
+        check_classes(_labels(train_rows, recipe))
+        head, losses = _fit(train_rows, held_out, recipe)
         head.save(out)
         replace(input_format, kind="router", annotation={}).save(out)
         report = {
             "settings": settings,
             "num_rows": len(rows),
-            "num_rows_trained_on": len(chosen),
+            "num_rows_trained_on": len(train_rows),
             "losses": [{"weight_decay": decay, "eval_loss": loss} for decay, loss in losses.items()],
             "held_out_problems": sorted({row.problem.id for row in held_out}),
         }
@@ -94,8 +96,9 @@ def _labels(rows: Sequence[Row], recipe: ProbeRecipe) -> list[int]:
 
 def _fit(train: Sequence[Row], held_out: Sequence[Row], recipe: ProbeRecipe) -> tuple[ProbeHead, dict[float, float]]:
     """The best of all weight decays, and the held-out loss of each."""
-    scaler = StandardScaler().fit(_inputs(train))
-    train_x, test_x = scaler.transform(_inputs(train)), scaler.transform(_inputs(held_out))
+    inputs = [_inputs(side, recipe.reads_state) for side in (train, held_out)]
+    scaler = StandardScaler().fit(inputs[0])
+    train_x, test_x = (scaler.transform(side) for side in inputs)
     train_y, test_y = _labels(train, recipe), _labels(held_out, recipe)
     fitted: dict[float, MLPClassifier] = {}
     for decay in recipe.weight_decays:
@@ -118,9 +121,13 @@ def _fit(train: Sequence[Row], held_out: Sequence[Row], recipe: ProbeRecipe) -> 
     return ProbeHead(**{name: np.ascontiguousarray(values, np.float32) for name, values in weights.items()}), losses
 
 
-def _inputs(rows: Sequence[Row]) -> Any:
+def _inputs(rows: Sequence[Row], reads_state: bool) -> Any:
     """Features, shape [rows, features]."""
     try:
-        return np.array([features(row.draft.as_candidate(Source.DRAFT), row.step) for row in rows])
+        return np.array(
+            [features(row.draft.as_candidate(Source.DRAFT), row.step, reads_state=reads_state) for row in rows]
+        )
     except ScorerError as error:
-        raise RowError(f"these rows cannot train a probe: {error}", hint="collect with --hidden-states") from error
+        raise RowError(
+            f"these rows cannot train a probe: {error}", hint="collect with --hidden-states, or train with --no-state"
+        ) from error
