@@ -23,6 +23,7 @@ from arbitrage.core.types import Source
 from arbitrage.tiny import WEIGHTS
 from arbitrage.tiny.prm import (
     Rollout,
+    at_ends,
     collect_prm,
     labels_of,
     position_logits,
@@ -83,7 +84,9 @@ def prm_auc(
     prm: PreTrainedModel, draft: StepSampler, tokenizer: PreTrainedTokenizerFast, count: int
 ) -> dict[str, float]:
     """Area under the ROC curve for the correctness of held-out draft steps, half of them sampled."""
-    rows = collect_prm(dict.fromkeys(Source, draft), tokenizer, split="test", count=count, seed=11)
+    rows = [
+        at_ends(row) for row in collect_prm(dict.fromkeys(Source, draft), tokenizer, split="test", count=count, seed=11)
+    ]
     with torch.inference_mode():
         chunks = [position_logits(prm, rows[i : i + 64], 0) for i in range(0, len(rows), 64)]
     scores = torch.cat(chunks).softmax(dim=-1)[:, 1].tolist()

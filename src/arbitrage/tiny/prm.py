@@ -1,15 +1,21 @@
-"""Train the tiny PRM: solutions by both language models, labelled by the world's checker."""
+"""Train the tiny PRM: solutions by both language models, labelled by the world's checker, token by token.
+
+One bit a step teaches a small model to know weak steps by their looks, not to check them (``dev/LOG.md``). So every
+token says whether what stands so far can still become a true step, and the tokens of true steps are predicted as well:
+what a language model computes to predict a digit is what a judge compares with the digit that is there.
+"""
 
 import json
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy, linear
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from arbitrage.core.types import Source
@@ -20,6 +26,10 @@ from arbitrage.tiny.world import DELIMITER, WorldProblem, drill, generate, mista
 from arbitrage.training.sequences import Labelled
 
 MAX_STEPS: Final = 12
+AT_END, INSIDE = 1.0, 0.2
+"""Weights of labels at the last token of a step, where a PRM is read, and at the others."""
+LANGUAGE_MODEL_WEIGHT: Final = 0.17
+"""Of the next-token loss beside that of the labels."""
 
 
 @dataclass(slots=True)
@@ -68,18 +78,36 @@ def collect_prm(
             steps = samplers[source].write([r.ids for r in group], temperature=temperature, generator=generator)
             for rollout, step in zip(group, steps, strict=True):
                 rollout.steps.append(step)
-    return [_judged(rollout) for rollout in rollouts]
+    return [judged(rollout, tokenizer) for rollout in rollouts]
 
 
-def _judged(rollout: Rollout) -> Labelled:
-    ids, positions, labels = list(rollout.prompt), list[int](), list[float]()
-    texts: list[str] = []
+def judged(rollout: Rollout, tokenizer: PreTrainedTokenizerFast) -> Labelled:
+    """A solution with a label at each token of its steps."""
+    row, said = Labelled(list(rollout.prompt), [], []), set[str]()
     for step in rollout.steps:
-        ids += _without_end(step)
-        positions.append(len(ids) - 1)
-        labels.append(int(rollout.problem.is_correct(step.text, texts)))
-        texts.append(step.text)
-    return Labelled(ids, positions, labels)
+        _append(row, _without_end(step), rollout.problem.truths - said, tokenizer)
+        said.add(step.text.strip())
+    return row
+
+
+def _append(row: Labelled, ids: Sequence[int], truths: Iterable[str], tokenizer: PreTrainedTokenizerFast) -> None:
+    """Add one step to a row, judged by the texts that would be true in its place."""
+    possible, text = [truth + DELIMITER for truth in truths], ""
+    for token in ids:
+        text += tokenizer.decode([token])
+        possible = [truth for truth in possible if truth.startswith(text)]
+        row.positions.append(len(row.ids))
+        row.ids.append(token)
+        row.labels.append(float(bool(possible)))
+        row.weights.append(INSIDE)
+    row.labels[-1] = float(any(truth.strip() == text.strip() for truth in possible))
+    row.weights[-1] = AT_END
+
+
+def at_ends(row: Labelled) -> Labelled:
+    """The same row with no labels but those at the ends of steps."""
+    ends = [i for i, weight in enumerate(row.weights) if weight == AT_END]
+    return Labelled(row.ids, [row.positions[i] for i in ends], [row.labels[i] for i in ends])
 
 
 def prm_drills(tokenizer: PreTrainedTokenizerFast, count: int, seed: int) -> list[Labelled]:
@@ -100,13 +128,11 @@ def _prm_drill(tokenizer: PreTrainedTokenizerFast, rng: random.Random) -> Labell
         # What is said of someone else, in the same words: a rest has a name in it where its beginning has "Compared".
         named = {is_named: [rest for begin, rest in parts if ("Compared" in begin) == is_named] for is_named in (0, 1)}
         wrong = [begin + rng.choice(named["Compared" in begin]) for begin, _ in parts]
-    said = [rng.choice(pair) for pair in zip(true, wrong, strict=True)]
-    ids: list[int] = tokenizer.encode(f"{USER}{told}{ASSISTANT}", add_special_tokens=False)
-    positions: list[int] = []
-    for line in said:
-        ids += tokenizer.encode(f"{line}.{DELIMITER}", add_special_tokens=False)
-        positions.append(len(ids) - 1)
-    return Labelled(ids, positions, [float(a == b) for a, b in zip(said, true, strict=True)])
+    row = Labelled(tokenizer.encode(f"{USER}{told}{ASSISTANT}", add_special_tokens=False), [], [])
+    for pair in zip(true, wrong, strict=True):
+        line = tokenizer.encode(f"{rng.choice(pair)}.{DELIMITER}", add_special_tokens=False)
+        _append(row, line, [f"{pair[0]}."], tokenizer)
+    return row
 
 
 def _without_end(step: WrittenStep) -> Sequence[int]:
@@ -142,20 +168,57 @@ def _all_batches(rows: Sequence[Labelled], recipe: ClassifierRecipe) -> Iterator
         yield from _epoch(rows, recipe, epoch)
 
 
-def position_logits(model: PreTrainedModel, batch: Sequence[Labelled], pad_id: int) -> Tensor:
-    """Read the head at all labelled positions of a batch, row after row; shape [positions, 2]."""
-    width = max(len(row.ids) for row in batch)
-    ids = torch.tensor([row.ids + [pad_id] * (width - len(row.ids)) for row in batch], device=model.device)
-    states = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-    where = [(i, position) for i, row in enumerate(batch) for position in row.positions]
-    index = torch.tensor(where, device=model.device)
-    logits: Tensor = model.score(states[index[:, 0], index[:, 1]]).float()
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Rows padded on the right, with their labelled positions one after the other."""
+
+    ids: Tensor
+    """Shape [rows, tokens]."""
+    where: Tensor
+    """Row and token of each label; shape [labels, 2]."""
+    labels: Tensor
+    weights: Tensor
+
+    @classmethod
+    def of(cls, rows: Sequence[Labelled], pad_id: int, device: torch.device) -> "_Batch":
+        width = max(len(row.ids) for row in rows)
+        return cls(
+            torch.tensor([row.ids + [pad_id] * (width - len(row.ids)) for row in rows], device=device),
+            torch.tensor([(i, position) for i, row in enumerate(rows) for position in row.positions], device=device),
+            torch.tensor(labels_of(rows), device=device),
+            torch.tensor([weight for row in rows for weight in row.weights], device=device),
+        )
+
+
+def _states(model: PreTrainedModel, batch: _Batch) -> Tensor:
+    states: Tensor = model.base_model(input_ids=batch.ids, use_cache=False).last_hidden_state
+    return states
+
+
+def _logits(model: PreTrainedModel, states: Tensor, where: Tensor) -> Tensor:
+    logits: Tensor = model.score(states[where[:, 0], where[:, 1]]).float()
     return logits
 
 
-def labels_of(batch: Sequence[Labelled]) -> list[int]:
-    """All labels of a batch, in the order of :func:`position_logits`."""
-    return [int(label) for row in batch for label in row.labels]
+def position_logits(model: PreTrainedModel, rows: Sequence[Labelled], pad_id: int) -> Tensor:
+    """Read the head at all labelled positions, row after row; shape [positions, 2]."""
+    batch = _Batch.of(rows, pad_id, model.device)
+    return _logits(model, _states(model, batch), batch.where)
+
+
+def labels_of(rows: Sequence[Labelled]) -> list[int]:
+    """All labels, in the order of :func:`position_logits`."""
+    return [int(label) for row in rows for label in row.labels]
+
+
+def loss_of(model: PreTrainedModel, batch: _Batch) -> Tensor:
+    """Cross-entropy of the labels, and of the next token wherever that token is true."""
+    states = _states(model, batch)
+    judging = cross_entropy(_logits(model, states, batch.where), batch.labels, reduction="none")
+    rows, tokens = batch.where[batch.labels == 1].T
+    guessed = linear(states[rows, tokens - 1], model.get_input_embeddings().weight).float()
+    predicting = cross_entropy(guessed, batch.ids[rows, tokens], reduction="sum") / max(1, len(rows))
+    return (judging * batch.weights).sum() / batch.weights.sum() + LANGUAGE_MODEL_WEIGHT * predicting
 
 
 def train_classifier(
@@ -172,8 +235,7 @@ def train_classifier(
         if step < done:
             continue
         with torch.autocast(model.device.type, torch.bfloat16):
-            logits = position_logits(model, batch, pad_id)
-        loss = torch.nn.functional.cross_entropy(logits, torch.tensor(labels_of(batch), device=model.device))
+            loss = loss_of(model, _Batch.of(batch, pad_id, model.device))
         state.update(loss, recipe.schedule.factor(step, num_steps))
         losses.append(loss.detach())
         if (step + 1) % 50 == 0:
