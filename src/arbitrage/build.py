@@ -41,26 +41,43 @@ class LoadedPair:
     name: str
     pair: Pair
     prm: Scorer | None = None
-    router: Scorer | None = None
+    routers: "Mapping[str, HFScorer | ProbeScorer]" = field(default_factory=dict)
+    """By the policy that uses it: ``router``, and ``router:NAME`` for further ones."""
     auditor: Scorer | None = None
     """The PRM under another name, to measure what a policy's escalations gain."""
-    thresholds: Mapping[str, float] = field(default_factory=dict)
-    """Of the router, by name of their budget; from its checkpoint. ``default`` is used where none is given."""
     config: PairConfig
+
+    @property
+    def thresholds(self) -> Mapping[str, float]:
+        """Of the router, by name of their budget; from its checkpoint. ``default`` is used where none is given."""
+        return self.routers["router"].input_format.thresholds if "router" in self.routers else {}
 
     def policy(self, name: str, threshold: float | None = None) -> Policy:
         """Build a policy on this pair.
 
         Args:
-            name: A key of :data:`POLICIES`.
+            name: A key of :data:`POLICIES`, or ``router:NAME`` for a further router of the pair.
             threshold: Its threshold in [0, 1]; None for the default. Ignored by ``draft`` and ``target``.
 
         Raises:
             ConfigError: If the name is unknown, the threshold out of range, or the pair lacks the scorer.
         """
+        if name.startswith("router:"):
+            return self._router_policy(name, threshold)
         if name not in POLICIES:
             raise ConfigError(f"unknown policy {name!r}", hint=f"choose from {', '.join(POLICIES)}")
         return POLICIES[name](self, threshold)
+
+    @property
+    def policies(self) -> list[str]:
+        """Every policy by name, the further routers' included."""
+        return [*POLICIES, *(name for name in self.routers if name not in POLICIES)]
+
+    def _router_policy(self, name: str, threshold: float | None) -> Policy:
+        router = self.routers.get(name)
+        if router is None:
+            raise self._lacks(name.replace(":", "s."))
+        return RouterPolicy(router, _or(threshold, router.input_format.thresholds.get("default", 0.5)), name)
 
     def audited(self, policy: Policy) -> Policy:
         """The policy with every candidate scored by the auditor, where there is one; its latency is the same.
@@ -99,7 +116,7 @@ class LoadedPair:
 
     def identity(self, roles: Sequence[str]) -> dict[str, Any]:
         """What tells these models from others, for a run's key; reads a part of each weights file."""
-        models = {role: model for role in roles if (model := getattr(self.config, role))}
+        models = {role: model for role in roles if (model := self.config.model(role))}
         return {role: {**asdict(model), "weights": fingerprint(Path(model.path))} for role, model in models.items()}
 
     def threshold_for(self, budget: str) -> float:
@@ -111,7 +128,7 @@ class LoadedPair:
         Raises:
             ConfigError: If the pair has no router, or its checkpoint no such budget.
         """
-        self.needs(self.router, "router")
+        self.needs(self.routers.get("router"), "router")
         name = budget.replace(" ", "")
         if name not in self.thresholds:
             known = ", ".join(self.thresholds) or "none"
@@ -128,10 +145,11 @@ class LoadedPair:
             ConfigError: If the pair has none.
         """
         if scorer is None:
-            raise ConfigError(
-                f"the pair {self.name!r} has no {role}", hint=f"add a table [{role}] to its configuration"
-            )
+            raise self._lacks(role)
         return scorer
+
+    def _lacks(self, role: str) -> ConfigError:
+        return ConfigError(f"the pair {self.name!r} has no {role}", hint=f"add a table [{role}] to its configuration")
 
 
 POLICIES: Final[dict[str, Callable[[LoadedPair, float | None], Policy]]] = {
@@ -140,9 +158,7 @@ POLICIES: Final[dict[str, Callable[[LoadedPair, float | None], Policy]]] = {
     "random": lambda pair, threshold: RandomEscalation(_or(threshold, 0.5)),
     "rsd": lambda pair, threshold: RSD(pair.needs(pair.prm, "prm"), _or(threshold, 0.7)),
     "oracle": lambda pair, threshold: Oracle(pair.needs(pair.prm, "prm"), _or(threshold, 0.0)),
-    "router": lambda pair, threshold: RouterPolicy(
-        pair.needs(pair.router, "router"), _or(threshold, pair.thresholds.get("default", 0.5))
-    ),
+    "router": lambda pair, threshold: pair._router_policy("router", threshold),
 }
 FIXED: Final = ("draft", "target")
 """Policies without a threshold."""
@@ -211,11 +227,11 @@ def router_format(name: str | Path, marks: Mapping[str, str] | None = None) -> t
 
 
 def _tiny_config() -> PairConfig:
-    models = {
-        role: ModelConfig(path=str(WEIGHTS / role), name=f"tiny-{role}")
-        for role in ("draft", "target", "prm", "router")
-    }
-    return PairConfig(name=TINY, **models)
+    draft, target, prm, router, probe = (
+        ModelConfig(path=str(WEIGHTS / role), name=f"tiny-{role}")
+        for role in ("draft", "target", "prm", "router", "probe")
+    )
+    return PairConfig(name=TINY, draft=draft, target=target, prm=prm, router=probe, routers={"model": router})
 
 
 def router_folder(name: str | Path, folder: str = "") -> Path:
@@ -238,24 +254,24 @@ def load_router(folder: Path, *, device: str = "cpu") -> Scorer:
     Raises:
         CheckpointError: If it is missing, broken, or no router.
     """
-    return _router(ModelConfig(path=str(folder), device=device))
+    return _router(ModelConfig(path=str(folder), device=device), "router")
 
 
-def _router(model: ModelConfig) -> "HFScorer | ProbeScorer":
+def _router(model: ModelConfig, name: str) -> "HFScorer | ProbeScorer":
     from arbitrage.scorers.probe import ProbeScorer, is_probe
 
     if is_probe(Path(model.path)):
-        return ProbeScorer.load(model.path, name="router")
-    return _hf_scorer(model, "router")
+        return ProbeScorer.load(model.path, name=name)
+    return _hf_scorer(model, "router", name)
 
 
-def _hf_scorer(model: ModelConfig, kind: str) -> "HFScorer":
+def _hf_scorer(model: ModelConfig, kind: str, name: str) -> "HFScorer":
     from arbitrage.scorers.hf import HFScorer
 
     options = _placed(model)
     if not (model.prompt or model.system):
         options["prompt"] = None  # Then the checkpoint says how it reads a question.
-    return HFScorer.load(model.path, name=kind, kind=kind, **options)
+    return HFScorer.load(model.path, name=name, kind=kind, **options)
 
 
 def _placed(model: ModelConfig) -> dict[str, Any]:
@@ -269,22 +285,24 @@ def _assemble(config: PairConfig, keeps_hidden_state: bool) -> LoadedPair:
     from arbitrage.scorers.probe import ProbeScorer
 
     draft, target = config.draft, config.target
-    router = _router(config.router) if config.router else None
-    needs_state = keeps_hidden_state or isinstance(router, ProbeScorer)
+    named = {"router": config.router, **{f"router:{name}": model for name, model in config.routers.items()}}
+    routers = {name: _router(model, name) for name, model in named.items() if model}
+    reads_state = any(isinstance(router, ProbeScorer) and router.head.reads_state for router in routers.values())
     pair = Pair(
-        draft=HFEngine.load(draft.path, name=draft.name, keeps_hidden_state=needs_state, **_placed(draft)),
+        draft=HFEngine.load(
+            draft.path, name=draft.name, keeps_hidden_state=keeps_hidden_state or reads_state, **_placed(draft)
+        ),
         target=HFEngine.load(target.path, name=target.name, **_placed(target)),
     )
-    prm = _hf_scorer(config.prm, "prm") if config.prm else None
-    if router:
+    prm = _hf_scorer(config.prm, "prm", "prm") if config.prm else None
+    for router in routers.values():
         _warn_of_another_pair(router.input_format.trained_for, pair)
     return LoadedPair(
         name=config.name,
         pair=pair,
         prm=prm,
-        router=router,
+        routers=routers,
         auditor=prm.renamed("audit") if prm else None,
-        thresholds=router.input_format.thresholds if router else {},
         config=config,
     )
 

@@ -3,7 +3,7 @@
 import difflib
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,10 +50,18 @@ class PairConfig:
     target: ModelConfig
     prm: ModelConfig | None = None
     router: ModelConfig | None = None
+    routers: Mapping[str, ModelConfig] = field(default_factory=dict)
+    """Further routers to compare with it, by name."""
+
+    def model(self, role: str) -> ModelConfig | None:
+        """The model of a role: a table's name, or ``router:NAME`` for a further router."""
+        kind, _, name = role.partition(":")
+        found: ModelConfig | None = self.routers.get(name) if name else getattr(self, kind)
+        return found
 
 
 def read_pair(path: Path) -> PairConfig:
-    """Read a pair from a TOML file with the tables draft, target, prm and router.
+    """Read a pair from a TOML file with the tables draft, target, prm, router and routers.NAME.
 
     Raises:
         ConfigError: If the file is missing or not TOML, or a key is unknown, missing or of the wrong type.
@@ -66,10 +74,18 @@ def read_pair(path: Path) -> PairConfig:
         raise ConfigError(f"{path}: not TOML: {error}") from error
     place = str(path)
     models = {key: value for key, value in record.items() if isinstance(value, dict)}
-    parsed = {
-        key: _parse(ModelConfig, _located(value, path.parent), f"{place} [{key}]") for key, value in models.items()
+    routers = _models(models.pop("routers", {}), path, "routers.")
+    return _parse(PairConfig, {"name": path.stem, **record, **_models(models, path), "routers": routers}, place)
+
+
+def _models(tables: Mapping[str, Any], path: Path, prefix: str = "") -> dict[str, ModelConfig]:
+    for key, value in tables.items():
+        if not isinstance(value, dict):
+            raise ConfigError(f"{path}: {prefix}{key} must be a table, got {value!r}", hint=f"write [{prefix}{key}]")
+    return {
+        key: _parse(ModelConfig, _located(value, path.parent), f"{path} [{prefix}{key}]")
+        for key, value in tables.items()
     }
-    return _parse(PairConfig, {"name": path.stem, **record, **parsed}, place)
 
 
 def _located(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:

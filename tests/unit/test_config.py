@@ -24,6 +24,13 @@ def test_a_pair_is_named_after_its_file_and_finds_models_beside_it(tmp_path):
     assert config.router is None
 
 
+def test_further_routers_have_names(tmp_path):
+    (tmp_path / "pair.toml").write_text(PAIR + '[router]\npath = "c"\n[routers.second]\npath = "d"\n')
+    config = read_pair(tmp_path / "pair.toml")
+    models = [config.model(role) for role in ("draft", "router", "router:second", "router:third", "prm")]
+    assert [model and model.path for model in models] == ["a", "c", "d", None, None]
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -33,6 +40,8 @@ def test_a_pair_is_named_after_its_file_and_finds_models_beside_it(tmp_path):
         (PAIR + '[ruoter]\npath = "c"\n', "'ruoter'"),
         (PAIR.replace("path", "pth", 1), "did you mean 'path'"),
         (PAIR + 'dtype = "float8"\n', "float8"),
+        (PAIR + '[routers]\npath = "c"\n', r"routers\.path must be a table, got 'c'"),
+        (PAIR + '[routers.second]\npth = "c"\n', r"\[routers\.second\].*'pth'"),
     ],
 )
 def test_a_bad_configuration_names_its_fault(tmp_path, text, told):

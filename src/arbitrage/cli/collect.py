@@ -61,7 +61,9 @@ def collect(
     )
     settings = {
         "row_schema": SCHEMA,
-        "models": loaded.identity(("draft", "target", "prm", *(("router",) if behaviour == "router" else ()))),
+        "models": loaded.identity(
+            ("draft", "target", "prm", *((behaviour,) if behaviour.startswith("router") else ()))
+        ),
         "dataset": dataset,
         "stratify": stratify,
         "samples": samples,

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from arbitrage.build import POLICIES, TINY, entries, load, problems
+from arbitrage.build import TINY, entries, load, problems
 from arbitrage.cli.evaluate import run_comparison
 from arbitrage.cli.show import LivePrinter, legend, rows_table, table_console, trace_footer
 from arbitrage.core.turn import Setting
@@ -25,7 +25,7 @@ def demo(
         trace = loaded.solve(problem.question, policy=rule, watch=LivePrinter(console))
         console.print(trace_footer(trace))
     console.print(f"\nEvery policy on {limit} held-out problems, one at a time, in random order:")
-    results = run_comparison(loaded, problems("tiny:test", limit), entries(list(POLICIES), []), Setting())
+    results = run_comparison(loaded, problems("tiny:test", limit), entries(loaded.policies, []), Setting())
     console.print(rows_table(rows_of(results), f"{TINY}, {limit} problems"))
     console.print(
         "accepted: steps kept from the draft · by target: share of tokens · "

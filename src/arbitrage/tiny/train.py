@@ -1,13 +1,14 @@
 """Rebuild all tiny models from nothing: ``python -m arbitrage.tiny.train OUT``.
 
 Stages run in order and each is skipped when its result exists, so a killed run continues where it stopped:
-tokenizer, draft, target, prm, router. Training checkpoints are safetensors.
+tokenizer, draft, target, prm, router, probe. Training checkpoints are safetensors.
 """
 
 import argparse
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -39,7 +40,7 @@ COLLECT_SEED: Final = 7
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """Everything that determines the four models."""
+    """Everything that determines the four models, and the probe."""
 
     tokenizer_problems: int
     draft: LanguageModelRecipe
@@ -52,8 +53,10 @@ class Preset:
     """Options of ``arbitrage collect``."""
     router: tuple[str, ...]
     """Options of ``arbitrage train-router``."""
-    router_threshold: float = 0.1
-    """Shipped default; chosen on the validation split."""
+    probe: tuple[str, ...]
+    """Options of ``arbitrage train-probe``."""
+    thresholds: Mapping[str, float] = field(default_factory=lambda: {"router": 0.1, "probe": 0.1})
+    """Shipped defaults; chosen on the validation split."""
 
 
 _SMALL_ROUTER: Final = ("--learning-rate", "4e-4", "--batch-size", "32", "--device-batch-size", "16", "--bf16")
@@ -83,12 +86,13 @@ PRESETS: Final = {
         prm_problems=26_000,
         prm_drills=20_000,
         prm=ClassifierRecipe(
-            num_epochs=2,
+            num_epochs=1,
             tokens_per_batch=3072,
             schedule=Schedule(matrix_lr=8e-4, other_lr=1.6e-3, warmup_steps=50, decay_share=0.8),
         ),
         rows=("--limit", "2500", "--keep-draft", "0.3"),
-        router=(*_SMALL_ROUTER, "--epochs", "3", "--margin", "0.05"),
+        router=(*_SMALL_ROUTER, "--epochs", "3", "--margin", "0.2"),
+        probe=("--margin", "0.2", "--no-state"),
     ),
     "smoke": Preset(
         tokenizer_problems=400,
@@ -118,6 +122,7 @@ PRESETS: Final = {
         ),
         rows=("--limit", "12", "--max-tokens", "64"),
         router=(*_SMALL_ROUTER, "--epochs", "1", "--labels", "regression", "--balance", "none"),
+        probe=("--no-state",),
     ),
 }
 
@@ -137,8 +142,9 @@ class Build:
             self.ship(source)
         self.prm()
         self.ship("prm")
-        self.router()
-        self.ship("router")
+        self.routers()
+        for name in self.preset.thresholds:
+            self.ship(name)
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The shared tokenizer; trained at first use."""
@@ -176,13 +182,14 @@ class Build:
         model = _from_backbone(LlamaForTokenClassification, self.folder / "target").to(self.device)
         return train_classifier(model, rows, self.preset.prm, self.folder / "work" / "prm")
 
-    def router(self) -> None:
-        """The router: the shipped PRM, taught by the public commands to expect the target's advantage."""
+    def routers(self) -> None:
+        """The model router, which starts from the shipped PRM, and the probe, from the same rows by public commands."""
         rows, models = self.folder / "work" / "rows", {role: self.shipped / role for role in (*Source, "prm")}
         pair = write_pair(self.folder / "work" / "pair.toml", models, self.device)
         arbitrage("collect", rows, "--pair", pair, "--dataset", f"tiny:train:{COLLECT_SEED + 1}", *self.preset.rows)
         options = ("--marks", *MARKS.values(), "--device", self.device, *self.preset.router)
         arbitrage("train-router", rows, self.folder / "router", "--pair", pair, *options)
+        arbitrage("train-probe", rows, self.folder / "probe", "--pair", pair, *self.preset.probe)
 
     @property
     def shipped(self) -> Path:
@@ -190,19 +197,26 @@ class Build:
         return self.folder / "export"
 
     def ship(self, name: str) -> None:
-        """Write a model as it ships: fp16 weights, with its tokenizer and input format."""
+        """Write a model as it ships: fp16 weights, with its tokenizer and input format; a probe as it is."""
         made, out = self.folder / name, self.shipped / name
         out.mkdir(parents=True, exist_ok=True)
+        if name == "probe":
+            for part in ("config.json", "model.safetensors"):
+                shutil.copyfile(made / part, out / part)
+        else:
+            self._ship_model(made, out)
+        if name == "prm":
+            InputFormat(kind="prm").save(out)
+        elif name in self.preset.thresholds:
+            thresholds = {"default": self.preset.thresholds[name]}
+            replace(InputFormat.load(made), thresholds=thresholds).save(out)
+
+    def _ship_model(self, made: Path, out: Path) -> None:
         weights = load_file(made / "model.safetensors")
         save_file({k: v.half() for k, v in weights.items()}, out / "model.safetensors", metadata={"format": "pt"})
         config = json.loads((made / "config.json").read_text())
         (out / "config.json").write_text(json.dumps({**config, "dtype": "float16"}, indent=2) + "\n")
         self.tokenizer().save_pretrained(str(out))
-        if name == "prm":
-            InputFormat(kind="prm").save(out)
-        elif name == "router":
-            thresholds = {"default": self.preset.router_threshold}
-            replace(InputFormat.load(made), thresholds=thresholds).save(out)
 
     def _made(self, kind: type[M], name: str, train: Callable[[], PreTrainedModel]) -> M:
         folder = self.folder / name
