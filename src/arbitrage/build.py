@@ -43,6 +43,8 @@ class LoadedPair:
     prm: Scorer | None = None
     routers: "Mapping[str, HFScorer | ProbeScorer]" = field(default_factory=dict)
     """By the policy that uses it: ``router``, and ``router:NAME`` for further ones."""
+    likelihood: Scorer | None = None
+    """The target as a judge of the draft's steps, by their probability."""
     auditor: Scorer | None = None
     """The PRM under another name, to measure what a policy's escalations gain."""
     config: PairConfig
@@ -158,6 +160,9 @@ POLICIES: Final[dict[str, Callable[[LoadedPair, float | None], Policy]]] = {
     "random": lambda pair, threshold: RandomEscalation(_or(threshold, 0.5)),
     "rsd": lambda pair, threshold: RSD(pair.needs(pair.prm, "prm"), _or(threshold, 0.7)),
     "oracle": lambda pair, threshold: Oracle(pair.needs(pair.prm, "prm"), _or(threshold, 0.0)),
+    "likelihood": lambda pair, threshold: RouterPolicy(
+        pair.needs(pair.likelihood, "target"), _or(threshold, 0.9), "likelihood"
+    ),
     "router": lambda pair, threshold: pair._router_policy("router", threshold),
 }
 FIXED: Final = ("draft", "target")
@@ -282,18 +287,17 @@ def _placed(model: ModelConfig) -> dict[str, Any]:
 
 def _assemble(config: PairConfig, keeps_hidden_state: bool) -> LoadedPair:
     from arbitrage.engines.hf import HFEngine  # First: it says which extra is missing.
+    from arbitrage.scorers.likelihood import LikelihoodScorer
     from arbitrage.scorers.probe import ProbeScorer
 
     draft, target = config.draft, config.target
     named = {"router": config.router, **{f"router:{name}": model for name, model in config.routers.items()}}
     routers = {name: _router(model, name) for name, model in named.items() if model}
     reads_state = any(isinstance(router, ProbeScorer) and router.head.reads_state for router in routers.values())
-    pair = Pair(
-        draft=HFEngine.load(
-            draft.path, name=draft.name, keeps_hidden_state=keeps_hidden_state or reads_state, **_placed(draft)
-        ),
-        target=HFEngine.load(target.path, name=target.name, **_placed(target)),
-    )
+    keeps_hidden_state = keeps_hidden_state or reads_state
+    writer = HFEngine.load(draft.path, name=draft.name, keeps_hidden_state=keeps_hidden_state, **_placed(draft))
+    judge = HFEngine.load(target.path, name=target.name, **_placed(target))
+    pair = Pair(draft=writer, target=judge)
     prm = _hf_scorer(config.prm, "prm", "prm") if config.prm else None
     for router in routers.values():
         _warn_of_another_pair(router.input_format.trained_for, pair)
@@ -302,6 +306,7 @@ def _assemble(config: PairConfig, keeps_hidden_state: bool) -> LoadedPair:
         pair=pair,
         prm=prm,
         routers=routers,
+        likelihood=LikelihoodScorer(judge),
         auditor=prm.renamed("audit") if prm else None,
         config=config,
     )
@@ -314,12 +319,37 @@ def _warn_of_another_pair(trained_for: Mapping[str, str], pair: Pair) -> None:
 
 
 def entries(policies: Sequence[str], thresholds: Sequence[float]) -> list[Entry]:
-    """All rows of a comparison: each policy at each threshold, the fixed ones once."""
-    return [
-        Entry(policy, threshold)
-        for policy in policies
-        for threshold in ([None] if policy in FIXED or not thresholds else thresholds)
-    ]
+    """All rows of a comparison: each policy at each threshold, the fixed ones once.
+
+    Args:
+        policies: Names of policies; ``NAME@0.2`` is that one at that threshold only.
+        thresholds: Of all others; none for the defaults.
+
+    Raises:
+        ConfigError: If what follows an @ is no number.
+    """
+    made: list[Entry] = []
+    for policy in policies:
+        name, has_own, own = policy.partition("@")
+        if has_own:
+            made.append(Entry(name, parse_threshold(own)))
+        else:
+            made += [
+                Entry(name, threshold) for threshold in ([None] if name in FIXED or not thresholds else thresholds)
+            ]
+    return made
+
+
+def parse_threshold(text: str) -> float:
+    """Read a threshold.
+
+    Raises:
+        ConfigError: If it is no number.
+    """
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ConfigError(f"threshold must be a number in [0, 1], got {text!r}") from error
 
 
 def problems(dataset: str, limit: int | None = None, *, stratify: str = "", seed: int = 0) -> list[Problem]:

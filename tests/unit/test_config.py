@@ -87,6 +87,9 @@ def test_tiny_problems_are_balanced_and_reproducible():
 def test_fixed_policies_have_one_row_and_others_one_a_threshold():
     assert entries(["target", "rsd"], [0.1, 0.9]) == [Entry("target"), Entry("rsd", 0.1), Entry("rsd", 0.9)]
     assert entries(["rsd"], []) == [Entry("rsd")]
+    assert entries(["rsd@0.7", "target"], [0.1]) == [Entry("rsd", 0.7), Entry("target")]
+    with pytest.raises(ConfigError, match=r"threshold must be a number in \[0, 1\], got 'x'"):
+        entries(["rsd@x"], [])
 
 
 def test_every_public_name_exists():

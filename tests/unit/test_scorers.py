@@ -7,10 +7,13 @@ import pytest
 import torch
 import transformers
 
-from arbitrage.core.errors import ArbitrageError, CheckpointError, ConfigError, ScorerError
+from arbitrage.core.errors import ArbitrageError, CheckpointError, ConfigError, ContextOverflow, ScorerError
 from arbitrage.core.types import Source
+from arbitrage.engines.hf import HFEngine
+from arbitrage.engines.hf_cache import CachedSequence
 from arbitrage.scorers.format import FILE, InputFormat
 from arbitrage.scorers.hf import HFScorer
+from arbitrage.scorers.likelihood import LikelihoodScorer
 from arbitrage.tiny.lm import Shape
 from helpers import PROBLEM, candidate
 
@@ -243,3 +246,33 @@ def test_a_broken_checkpoint_is_refused_by_its_path(folder, harm, message, monke
 def test_a_missing_folder_is_not_looked_for_on_the_hub(tmp_path):
     with pytest.raises(CheckpointError, match="no checkpoint folder"):
         HFScorer.load(tmp_path / "none", name="judge", kind="prm")
+
+
+async def test_a_likelihood_is_the_targets_chance_of_another_step(random_lm, tokenizer):
+    engine = HFEngine(random_lm(0), tokenizer, name="target")
+    judge, sequence = LikelihoodScorer(engine), CachedSequence(engine.model)
+    session = await judge.open(PROBLEM)
+    ids = engine.prompt.encode(tokenizer, PROBLEM.question)
+    for step in (candidate("Mia"), candidate(" has 3", Source.TARGET), candidate(" stamps")):
+        await session.score(candidate("A rejected step of another length.\n\n"))
+        score = await session.score(step)
+        wanted = engine.encode(step.text)
+        with torch.inference_mode():
+            logits = engine.model(torch.tensor([[*ids, *wanted]]), use_cache=False).logits[0].log_softmax(-1)
+        total = sum(logits[len(ids) + i - 1, token].item() for i, token in enumerate(wanted))
+        assert judge.log_probability(sequence, ids, wanted)[0] == pytest.approx(total, abs=1e-3)
+        assert score.value == pytest.approx(1.0 - math.exp(total), abs=1e-5)
+        assert score.cost.num_computed == len(wanted)  # With the prefix's last token, without the step's.
+        assert score.cost.num_computed + score.cost.num_cached == len(ids) + len(wanted) - 1
+        await session.commit(step)
+        ids += wanted
+    nothing = await session.score(candidate(""))
+    assert (nothing.value, nothing.cost.num_calls) == (0.0, 0)
+    await session.close()
+    await session.close()
+
+
+async def test_a_step_beyond_the_targets_context_is_named(random_lm, tokenizer):
+    session = await LikelihoodScorer(HFEngine(random_lm(0), tokenizer, name="small")).open(PROBLEM)
+    with pytest.raises(ContextOverflow, match=r"\d+ tokens do not fit the context of small"):
+        await session.score(candidate("word " * 600))

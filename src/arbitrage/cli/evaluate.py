@@ -9,7 +9,7 @@ from typing import IO, Annotated, Any
 
 import typer
 
-from arbitrage.build import POLICIES, LoadedPair, entries, load, problems
+from arbitrage.build import POLICIES, LoadedPair, entries, load, parse_threshold, problems
 from arbitrage.cli.show import progress_bar, rows_table, summary_lines, table_console
 from arbitrage.cli.solve import PairOption, SeedOption
 from arbitrage.core.errors import ConfigError
@@ -25,7 +25,12 @@ SCHEMA = 1
 
 def evaluate(
     pair: PairOption = "tiny",
-    policies: Annotated[str, typer.Option(help=f"Comma-separated, from {', '.join(POLICIES)}.")] = ",".join(POLICIES),
+    policies: Annotated[
+        str,
+        typer.Option(
+            help=f"Comma-separated, from {', '.join(POLICIES)}, router:NAME; NAME@0.2 is one at that threshold only."
+        ),
+    ] = ",".join(POLICIES),
     thresholds: Annotated[str, typer.Option(help="Comma-separated, in [0, 1]; empty for each policy's default.")] = "",
     dataset: Annotated[str, typer.Option(help="tiny:test, tiny:ood, … or a JSONL file.")] = "tiny:test",
     limit: Annotated[int | None, typer.Option(help="Only the first so many problems.")] = None,
@@ -43,7 +48,7 @@ def evaluate(
     time outside model calls.
     """
     found = problems(dataset, limit)
-    wanted = entries(_split(policies), [_threshold(text) for text in _split(thresholds)])
+    wanted = entries(_split(policies), [parse_threshold(text) for text in _split(thresholds)])
     loaded = load(pair)
     results = run_comparison(loaded, found, wanted, Setting(seed=seed, use_proposals=proposals), traces)
     rows = rows_of(results)
@@ -107,10 +112,3 @@ class _TraceFile:
 
 def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _threshold(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError as error:
-        raise ConfigError(f"threshold must be a number in [0, 1], got {text!r}") from error
