@@ -161,7 +161,7 @@ POLICIES: Final[dict[str, Callable[[LoadedPair, float | None], Policy]]] = {
     "rsd": lambda pair, threshold: RSD(pair.needs(pair.prm, "prm"), _or(threshold, 0.7)),
     "oracle": lambda pair, threshold: Oracle(pair.needs(pair.prm, "prm"), _or(threshold, 0.0)),
     "likelihood": lambda pair, threshold: RouterPolicy(
-        pair.needs(pair.likelihood, "target"), _or(threshold, 0.9), "likelihood"
+        pair.needs(pair.likelihood, "target"), _or(threshold, 0.25), "likelihood"
     ),
     "router": lambda pair, threshold: pair._router_policy("router", threshold),
 }

@@ -6,6 +6,7 @@ import pytest
 
 import arbitrage as arb
 from arbitrage.build import entries, problems
+from arbitrage.core.errors import ConfigError
 from arbitrage.core.types import Source
 from arbitrage.evaluation.run import Entry, compare, rows_of
 from arbitrage.tiny import WEIGHTS
@@ -28,14 +29,16 @@ async def test_the_policies_rank_as_they_should(pair):
     """Floors with room for 60 problems; the exact figures stand in the model card."""
     policies = {
         entry: pair.audited(pair.policy(entry.policy, entry.threshold))
-        for entry in entries(["draft", "target", "router"], [])
+        for entry in entries(["draft", "target", "router", "likelihood"], [])
     }
     results = await compare(problems("tiny:test", 60), pair.pair, policies, arb.Setting(), num_warmup=0)
     rows = {row.policy: row for row in rows_of(results)}
     assert rows["target"].accuracy >= 0.7
     assert 0.15 <= rows["draft"].accuracy <= 0.6
     assert rows["router"].accuracy >= rows["target"].accuracy - 0.1
-    assert rows["router"].target_token_share < 0.95
+    assert rows["router"].target_token_share < 0.8
+    assert rows["likelihood"].accuracy >= rows["target"].accuracy - 0.1
+    assert rows["likelihood"].target_token_share < 0.65
     assert rows["router"].accuracy >= rows["draft"].accuracy + 0.15
     assert rows["router"].num_failed == 0
     assert all(trace.finish is arb.Finish.END_OF_SEQUENCE for trace in results[Entry("draft")][:10])
@@ -55,6 +58,16 @@ def test_solve_from_python(pair):
     trace = pair.solve("Solve for x: 3x+4=25.", policy="router", threshold=0.5)
     assert trace.answer == "7"
     assert set(trace.usage) <= {"draft", "target", "router"}
+
+
+def test_further_routers_and_the_likelihood_are_policies(pair):
+    for policy, scorer in (("router:model", "router:model"), ("likelihood", "likelihood")):
+        trace = pair.solve("Solve for x: 3x+4=25.", policy=policy)
+        assert trace.answer == "7"
+        assert trace.usage[scorer].num_calls == len(trace.steps)
+    assert {"router:model", "likelihood"} <= set(pair.policies)
+    with pytest.raises(ConfigError, match=r"no routers\.other"):
+        pair.policy("router:other")
 
 
 def test_another_pair_than_the_router_was_trained_for_is_warned_of(tmp_path):

@@ -248,7 +248,7 @@ def test_a_missing_folder_is_not_looked_for_on_the_hub(tmp_path):
         HFScorer.load(tmp_path / "none", name="judge", kind="prm")
 
 
-async def test_a_likelihood_is_the_targets_chance_of_another_step(random_lm, tokenizer):
+async def test_a_step_is_judged_by_its_probability_under_the_target(random_lm, tokenizer):
     engine = HFEngine(random_lm(0), tokenizer, name="target")
     judge, sequence = LikelihoodScorer(engine), CachedSequence(engine.model)
     session = await judge.open(PROBLEM)
@@ -261,7 +261,7 @@ async def test_a_likelihood_is_the_targets_chance_of_another_step(random_lm, tok
             logits = engine.model(torch.tensor([[*ids, *wanted]]), use_cache=False).logits[0].log_softmax(-1)
         total = sum(logits[len(ids) + i - 1, token].item() for i, token in enumerate(wanted))
         assert judge.log_probability(sequence, ids, wanted)[0] == pytest.approx(total, abs=1e-3)
-        assert score.value == pytest.approx(1.0 - math.exp(total), abs=1e-5)
+        assert score.value == pytest.approx(1.0 - math.exp(total) ** 0.1, abs=1e-5)
         assert score.cost.num_computed == len(wanted)  # With the prefix's last token, without the step's.
         assert score.cost.num_computed + score.cost.num_cached == len(ids) + len(wanted) - 1
         await session.commit(step)

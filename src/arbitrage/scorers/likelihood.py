@@ -2,6 +2,7 @@
 
 import math
 import time
+from typing import Final
 
 from arbitrage.core.errors import ContextOverflow, MissingExtra
 from arbitrage.core.types import Candidate, Cost, Problem, Score
@@ -16,8 +17,12 @@ except ImportError as error:
     raise MissingExtra("hf") from error
 
 
+ROOT: Final = 10
+"""Of a step's probability: the order of steps stays, and those of hundreds of tokens stay apart from 1."""
+
+
 class LikelihoodScorer:
-    """Scores a step by the chance that the engine's model writes another one: 1 - p(step | prefix).
+    """Scores a step by how unlikely it is to the engine's model: 1 - p(step | prefix) ** (1 / ROOT).
 
     BiLD (arXiv 2302.07863) looks back on a small model's text with the large one in the same way, token by token. The
     sessions are its own, so the target computes a prefix twice where it also writes.
@@ -83,7 +88,7 @@ class LikelihoodScoring:
                 num_cached=num_cached,
                 seconds=time.perf_counter() - started,
             )
-        return Score(scorer=self._scorer.name, source=candidate.source, value=-math.expm1(total), cost=cost)
+        return Score(scorer=self._scorer.name, source=candidate.source, value=-math.expm1(total / ROOT), cost=cost)
 
     async def commit(self, candidate: Candidate) -> None:
         """Append a step; what a rejected one left in the cache is cropped at the next score."""

@@ -20,6 +20,7 @@ from arbitrage.tiny.commands import arbitrage, write_pair
 
 SMALL: Final = ("--learning-rate", "3e-4", "--batch-size", "32", "--device-batch-size", "8", "--epochs", "2", "--bf16")
 """Training of a router of this size; the paper's values are for one of 1.5 billion weights."""
+MARGIN: Final = "0.2"
 THRESHOLDS: Final = "0.05,0.2,0.4,0.7"
 SPEEDUP: Final = 1.5
 """Accuracies are compared where a router is so much faster than target-only."""
@@ -49,7 +50,9 @@ VARIANTS: Final[Mapping[str, Variant]] = {
     "from scratch": Variant(("--from-scratch",)),
     "labels by rollouts": Variant(rows="rollouts"),
     "second round": Variant(rows="second"),
-    "probe": Variant(command="train-probe"),
+    "margin 0.05": Variant(("--margin", "0.05")),
+    "probe, hidden state and log-probabilities": Variant(command="train-probe"),
+    "probe, log-probabilities": Variant(("--no-state",), command="train-probe"),
 }
 
 
@@ -89,7 +92,7 @@ class Run:
         variant = VARIANTS[name]
         folder = self.folder / "routers" / f"{list(VARIANTS).index(name):02d}-{seed}"
         size = SMALL if variant.command == "train-router" else ()
-        options = (*size, "--margin", "0.05", *variant.options, "--seed", str(seed))
+        options = (*size, "--margin", MARGIN, *variant.options, "--seed", str(seed))
         arbitrage(variant.command, self.rows(variant.rows), folder, *options)
         return folder
 
@@ -102,7 +105,7 @@ class Run:
         """Figures of one router on rows, measured now or before."""
 
         def measure() -> dict[str, Any]:
-            options = ("--all-rows", "--margin", "0.05")
+            options = ("--all-rows", "--margin", MARGIN)
             found = self.last_line("eval-router", self.rows("test"), self.router(name, seed), *options)
             return {
                 "rho": found["router"]["rho"]["value"],
