@@ -186,5 +186,13 @@ def test_the_fastest_threshold_at_matched_accuracy_is_compared():
 
 def test_a_summary_without_target_only_claims_no_speed():
     summary = summary_of({Entry("router", 0.5): [solved(True, 1.0)]}, [row("router", 0.5, 1.0)])
-    assert summary.router_vs_target is None
+    assert summary.vs_target == {}
     assert summary.gain_share is None
+
+
+def test_a_summary_compares_every_policy_that_reaches_the_target():
+    speeds = {Entry("target"): 4.0, Entry("random", 0.5): 1.0, Entry("rsd", 0.5): 3.0, Entry("router:b", 0.5): 2.0}
+    results = {entry: [solved(True, seconds)] * 10 for entry, seconds in speeds.items()}
+    results[Entry("router", 0.5)] = [solved(False, 1.0)] * 10
+    found = summary_of(results, []).vs_target
+    assert {policy: matched.speedup for policy, matched in found.items()} == {"rsd": 4 / 3, "router:b": 2.0}

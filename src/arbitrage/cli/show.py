@@ -116,17 +116,14 @@ def rows_table(rows: Sequence[Row], title: str) -> Table:
 
 def summary_lines(summary: Summary) -> list[str]:
     """A comparison in words; nothing for what it lacks."""
-    pairs = (
-        ("router", "target-only", summary.router_vs_target),
-        ("rsd", "target-only", summary.rsd_vs_target),
-        ("router", "rsd", summary.router_vs_rsd),
-    )
+    pairs = [(policy, "target-only", matched) for policy, matched in summary.vs_target.items()]
+    if summary.router_vs_rsd:
+        pairs.append(("router", "rsd", summary.router_vs_rsd))
     lines = [
         f"{name} (threshold {_number(m.entry.threshold, '.2f')}) is {m.speedup:.2f}× as fast as {other} "
         f"[{m.interval.low:.2f}, {m.interval.high:.2f}] at {m.accuracy_gap * 100:+.1f} points of target-only's "
         f"accuracy [{m.gap_interval.low * 100:+.1f}, {m.gap_interval.high * 100:+.1f}]"
         for name, other, m in pairs
-        if m
     ]
     if summary.gain_share is not None:
         lines.append(f"the router captures {summary.gain_share:.0%} of the oracle's accuracy gain over chance")
