@@ -27,6 +27,7 @@ from arbitrage.tiny import dataset as tiny_dataset
 
 if TYPE_CHECKING:
     from arbitrage.scorers.hf import HFScorer
+    from arbitrage.scorers.likelihood import LikelihoodScorer
     from arbitrage.scorers.probe import ProbeScorer
 
 TINY: Final = "tiny"
@@ -253,21 +254,38 @@ def router_folder(name: str | Path, folder: str = "") -> Path:
     return Path(config.router.path)
 
 
-def load_router(folder: Path, *, device: str = "cpu") -> Scorer:
-    """Load a router alone, without its pair.
+def load_router(folder: Path, *, pair: str | Path = TINY, device: str = "cpu") -> Scorer:
+    """Load a router without its pair; the target comes along only if the router reads its likelihood.
 
     Raises:
         CheckpointError: If it is missing, broken, or no router.
     """
-    return _router(ModelConfig(path=str(folder), device=device), "router")
+    return _router(ModelConfig(path=str(folder), device=device), "router", lambda: load_likelihood(pair))
 
 
-def _router(model: ModelConfig, name: str) -> "HFScorer | ProbeScorer":
-    from arbitrage.scorers.probe import ProbeScorer, is_probe
+def load_likelihood(pair: str | Path) -> "LikelihoodScorer":
+    """The target of a pair as a judge of the draft's steps.
 
-    if is_probe(Path(model.path)):
-        return ProbeScorer.load(model.path, name=name)
-    return _hf_scorer(model, "router", name)
+    Raises:
+        ConfigError: If the pair's configuration cannot be used.
+        CheckpointError: If the model is missing or broken.
+    """
+    from arbitrage.engines.hf import HFEngine
+    from arbitrage.scorers.likelihood import LikelihoodScorer
+
+    target = pair_config(pair).target
+    return LikelihoodScorer(HFEngine.load(target.path, name=target.name, **_placed(target)))
+
+
+def _router(model: ModelConfig, name: str, likelihood: "Callable[[], LikelihoodScorer]") -> "HFScorer | ProbeScorer":
+    from arbitrage.scorers.probe import Inputs, ProbeHead, ProbeScorer, is_probe
+
+    folder = Path(model.path)
+    if not is_probe(folder):
+        return _hf_scorer(model, "router", name)
+    head = ProbeHead.load(folder)
+    asked = likelihood() if head.inputs is Inputs.LIKELIHOODS else None
+    return ProbeScorer(head, name=name, input_format=InputFormat.load(folder), likelihood=asked)
 
 
 def _hf_scorer(model: ModelConfig, kind: str, name: str) -> "HFScorer":
@@ -288,15 +306,16 @@ def _placed(model: ModelConfig) -> dict[str, Any]:
 def _assemble(config: PairConfig, keeps_hidden_state: bool) -> LoadedPair:
     from arbitrage.engines.hf import HFEngine  # First: it says which extra is missing.
     from arbitrage.scorers.likelihood import LikelihoodScorer
-    from arbitrage.scorers.probe import ProbeScorer
+    from arbitrage.scorers.probe import Inputs, ProbeScorer
 
     draft, target = config.draft, config.target
-    named = {"router": config.router, **{f"router:{name}": model for name, model in config.routers.items()}}
-    routers = {name: _router(model, name) for name, model in named.items() if model}
-    reads_state = any(isinstance(router, ProbeScorer) and router.head.reads_state for router in routers.values())
-    keeps_hidden_state = keeps_hidden_state or reads_state
-    writer = HFEngine.load(draft.path, name=draft.name, keeps_hidden_state=keeps_hidden_state, **_placed(draft))
     judge = HFEngine.load(target.path, name=target.name, **_placed(target))
+    likelihood = LikelihoodScorer(judge)
+    named = {"router": config.router, **{f"router:{name}": model for name, model in config.routers.items()}}
+    routers = {name: _router(model, name, lambda: likelihood) for name, model in named.items() if model}
+    heads = [router.head for router in routers.values() if isinstance(router, ProbeScorer)]
+    keeps_hidden_state = keeps_hidden_state or any(head.inputs is Inputs.STATE for head in heads)
+    writer = HFEngine.load(draft.path, name=draft.name, keeps_hidden_state=keeps_hidden_state, **_placed(draft))
     pair = Pair(draft=writer, target=judge)
     prm = _hf_scorer(config.prm, "prm", "prm") if config.prm else None
     for router in routers.values():
@@ -306,7 +325,7 @@ def _assemble(config: PairConfig, keeps_hidden_state: bool) -> LoadedPair:
         pair=pair,
         prm=prm,
         routers=routers,
-        likelihood=LikelihoodScorer(judge),
+        likelihood=likelihood,
         auditor=prm.renamed("audit") if prm else None,
         config=config,
     )

@@ -1,4 +1,5 @@
 import json
+import math
 import random
 from dataclasses import replace
 
@@ -10,7 +11,8 @@ from arbitrage.build import load_router
 from arbitrage.core.errors import CheckpointError, ConfigError, RowError, ScorerError, StoreError
 from arbitrage.core.types import Source
 from arbitrage.scorers.format import InputFormat
-from arbitrage.scorers.probe import ProbeHead, ProbeScorer, features, is_probe
+from arbitrage.scorers.probe import Inputs, ProbeHead, ProbeScorer, features, is_probe
+from arbitrage.scorers.scripted import ScriptedScorer
 from arbitrage.training.judge import router_scores
 from arbitrage.training.probe import ProbeRecipe, train_probe
 from helpers import PROBLEM, candidate, row
@@ -57,11 +59,10 @@ async def test_a_probe_learns_what_no_single_feature_tells(probe):
 
 
 async def test_a_probe_without_the_state_serves_any_engine_that_tells_logprobs(tmp_path):
-    recipe, found = ProbeRecipe(reads_state=False), rows(1200)
+    recipe, found = ProbeRecipe(inputs=Inputs.CONFIDENCE), rows(1200)
     stateless = [replace(r, draft=replace(r.draft, hidden_state=None)) for r in found]
     train_probe(stateless, tmp_path / "out", recipe, FORMAT, settings={})
     router = load_router(tmp_path / "out")
-    assert not router.head.reads_state
     scores = await router_scores(
         router, [replace(r, draft=replace(r.draft, hidden_state=None)) for r in rows(400, seed=1)]
     )
@@ -80,6 +81,7 @@ def test_a_probe_is_a_checkpoint_like_any_router(probe):
 
 async def test_a_probe_routes_by_position_too(probe):
     head = ProbeHead(
+        inputs=Inputs.STATE,
         mean=np.zeros(7, np.float32),
         scale=np.ones(7, np.float32),
         inner=np.eye(7, 1, k=-5, dtype=np.float32),  # The position alone.
@@ -99,11 +101,44 @@ async def test_a_probe_routes_by_position_too(probe):
 
 def test_features_need_what_only_some_engines_tell():
     whole = candidate("ab", hidden_state=(3.0, 4.0), logprobs=(-1.0, -3.0), first_entropy=0.5)
-    assert features(whole, 7) == [-4.0, -2.0, -3.0, 0.5, 2.0, 7.0, 3.0, 4.0]
-    assert features(replace(whole, hidden_state=None), 7, reads_state=False) == [-4.0, -2.0, -3.0, 0.5, 2.0, 7.0]
+    assert features(whole, 7, Inputs.STATE) == [-4.0, -2.0, -3.0, 0.5, 2.0, 7.0, 3.0, 4.0]
+    assert features(replace(whole, hidden_state=None), 7, Inputs.CONFIDENCE) == [-4.0, -2.0, -3.0, 0.5, 2.0, 7.0]
     for missing in ("hidden_state", "logprobs", "first_entropy"):
-        with pytest.raises(ScorerError, match=r"this probe router needs .* and its hidden state"):
-            features(replace(whole, **{missing: None}), 0)
+        with pytest.raises(ScorerError, match="a probe on state needs"):
+            features(replace(whole, **{missing: None}), 0, Inputs.STATE)
+    for lacking, likelihood in ((whole, None), (replace(whole, logprobs=None), 0.5)):
+        with pytest.raises(ScorerError, match="a probe on likelihoods needs"):
+            features(lacking, 0, Inputs.LIKELIHOODS, likelihood)
+
+
+def test_likelihoods_are_log_probabilities_of_the_whole_step():
+    whole = candidate("ab", logprobs=(-1.0, -3.0))
+    score = 1 - math.exp(-2.0) ** 0.1
+    assert features(whole, 0, Inputs.LIKELIHOODS, score) == pytest.approx([math.log(5), math.log(3)])
+    assert features(candidate("", logprobs=()), 0, Inputs.LIKELIHOODS, 0.0) == [0.0, 0.0]
+    assert features(whole, 0, Inputs.LIKELIHOODS, 1.0)[1] == pytest.approx(math.log(370), abs=0.01)
+
+
+async def test_a_probe_on_likelihoods_weighs_what_both_models_say(tmp_path):
+    """The draft's log-probability is noise here; the target's tells the gain."""
+    rng, found, asked = random.Random(0), [], {}
+    for i in range(1200):
+        has_gain = rng.random() < 0.4
+        scores = (0.2, 0.8) if has_gain else (0.8, 0.2)
+        made = row(*scores, problem=f"p{i // 4}", step=i % 4, text=f"s{i}", logprobs=(-rng.random(),))
+        asked[made.draft.text] = min(1.0, rng.random() * 0.3 + 0.3 * has_gain)
+        found.append(made)
+    likelihood = ScriptedScorer(value=lambda _, c: asked[c.text], name="likelihood")
+    recipe = ProbeRecipe(inputs=Inputs.LIKELIHOODS)
+    likelihoods = list(await router_scores(likelihood, found))
+    train_probe(found, tmp_path / "out", recipe, FORMAT, settings={}, likelihoods=likelihoods)
+    head = ProbeHead.load(tmp_path / "out")
+    assert abs(head.outer[1]) > 10 * abs(head.outer[0])
+    scorer = ProbeScorer(head, name="router", input_format=FORMAT, likelihood=likelihood)
+    scores = await router_scores(scorer, found)
+    assert roc_auc_score([r.advantage > 0 for r in found], scores) > 0.9
+    with pytest.raises(CheckpointError, match=r"reads the target's likelihood.*load it with its pair"):
+        ProbeScorer(head, name="router", input_format=FORMAT)
 
 
 async def test_a_probe_serves_only_a_draft_of_its_size(probe):

@@ -40,7 +40,7 @@ def eval_router(
     escalation rates. waste: share of escalations without gain. Intervals are over problems.
     """
     folder = router_folder(pair, router)
-    scorer = load_router(folder, device=device)
+    scorer = load_router(folder, pair=pair, device=device)
     found = _unseen(list(read_rows(rows)), folder, all_rows)
     from arbitrage.training.judge import judge, router_scores  # Heavy: only when it is asked for.
     from arbitrage.training.replay import BASELINES, baseline

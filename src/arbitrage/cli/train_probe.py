@@ -1,15 +1,20 @@
 """``arbitrage train-probe``: a router that calls no model, from collected rows."""
 
+import asyncio
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from arbitrage.build import router_format
+from arbitrage.build import load_likelihood, router_format
 from arbitrage.cli.solve import PairOption, SeedOption
+from arbitrage.core.errors import ConfigError
 from arbitrage.runtime.store import read_manifest, run_key
-from arbitrage.training.rows import read_rows
+from arbitrage.training.rows import Row, read_rows
+
+if TYPE_CHECKING:
+    from arbitrage.scorers.probe import Inputs
 
 
 def train_probe(
@@ -19,26 +24,28 @@ def train_probe(
     out: Annotated[Path, typer.Argument(help="Becomes the probe's checkpoint.")],
     pair: PairOption = "tiny",
     margin: Annotated[float, typer.Option(help="Advantages up to this are noise of the PRM.")] = 0.0,
-    state: Annotated[
-        bool,
-        typer.Option(help="Read the draft's hidden state. Without it any engine will do that tells log-probabilities."),
-    ] = True,
+    inputs: Annotated[
+        str,
+        typer.Option(
+            help="confidence: the draft's log-probabilities. state: its last hidden state too. likelihoods: the chance "
+            "of its step under draft and target, at the price of one forward pass of the target."
+        ),
+    ] = "state",
     units: Annotated[int, typer.Option(help="Hidden units.")] = 32,
     epochs: Annotated[int, typer.Option()] = 30,
     validation_share: Annotated[float, typer.Option(help="Share of the problems to hold out.")] = 0.1,
     seed: SeedOption = 0,
 ) -> None:
-    """Train a probe: a small head on the draft's log-probabilities, length, position and last hidden state.
+    """Train a probe: a router that is no model of its own, but a small head on what the pair says of a step.
 
-    It serves as a router without a model call, for the draft that it was trained on only. Name its folder in the table
-    [router] of the pair.
+    It serves only the pair that it was trained for. Name its folder in the table [router] of the pair.
     """
     from arbitrage.training.probe import ProbeRecipe  # Heavy: only when it is asked for.
     from arbitrage.training.probe import train_probe as train
 
     recipe = ProbeRecipe(
         margin=margin,
-        reads_state=state,
+        inputs=_inputs(inputs),
         num_units=units,
         num_epochs=epochs,
         validation_share=validation_share,
@@ -46,9 +53,27 @@ def train_probe(
     )
     input_format, _ = router_format(pair, {})
     settings = {"rows": run_key(read_manifest(rows)), "pair": dict(input_format.trained_for)}
-    report = train(list(read_rows(rows)), out, recipe, input_format, settings=settings)
+    found = list(read_rows(rows))
+    likelihoods = _likelihoods(pair, found) if recipe.inputs == "likelihoods" else None
+    report = train(found, out, recipe, input_format, settings=settings, likelihoods=likelihoods)
     losses = ", ".join(f"{entry['eval_loss']:.4f}" for entry in report["losses"])
     Console(highlight=False).print(
         f"probe in {out} · {report['num_rows_trained_on']} of {report['num_rows']} rows · held-out loss {losses} "
         "(by weight decay)"
     )
+
+
+def _inputs(name: str) -> "Inputs":
+    from arbitrage.scorers.probe import Inputs
+
+    try:
+        return Inputs(name)
+    except ValueError as error:
+        raise ConfigError(f"unknown inputs {name!r}", hint=f"choose from {', '.join(Inputs)}") from error
+
+
+def _likelihoods(pair: str, rows: list[Row]) -> list[float]:
+    """The target's score of each row's draft step."""
+    from arbitrage.training.judge import router_scores
+
+    return [float(score) for score in asyncio.run(router_scores(load_likelihood(pair), rows))]

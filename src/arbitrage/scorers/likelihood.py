@@ -21,6 +21,11 @@ ROOT: Final = 10
 """Of a step's probability: the order of steps stays, and those of hundreds of tokens stay apart from 1."""
 
 
+def log_probability_of(score: float) -> float:
+    """The log-probability of a step (nats, down to -368) that :class:`LikelihoodScorer` gave ``score``."""
+    return ROOT * math.log1p(-min(score, 1.0 - 1e-16))
+
+
 class LikelihoodScorer:
     """Scores a step by how unlikely it is to the engine's model: 1 - p(step | prefix) ** (1 / ROOT).
 

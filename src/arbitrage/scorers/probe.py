@@ -1,13 +1,16 @@
-"""A router that calls no model: a small head on how sure the draft was of its step, and on its hidden state."""
+"""Routers that are no model of their own: a small head on how likely the draft's step is, and on its hidden state."""
 
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Final, Self
 
 from arbitrage.core.errors import CheckpointError, MissingExtra, ScorerError, first_line
+from arbitrage.core.ports import Scorer, ScoringSession
 from arbitrage.core.types import Candidate, Cost, Problem, Score
 from arbitrage.scorers.format import InputFormat
 
@@ -16,6 +19,8 @@ try:
     from numpy.typing import NDArray
     from safetensors import SafetensorError
     from safetensors.numpy import load_file, save_file
+
+    from arbitrage.scorers.likelihood import log_probability_of
 except ImportError as error:
     raise MissingExtra("hf") from error
 
@@ -24,8 +29,19 @@ CONFIG: Final = "config.json"
 MODEL_TYPE: Final = "arbitrage_probe"
 """In ``config.json``; tells a probe from a model of transformers."""
 WEIGHTS: Final = "model.safetensors"
-NUM_CHEAP: Final = 6
+NUM_CONFIDENCE: Final = 6
 """Features beside the hidden state."""
+
+
+class Inputs(StrEnum):
+    """What a probe reads of a draft step."""
+
+    CONFIDENCE = "confidence"
+    """The draft's log-probabilities, length and position; free."""
+    STATE = "state"
+    """The same and the draft's last hidden state."""
+    LIKELIHOODS = "likelihoods"
+    """How likely the step is to the draft and to the target; one forward pass of the target."""
 
 
 def is_probe(folder: Path) -> bool:
@@ -36,53 +52,58 @@ def is_probe(folder: Path) -> bool:
         return False
 
 
-def features(candidate: Candidate, step: int, *, reads_state: bool = True) -> list[float]:
+def features(candidate: Candidate, step: int, inputs: Inputs, likelihood: float | None = None) -> list[float]:
     """What a probe reads of a draft step.
 
     Args:
-        candidate: With log-probabilities, the entropy of the first token, and where it is read the hidden state.
+        candidate: With log-probabilities, and for all but ``likelihoods`` the entropy of its first token.
         step: Its position in the solution, from 0.
-        reads_state: Whether the hidden state is among the features.
+        inputs: Which features.
+        likelihood: The score that the target's :class:`~arbitrage.scorers.likelihood.LikelihoodScorer` gave it.
 
     Returns:
-        Sum, mean and least of the log-probabilities (nats), entropy of the first token (nats), tokens, position; then
-        the last layer's state at the last token.
+        For ``likelihoods`` log(1 - log p) of the step under draft and target. Else sum, mean and least of the
+        log-probabilities (nats), entropy of the first token (nats), tokens, position; for ``state`` behind them the
+        last layer's state at the last token.
 
     Raises:
         ScorerError: If the draft's engine did not say these.
     """
     state, logprobs, entropy = candidate.hidden_state, candidate.logprobs, candidate.first_entropy
-    if logprobs is None or entropy is None or (reads_state and state is None):
-        also = ", and its hidden state" if reads_state else ""
+    total = sum(logprobs or ())
+    if inputs is Inputs.LIKELIHOODS and logprobs is not None and likelihood is not None:
+        return [math.log1p(-min(0.0, total)), math.log1p(-log_probability_of(likelihood))]
+    if (
+        inputs is Inputs.LIKELIHOODS
+        or logprobs is None
+        or entropy is None
+        or (inputs is Inputs.STATE and state is None)
+    ):
         raise ScorerError(
-            f"this probe router needs the draft's log-probabilities and entropy{also}",
+            f"a probe on {inputs} needs the draft's log-probabilities, entropy and for 'state' its hidden state",
             hint="use an engine that keeps them, such as hf with keeps_hidden_state",
         )
-    total, num_tokens = sum(logprobs), len(logprobs)
-    cheap = [total, total / max(1, num_tokens), min(logprobs, default=0.0), entropy, float(num_tokens), float(step)]
-    return [*cheap, *state] if reads_state and state is not None else cheap
+    mean = total / max(1, len(logprobs))
+    confidence = [total, mean, min(logprobs, default=0.0), entropy, float(len(logprobs)), float(step)]
+    return [*confidence, *(state or ())] if inputs is Inputs.STATE else confidence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeHead:
-    """A perceptron with one hidden layer of ReLU units over standardised features."""
+    """A perceptron with one hidden layer of ReLU units over standardised features, or a logistic regression."""
 
+    inputs: Inputs
     mean: Array
     """Shape [features]."""
     scale: Array
     """Standard deviations, shape [features]."""
     inner: Array
-    """Shape [features, units]."""
+    """Shape [features, units]; without units the features go to ``outer``."""
     inner_bias: Array
     outer: Array
-    """Shape [units]."""
+    """Shape [units], or [features]."""
     outer_bias: Array
     """Shape [1]."""
-
-    @property
-    def reads_state(self) -> bool:
-        """Whether the draft's hidden state is among the features."""
-        return len(self.mean) > NUM_CHEAP
 
     def probability(self, values: Sequence[float]) -> float:
         """Read one step.
@@ -95,17 +116,20 @@ class ProbeHead:
         """
         if len(values) != len(self.mean):
             raise ScorerError(
-                f"the probe reads a hidden state of {len(self.mean) - NUM_CHEAP} numbers, "
-                f"the draft gave {len(values) - NUM_CHEAP}",
+                f"the probe reads a hidden state of {len(self.mean) - NUM_CONFIDENCE} numbers, "
+                f"the draft gave {len(values) - NUM_CONFIDENCE}",
                 hint="a probe serves only the draft that it was trained for",
             )
-        units = np.maximum((np.asarray(values, np.float32) - self.mean) / self.scale @ self.inner + self.inner_bias, 0)
+        units = (np.asarray(values, np.float32) - self.mean) / self.scale
+        if self.inner.size:
+            units = np.maximum(units @ self.inner + self.inner_bias, 0)
         return float(1.0 / (1.0 + np.exp(-(units @ self.outer + self.outer_bias[0]))))
 
     def save(self, folder: Path) -> None:
         """Write weights and configuration into a checkpoint folder."""
-        save_file({name: getattr(self, name) for name in self.__slots__}, folder / WEIGHTS)
-        record = {"model_type": MODEL_TYPE, "num_features": len(self.mean), "num_units": len(self.outer)}
+        arrays = {name: getattr(self, name) for name in self.__slots__ if name != "inputs"}
+        save_file(arrays, folder / WEIGHTS)
+        record = {"model_type": MODEL_TYPE, "inputs": self.inputs, "num_features": len(self.mean)}
         (folder / CONFIG).write_text(json.dumps(record, indent=2) + "\n")
 
     @classmethod
@@ -116,25 +140,33 @@ class ProbeHead:
             CheckpointError: If they are missing or broken.
         """
         try:
-            return cls(**load_file(folder / WEIGHTS))
-        except (OSError, SafetensorError, TypeError) as error:
+            inputs = Inputs(json.loads((folder / CONFIG).read_text())["inputs"])
+            return cls(inputs=inputs, **load_file(folder / WEIGHTS))
+        except (OSError, SafetensorError, TypeError, LookupError, ValueError) as error:
             raise CheckpointError(f"cannot read the probe in {str(folder)!r}: {first_line(error)}") from error
 
 
 class ProbeScorer:
-    """A probe as a router: same protocol, no model call."""
+    """A probe as a router: same protocol, no model of its own."""
 
-    def __init__(self, head: ProbeHead, *, name: str, input_format: InputFormat) -> None:
-        self.head, self._name, self.input_format = head, name, input_format
+    def __init__(
+        self, head: ProbeHead, *, name: str, input_format: InputFormat, likelihood: Scorer | None = None
+    ) -> None:
+        """Wrap a head.
 
-    @classmethod
-    def load(cls, path: str | Path, *, name: str) -> Self:
-        """Load a checkpoint folder.
+        Args:
+            head: Its weights.
+            name: How policies and traces call it.
+            input_format: Names the pair that it was trained for, and its thresholds.
+            likelihood: The target as a judge of steps, for a head that reads it.
 
         Raises:
-            CheckpointError: If it is missing or broken.
+            CheckpointError: If the head reads the target's likelihood and there is none.
         """
-        return cls(ProbeHead.load(Path(path)), name=name, input_format=InputFormat.load(Path(path)))
+        if head.inputs is Inputs.LIKELIHOODS and likelihood is None:
+            raise CheckpointError(f"the probe {name!r} reads the target's likelihood", hint="load it with its pair")
+        self.head, self._name, self.input_format = head, name, input_format
+        self.likelihood = likelihood if head.inputs is Inputs.LIKELIHOODS else None
 
     @property
     def name(self) -> str:
@@ -143,28 +175,31 @@ class ProbeScorer:
 
     async def open(self, problem: Problem) -> "ProbeScoring":
         """Start judging a problem."""
-        return ProbeScoring(self)
+        return ProbeScoring(self, await self.likelihood.open(problem) if self.likelihood else None)
 
 
 class ProbeScoring:
-    """Counts the steps of one problem."""
+    """Counts the steps of one problem, and follows it where the target is asked."""
 
-    def __init__(self, scorer: ProbeScorer) -> None:
-        self._scorer, self._num_steps = scorer, 0
+    def __init__(self, scorer: ProbeScorer, likelihood: ScoringSession | None) -> None:
+        self._scorer, self._likelihood, self._num_steps = scorer, likelihood, 0
 
     async def score(self, candidate: Candidate) -> Score:
         """Score a draft step; see :class:`arbitrage.core.ports.ScoringSession`."""
-        started = time.perf_counter()
-        value = self._scorer.head.probability(self._features(candidate))
-        cost = Cost(num_calls=1, seconds=time.perf_counter() - started)
+        asked = await self._likelihood.score(candidate) if self._likelihood else None
+        head, started = self._scorer.head, time.perf_counter()
+        value = head.probability(features(candidate, self._num_steps, head.inputs, asked.value if asked else None))
+        own = Cost(num_calls=0 if asked else 1, seconds=time.perf_counter() - started)
+        cost = asked.cost + own if asked else own
         return Score(scorer=self._scorer.name, source=candidate.source, value=value, cost=cost)
-
-    def _features(self, candidate: Candidate) -> list[float]:
-        return features(candidate, self._num_steps, reads_state=self._scorer.head.reads_state)
 
     async def commit(self, candidate: Candidate) -> None:
         """Count a step."""
         self._num_steps += 1
+        if self._likelihood:
+            await self._likelihood.commit(candidate)
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Release what the target holds, if it was asked."""
+        if self._likelihood:
+            await self._likelihood.close()

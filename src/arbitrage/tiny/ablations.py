@@ -51,8 +51,9 @@ VARIANTS: Final[Mapping[str, Variant]] = {
     "labels by rollouts": Variant(rows="rollouts"),
     "second round": Variant(rows="second"),
     "margin 0.05": Variant(("--margin", "0.05")),
-    "probe, hidden state and log-probabilities": Variant(command="train-probe"),
-    "probe, log-probabilities": Variant(("--no-state",), command="train-probe"),
+    "probe on the draft's log-probabilities": Variant(("--inputs", "confidence"), command="train-probe"),
+    "probe on its hidden state too": Variant(command="train-probe"),
+    "probe on both models' likelihoods": Variant(("--inputs", "likelihoods"), command="train-probe"),
 }
 
 

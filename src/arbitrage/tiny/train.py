@@ -92,7 +92,7 @@ PRESETS: Final = {
         ),
         rows=("--limit", "2500", "--keep-draft", "0.3"),
         router=(*_SMALL_ROUTER, "--epochs", "3", "--margin", "0.2"),
-        probe=("--margin", "0.2", "--no-state"),
+        probe=("--margin", "0.1", "--inputs", "likelihoods"),
     ),
     "smoke": Preset(
         tokenizer_problems=400,
@@ -122,7 +122,7 @@ PRESETS: Final = {
         ),
         rows=("--limit", "12", "--max-tokens", "64"),
         router=(*_SMALL_ROUTER, "--epochs", "1", "--labels", "regression", "--balance", "none"),
-        probe=("--no-state",),
+        probe=("--inputs", "likelihoods"),
     ),
 }
 

@@ -1,4 +1,4 @@
-"""Train a probe router: a small head on the draft's hidden state, from the rows of any router."""
+"""Train a probe router: a small head on what the draft and the target say of a step, from the rows of any router."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from arbitrage.core.errors import ConfigError, MissingExtra, RowError, ScorerErr
 from arbitrage.core.types import Source
 from arbitrage.runtime.store import RunFolder, write_json
 from arbitrage.scorers.format import InputFormat
-from arbitrage.scorers.probe import ProbeHead, features
+from arbitrage.scorers.probe import Inputs, ProbeHead, features
 from arbitrage.training.labels import Binary, check_classes, split_by_problem
 from arbitrage.training.recipe import REPORT, read_report
 from arbitrage.training.rows import Row
@@ -18,6 +18,7 @@ from arbitrage.training.rows import Row
 try:
     import numpy as np
     from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import log_loss
     from sklearn.neural_network import MLPClassifier
     from sklearn.preprocessing import StandardScaler
@@ -35,8 +36,9 @@ class ProbeRecipe:
 
     margin: float = 0.0
     """Advantages up to this are noise of the PRM, not gain."""
-    reads_state: bool = True
-    """Whether the draft's hidden state is a feature, beside its log-probabilities."""
+    inputs: Inputs = Inputs.STATE
+    """What the probe reads. On ``likelihoods`` it is a logistic regression: two numbers need no units, and more freedom
+    only learns the PRM's mistakes (``dev/LOG.md``)."""
     num_units: int = 32
     weight_decays: tuple[float, ...] = (0.1, 1.0, 10.0, 100.0)
     """The one with the least loss on held-out problems is taken."""
@@ -52,7 +54,13 @@ class ProbeRecipe:
 
 
 def train_probe(
-    rows: Sequence[Row], out: Path, recipe: ProbeRecipe, input_format: InputFormat, *, settings: Mapping[str, Any]
+    rows: Sequence[Row],
+    out: Path,
+    recipe: ProbeRecipe,
+    input_format: InputFormat,
+    *,
+    settings: Mapping[str, Any],
+    likelihoods: Sequence[float] | None = None,
 ) -> dict[str, Any]:
     """Train a probe, or return the report of one that is done.
 
@@ -62,6 +70,7 @@ def train_probe(
         recipe: Labels and optimisation.
         input_format: Of the pair's routers; the annotation is dropped, since a probe reads no text.
         settings: What identifies the rows; a folder of another run is refused.
+        likelihoods: The target's score of each row's draft step, if the probe reads it.
 
     Returns:
         The report.
@@ -74,17 +83,21 @@ def train_probe(
     with RunFolder(out, settings):
         if done := read_report(out):
             return done
-        train_rows, held_out = split_by_problem(rows, recipe.validation_share, seed=recipe.seed)
-        check_classes(_labels(train_rows, recipe))
-        head, losses = _fit(train_rows, held_out, recipe)
+        by_row: Sequence[float | None] = likelihoods or [None] * len(rows)
+        scores = {(row.problem.id, row.step): score for row, score in zip(rows, by_row, strict=True)}
+        sides = split_by_problem(rows, recipe.validation_share, seed=recipe.seed)
+        check_classes(_labels(sides[0], recipe))
+        inputs = [_inputs(side, recipe.inputs, [scores[row.problem.id, row.step] for row in side]) for side in sides]
+        labels = [_labels(side, recipe) for side in sides]
+        head, losses = _fit(inputs, labels, recipe)
         head.save(out)
         replace(input_format, kind="router", annotation={}).save(out)
         report = {
             "settings": settings,
             "num_rows": len(rows),
-            "num_rows_trained_on": len(train_rows),
+            "num_rows_trained_on": len(sides[0]),
             "losses": [{"weight_decay": decay, "eval_loss": loss} for decay, loss in losses.items()],
-            "held_out_problems": sorted({row.problem.id for row in held_out}),
+            "held_out_problems": sorted({row.problem.id for row in sides[1]}),
         }
         write_json(out / REPORT, report)
         return report
@@ -94,40 +107,50 @@ def _labels(rows: Sequence[Row], recipe: ProbeRecipe) -> list[int]:
     return [Binary(recipe.margin).label(row.advantage) for row in rows]
 
 
-def _fit(train: Sequence[Row], held_out: Sequence[Row], recipe: ProbeRecipe) -> tuple[ProbeHead, dict[float, float]]:
-    """The best of all weight decays, and the held-out loss of each."""
-    inputs = [_inputs(side, recipe.reads_state) for side in (train, held_out)]
+def _fit(
+    inputs: Sequence[Any], labels: Sequence[list[int]], recipe: ProbeRecipe
+) -> tuple[ProbeHead, dict[float, float]]:
+    """The best of all weight decays, and the held-out loss of each; for training and held-out rows each."""
     scaler = StandardScaler().fit(inputs[0])
     train_x, test_x = (scaler.transform(side) for side in inputs)
-    train_y, test_y = _labels(train, recipe), _labels(held_out, recipe)
-    fitted: dict[float, MLPClassifier] = {}
-    for decay in recipe.weight_decays:
-        model = MLPClassifier(
-            (recipe.num_units,), alpha=decay, max_iter=recipe.num_epochs, batch_size=64, random_state=recipe.seed
-        )
+    fitted = {decay: _model(decay, recipe) for decay in recipe.weight_decays}
+    for model in fitted.values():
         with warnings.catch_warnings():  # The number of epochs is what was asked for.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            fitted[decay] = model.fit(train_x, train_y)
-    losses = {decay: float(log_loss(test_y, m.predict_proba(test_x), labels=[0, 1])) for decay, m in fitted.items()}
-    best = fitted[min(losses, key=losses.__getitem__)]
-    weights = {
-        "mean": scaler.mean_,
-        "scale": scaler.scale_,
-        "inner": best.coefs_[0],
-        "inner_bias": best.intercepts_[0],
-        "outer": best.coefs_[1][:, 0],
-        "outer_bias": best.intercepts_[1],
-    }
-    return ProbeHead(**{name: np.ascontiguousarray(values, np.float32) for name, values in weights.items()}), losses
+            model.fit(train_x, labels[0])
+    losses = {d: float(log_loss(labels[1], m.predict_proba(test_x), labels=[0, 1])) for d, m in fitted.items()}
+    weights = {"mean": scaler.mean_, "scale": scaler.scale_, **_weights(fitted[min(losses, key=losses.__getitem__)])}
+    arrays = {name: np.ascontiguousarray(values, np.float32) for name, values in weights.items()}
+    return ProbeHead(inputs=recipe.inputs, **arrays), losses
 
 
-def _inputs(rows: Sequence[Row], reads_state: bool) -> Any:
+def _model(weight_decay: float, recipe: ProbeRecipe) -> Any:
+    if recipe.inputs is Inputs.LIKELIHOODS:
+        return LogisticRegression(C=1.0 / weight_decay)
+    return MLPClassifier(
+        (recipe.num_units,), alpha=weight_decay, max_iter=recipe.num_epochs, batch_size=64, random_state=recipe.seed
+    )
+
+
+def _weights(model: Any) -> dict[str, Any]:
+    if isinstance(model, LogisticRegression):
+        num_features = model.coef_.shape[1]
+        none = {"inner": np.empty((num_features, 0)), "inner_bias": np.empty(0)}
+        return {**none, "outer": model.coef_[0], "outer_bias": model.intercept_}
+    (inner, outer), (inner_bias, outer_bias) = model.coefs_, model.intercepts_
+    return {"inner": inner, "inner_bias": inner_bias, "outer": outer[:, 0], "outer_bias": outer_bias}
+
+
+def _inputs(rows: Sequence[Row], inputs: Inputs, likelihoods: Sequence[float | None]) -> Any:
     """Features, shape [rows, features]."""
     try:
         return np.array(
-            [features(row.draft.as_candidate(Source.DRAFT), row.step, reads_state=reads_state) for row in rows]
+            [
+                features(row.draft.as_candidate(Source.DRAFT), row.step, inputs, likelihood)
+                for row, likelihood in zip(rows, likelihoods, strict=True)
+            ]
         )
     except ScorerError as error:
         raise RowError(
-            f"these rows cannot train a probe: {error}", hint="collect with --hidden-states, or train with --no-state"
+            f"these rows cannot train a probe: {error}", hint="collect with --hidden-states, or choose other --inputs"
         ) from error
