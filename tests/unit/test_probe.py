@@ -14,7 +14,7 @@ from arbitrage.scorers.format import InputFormat
 from arbitrage.scorers.probe import Inputs, ProbeHead, ProbeScorer, features, is_probe
 from arbitrage.scorers.scripted import ScriptedScorer
 from arbitrage.training.judge import router_scores
-from arbitrage.training.probe import ProbeRecipe, train_probe
+from arbitrage.training.probe import ProbeRecipe, asked_rows, train_probe
 from helpers import PROBLEM, candidate, row
 
 FORMAT = InputFormat(kind="router", annotation={"draft": "a", "target": "b"})
@@ -117,6 +117,33 @@ def test_likelihoods_are_log_probabilities_of_the_whole_step():
     assert features(whole, 0, Inputs.LIKELIHOODS, score) == pytest.approx([math.log(5), math.log(3)])
     assert features(candidate("", logprobs=()), 0, Inputs.LIKELIHOODS, 0.0) == [0.0, 0.0]
     assert features(whole, 0, Inputs.LIKELIHOODS, 1.0)[1] == pytest.approx(math.log(370), abs=0.01)
+
+
+async def test_a_step_that_the_draft_is_sure_of_is_kept_unasked():
+    one = np.ones(1, np.float32)
+    head = ProbeHead(
+        inputs=Inputs.LIKELIHOODS,
+        ask_above=0.02,
+        mean=np.zeros(2, np.float32),
+        scale=np.ones(2, np.float32),
+        inner=np.empty((2, 0), np.float32),
+        inner_bias=np.empty(0, np.float32),
+        outer=np.ones(2, np.float32),
+        outer_bias=one,
+    )
+    asked = []
+    likelihood = ScriptedScorer(value=lambda _, c: asked.append(c.text) or 0.5, name="likelihood")
+    session = await ProbeScorer(head, name="router", input_format=FORMAT, likelihood=likelihood).open(PROBLEM)
+    sure, unsure = candidate("a", logprobs=(-0.1, -0.1)), candidate("b", logprobs=(-0.1, -0.11))
+    assert [(await session.score(step)).value > 0 for step in (sure, unsure)] == [False, True]
+    assert asked == ["b"]
+    rows_of_both = [row(0.1, 0.9, logprobs=step.logprobs) for step in (sure, unsure)]
+    recipe = ProbeRecipe(inputs=Inputs.LIKELIHOODS, ask_above=0.02)
+    assert asked_rows(rows_of_both, recipe) == rows_of_both[1:]
+    with pytest.raises(ConfigError, match="ask_above with state"):
+        ProbeRecipe(ask_above=0.1)
+    with pytest.raises(ConfigError, match=r"ask_above must be in \[0, 1\), got 1.5"):
+        ProbeRecipe(inputs=Inputs.LIKELIHOODS, ask_above=1.5)
 
 
 async def test_a_probe_on_likelihoods_weighs_what_both_models_say(tmp_path):

@@ -31,6 +31,12 @@ def train_probe(
             "of its step under draft and target, at the price of one forward pass of the target."
         ),
     ] = "state",
+    ask_above: Annotated[
+        float,
+        typer.Option(
+            help="With likelihoods: keep a step unasked if 1 - p^(1/10) is at most this, p its chance under the draft."
+        ),
+    ] = 0.0,
     units: Annotated[int, typer.Option(help="Hidden units.")] = 32,
     epochs: Annotated[int, typer.Option()] = 30,
     validation_share: Annotated[float, typer.Option(help="Share of the problems to hold out.")] = 0.1,
@@ -40,12 +46,13 @@ def train_probe(
 
     It serves only the pair that it was trained for. Name its folder in the table [router] of the pair.
     """
-    from arbitrage.training.probe import ProbeRecipe  # Heavy: only when it is asked for.
+    from arbitrage.training.probe import ProbeRecipe, asked_rows  # Heavy: only when it is asked for.
     from arbitrage.training.probe import train_probe as train
 
     recipe = ProbeRecipe(
         margin=margin,
         inputs=_inputs(inputs),
+        ask_above=ask_above,
         num_units=units,
         num_epochs=epochs,
         validation_share=validation_share,
@@ -53,7 +60,7 @@ def train_probe(
     )
     input_format, _ = router_format(pair, {})
     settings = {"rows": run_key(read_manifest(rows)), "pair": dict(input_format.trained_for)}
-    found = list(read_rows(rows))
+    found = asked_rows(list(read_rows(rows)), recipe)
     likelihoods = _likelihoods(pair, found) if recipe.inputs == "likelihoods" else None
     report = train(found, out, recipe, input_format, settings=settings, likelihoods=likelihoods)
     losses = ", ".join(f"{entry['eval_loss']:.4f}" for entry in report["losses"])

@@ -21,8 +21,13 @@ ROOT: Final = 10
 """Of a step's probability: the order of steps stays, and those of hundreds of tokens stay apart from 1."""
 
 
+def score_of(log_probability: float) -> float:
+    """How unlikely a step is, from its log-probability in nats: 1 - p ** (1 / ROOT)."""
+    return -math.expm1(min(0.0, log_probability) / ROOT)
+
+
 def log_probability_of(score: float) -> float:
-    """The log-probability of a step (nats, down to -368) that :class:`LikelihoodScorer` gave ``score``."""
+    """The log-probability of a step (nats, down to -368) whose :func:`score_of` is ``score``."""
     return ROOT * math.log1p(-min(score, 1.0 - 1e-16))
 
 
@@ -93,7 +98,7 @@ class LikelihoodScoring:
                 num_cached=num_cached,
                 seconds=time.perf_counter() - started,
             )
-        return Score(scorer=self._scorer.name, source=candidate.source, value=-math.expm1(total / ROOT), cost=cost)
+        return Score(scorer=self._scorer.name, source=candidate.source, value=score_of(total), cost=cost)
 
     async def commit(self, candidate: Candidate) -> None:
         """Append a step; what a rejected one left in the cache is cropped at the next score."""

@@ -20,7 +20,7 @@ try:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file, save_file
 
-    from arbitrage.scorers.likelihood import log_probability_of
+    from arbitrage.scorers.likelihood import log_probability_of, score_of
 except ImportError as error:
     raise MissingExtra("hf") from error
 
@@ -88,11 +88,19 @@ def features(candidate: Candidate, step: int, inputs: Inputs, likelihood: float 
     return [*confidence, *(state or ())] if inputs is Inputs.STATE else confidence
 
 
+def is_kept_unasked(candidate: Candidate, inputs: Inputs, ask_above: float) -> bool:
+    """Whether the draft is so sure of a step that the target need not be asked how likely it is."""
+    is_known = inputs is Inputs.LIKELIHOODS and candidate.logprobs is not None
+    return is_known and ask_above > 0.0 and score_of(sum(candidate.logprobs or ())) <= ask_above
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeHead:
     """A perceptron with one hidden layer of ReLU units over standardised features, or a logistic regression."""
 
     inputs: Inputs
+    ask_above: float = 0.0
+    """On ``likelihoods``: a step no more unlikely than this to the draft itself scores 0, and the target is not asked."""
     mean: Array
     """Shape [features]."""
     scale: Array
@@ -127,9 +135,9 @@ class ProbeHead:
 
     def save(self, folder: Path) -> None:
         """Write weights and configuration into a checkpoint folder."""
-        arrays = {name: getattr(self, name) for name in self.__slots__ if name != "inputs"}
+        arrays = {name: getattr(self, name) for name in self.__slots__ if name not in ("inputs", "ask_above")}
         save_file(arrays, folder / WEIGHTS)
-        record = {"model_type": MODEL_TYPE, "inputs": self.inputs, "num_features": len(self.mean)}
+        record = {"model_type": MODEL_TYPE, "inputs": self.inputs, "ask_above": self.ask_above}
         (folder / CONFIG).write_text(json.dumps(record, indent=2) + "\n")
 
     @classmethod
@@ -140,8 +148,9 @@ class ProbeHead:
             CheckpointError: If they are missing or broken.
         """
         try:
-            inputs = Inputs(json.loads((folder / CONFIG).read_text())["inputs"])
-            return cls(inputs=inputs, **load_file(folder / WEIGHTS))
+            config = json.loads((folder / CONFIG).read_text())
+            inputs, ask_above = Inputs(config["inputs"]), float(config["ask_above"])
+            return cls(inputs=inputs, ask_above=ask_above, **load_file(folder / WEIGHTS))
         except (OSError, SafetensorError, TypeError, LookupError, ValueError) as error:
             raise CheckpointError(f"cannot read the probe in {str(folder)!r}: {first_line(error)}") from error
 
@@ -186,9 +195,12 @@ class ProbeScoring:
 
     async def score(self, candidate: Candidate) -> Score:
         """Score a draft step; see :class:`arbitrage.core.ports.ScoringSession`."""
-        asked = await self._likelihood.score(candidate) if self._likelihood else None
-        head, started = self._scorer.head, time.perf_counter()
-        value = head.probability(features(candidate, self._num_steps, head.inputs, asked.value if asked else None))
+        head = self._scorer.head
+        is_sure = is_kept_unasked(candidate, head.inputs, head.ask_above)
+        asked = await self._likelihood.score(candidate) if self._likelihood and not is_sure else None
+        value, started = 0.0, time.perf_counter()
+        if not is_sure:
+            value = head.probability(features(candidate, self._num_steps, head.inputs, asked.value if asked else None))
         own = Cost(num_calls=0 if asked else 1, seconds=time.perf_counter() - started)
         cost = asked.cost + own if asked else own
         return Score(scorer=self._scorer.name, source=candidate.source, value=value, cost=cost)

@@ -55,7 +55,7 @@ class Preset:
     """Options of ``arbitrage train-router``."""
     probe: tuple[str, ...]
     """Options of ``arbitrage train-probe``."""
-    thresholds: Mapping[str, float] = field(default_factory=lambda: {"router": 0.1, "probe": 0.1})
+    thresholds: Mapping[str, float] = field(default_factory=lambda: {"router": 0.1, "probe": 0.27})
     """Shipped defaults; chosen on the validation split."""
 
 
@@ -92,7 +92,7 @@ PRESETS: Final = {
         ),
         rows=("--limit", "2500", "--keep-draft", "0.3"),
         router=(*_SMALL_ROUTER, "--epochs", "3", "--margin", "0.2"),
-        probe=("--margin", "0.1", "--inputs", "likelihoods"),
+        probe=("--margin", "0.2", "--inputs", "likelihoods", "--ask-above", "0.02"),
     ),
     "smoke": Preset(
         tokenizer_problems=400,

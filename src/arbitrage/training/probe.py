@@ -10,7 +10,7 @@ from arbitrage.core.errors import ConfigError, MissingExtra, RowError, ScorerErr
 from arbitrage.core.types import Source
 from arbitrage.runtime.store import RunFolder, write_json
 from arbitrage.scorers.format import InputFormat
-from arbitrage.scorers.probe import Inputs, ProbeHead, features
+from arbitrage.scorers.probe import Inputs, ProbeHead, features, is_kept_unasked
 from arbitrage.training.labels import Binary, check_classes, split_by_problem
 from arbitrage.training.recipe import REPORT, read_report
 from arbitrage.training.rows import Row
@@ -39,6 +39,8 @@ class ProbeRecipe:
     inputs: Inputs = Inputs.STATE
     """What the probe reads. On ``likelihoods`` it is a logistic regression: two numbers need no units, and more freedom
     only learns the PRM's mistakes (``dev/LOG.md``)."""
+    ask_above: float = 0.0
+    """On ``likelihoods``: see :class:`ProbeHead`; steps that are kept unasked teach nothing."""
     num_units: int = 32
     weight_decays: tuple[float, ...] = (0.1, 1.0, 10.0, 100.0)
     """The one with the least loss on held-out problems is taken."""
@@ -48,9 +50,22 @@ class ProbeRecipe:
 
     def __post_init__(self) -> None:
         Binary(self.margin)
+        if not 0.0 <= self.ask_above < 1.0:
+            raise ConfigError(f"ask_above must be in [0, 1), got {self.ask_above}")
+        if self.ask_above and self.inputs is not Inputs.LIKELIHOODS:
+            raise ConfigError(f"only a probe on likelihoods asks the target, got ask_above with {self.inputs}")
         for name in ("num_units", "num_epochs"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+def asked_rows(rows: Sequence[Row], recipe: ProbeRecipe) -> list[Row]:
+    """The rows that a probe learns from: all but those whose step it would keep unasked."""
+    return [
+        row
+        for row in rows
+        if not is_kept_unasked(row.draft.as_candidate(Source.DRAFT), recipe.inputs, recipe.ask_above)
+    ]
 
 
 def train_probe(
@@ -121,7 +136,7 @@ def _fit(
     losses = {d: float(log_loss(labels[1], m.predict_proba(test_x), labels=[0, 1])) for d, m in fitted.items()}
     weights = {"mean": scaler.mean_, "scale": scaler.scale_, **_weights(fitted[min(losses, key=losses.__getitem__)])}
     arrays = {name: np.ascontiguousarray(values, np.float32) for name, values in weights.items()}
-    return ProbeHead(inputs=recipe.inputs, **arrays), losses
+    return ProbeHead(inputs=recipe.inputs, ask_above=recipe.ask_above, **arrays), losses
 
 
 def _model(weight_decay: float, recipe: ProbeRecipe) -> Any:
