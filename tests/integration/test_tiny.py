@@ -81,14 +81,14 @@ def test_another_pair_than_the_router_was_trained_for_is_warned_of(tmp_path):
 def test_drills_for_the_prm_are_labelled_by_what_they_say():
     from transformers import PreTrainedTokenizerFast
 
-    from arbitrage.tiny.prm import prm_drills
+    from arbitrage.tiny.prm import at_ends, prm_drills
 
     tokenizer = PreTrainedTokenizerFast.from_pretrained(str(WEIGHTS / "prm"))
     labels = Counter()
     for drill in prm_drills(tokenizer, 200, seed=0):
         question, _, statements = tokenizer.decode(drill.ids).partition("<|assistant|>")
         lines = statements.removesuffix("\n\n").split("\n\n")
-        for line, label in zip(lines, drill.labels, strict=True):
+        for line, label in zip(lines, at_ends(drill).labels, strict=True):
             expression, is_equation, result = line.rstrip(".").partition("=")
             if is_equation:
                 is_true = eval(expression.replace("%", "/100")) == int(result)
@@ -97,6 +97,27 @@ def test_drills_for_the_prm_are_labelled_by_what_they_say():
             assert is_true == label, line
             labels[label] += 1
     assert min(labels.values()) > 300
+
+
+def test_a_token_is_labelled_by_whether_the_step_can_still_become_true():
+    from transformers import PreTrainedTokenizerFast
+
+    from arbitrage.tiny.prm import judged, start_rollouts
+    from arbitrage.tiny.sampling import WrittenStep
+
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(str(WEIGHTS / "prm"))
+    rollout = start_rollouts(tokenizer, "train", 6, seed=0)[5]  # An equation.
+    true = rollout.problem.steps[0].terse
+    wrong = true[:-2] + str((int(true[-2]) + 1) % 10) + "."
+    for text in (true, wrong, true):
+        ids = tokenizer.encode(text + "\n\n", add_special_tokens=False)
+        rollout.steps.append(WrittenStep(ids=ids, text=text + "\n\n", is_last=False))
+    row, size = judged(rollout, tokenizer), len(rollout.steps[0].ids)
+    first, second, repeated = (row.labels[i : i + size] for i in range(0, 3 * size, size))
+    assert first == [1.0] * size
+    assert second == [0.0] * size  # Its beginning is only that of what has been said.
+    assert repeated[-1] == 0.0
+    assert next(p for p, w in zip(row.positions, row.weights, strict=True) if w == 1.0) == row.positions[size - 1]
 
 
 def test_recipe_rebuilds_four_loadable_models(tmp_path):

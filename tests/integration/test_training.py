@@ -113,8 +113,9 @@ def test_a_router_by_lora_is_a_plain_checkpoint(rows, tmp_path):
     assert serves(tmp_path / "router", tmp_path)
 
 
-def test_a_probe_from_the_pairs_own_rows_serves_and_is_judged(rows, tmp_path):
-    status, out, err = command("train-probe", rows, tmp_path / "probe", "--margin", "0.05")
+@pytest.mark.parametrize("inputs", ["state", "likelihoods"])
+def test_a_probe_from_the_pairs_own_rows_serves_and_is_judged(rows, tmp_path, inputs):
+    status, out, err = command("train-probe", rows, tmp_path / "probe", "--margin", "0.05", "--inputs", inputs)
     assert (status, "held-out loss" in out) == (0, True), err
     assert serves(tmp_path / "probe", tmp_path)
     status, out, err = command("eval-router", rows, tmp_path / "probe", "--json", "--all-rows", "--margin", "0.05")

@@ -100,7 +100,7 @@ class ProbeHead:
 
     inputs: Inputs
     ask_above: float = 0.0
-    """On ``likelihoods``: a step no more unlikely than this to the draft itself scores 0, and the target is not asked."""
+    """On ``likelihoods``: a step no more unlikely than this to the draft itself scores 0, the target unasked."""
     mean: Array
     """Shape [features]."""
     scale: Array
