@@ -26,6 +26,7 @@ from arbitrage.tiny import WEIGHTS
 from arbitrage.tiny import dataset as tiny_dataset
 
 if TYPE_CHECKING:
+    from arbitrage.engines.hf import HFEngine
     from arbitrage.scorers.hf import HFScorer
     from arbitrage.scorers.likelihood import LikelihoodScorer
     from arbitrage.scorers.probe import ProbeScorer
@@ -270,11 +271,9 @@ def load_likelihood(pair: str | Path) -> "LikelihoodScorer":
         ConfigError: If the pair's configuration cannot be used.
         CheckpointError: If the model is missing or broken.
     """
-    from arbitrage.engines.hf import HFEngine
     from arbitrage.scorers.likelihood import LikelihoodScorer
 
-    target = pair_config(pair).target
-    return LikelihoodScorer(HFEngine.load(target.path, name=target.name, **_placed(target)))
+    return LikelihoodScorer(_engine(pair_config(pair).target))
 
 
 def _router(model: ModelConfig, name: str, likelihood: "Callable[[], LikelihoodScorer]") -> "HFScorer | ProbeScorer":
@@ -303,20 +302,23 @@ def _placed(model: ModelConfig) -> dict[str, Any]:
     return {"device": model.device, "dtype": model.dtype, "prompt": prompt}
 
 
+def _engine(model: ModelConfig, *, keeps_hidden_state: bool = False) -> "HFEngine":
+    from arbitrage.engines.hf import HFEngine
+
+    return HFEngine.load(model.path, name=model.name, keeps_hidden_state=keeps_hidden_state, **_placed(model))
+
+
 def _assemble(config: PairConfig, keeps_hidden_state: bool) -> LoadedPair:
-    from arbitrage.engines.hf import HFEngine  # First: it says which extra is missing.
     from arbitrage.scorers.likelihood import LikelihoodScorer
     from arbitrage.scorers.probe import Inputs, ProbeScorer
 
-    draft, target = config.draft, config.target
-    judge = HFEngine.load(target.path, name=target.name, **_placed(target))
-    likelihood = LikelihoodScorer(judge)
+    target = _engine(config.target)
+    likelihood = LikelihoodScorer(target)
     named = {"router": config.router, **{f"router:{name}": model for name, model in config.routers.items()}}
     routers = {name: _router(model, name, lambda: likelihood) for name, model in named.items() if model}
     heads = [router.head for router in routers.values() if isinstance(router, ProbeScorer)]
     keeps_hidden_state = keeps_hidden_state or any(head.inputs is Inputs.STATE for head in heads)
-    writer = HFEngine.load(draft.path, name=draft.name, keeps_hidden_state=keeps_hidden_state, **_placed(draft))
-    pair = Pair(draft=writer, target=judge)
+    pair = Pair(draft=_engine(config.draft, keeps_hidden_state=keeps_hidden_state), target=target)
     prm = _hf_scorer(config.prm, "prm", "prm") if config.prm else None
     for router in routers.values():
         _warn_of_another_pair(router.input_format.trained_for, pair)

@@ -158,7 +158,9 @@ async def test_a_probe_on_likelihoods_weighs_what_both_models_say(tmp_path):
     likelihood = ScriptedScorer(value=lambda _, c: asked[c.text], name="likelihood")
     recipe = ProbeRecipe(inputs=Inputs.LIKELIHOODS)
     likelihoods = list(await router_scores(likelihood, found))
-    train_probe(found, tmp_path / "out", recipe, FORMAT, settings={}, likelihoods=likelihoods)
+    train_probe(found, tmp_path / "out", recipe, FORMAT, settings={}, likelihoods=lambda rows: likelihoods)
+    again = train_probe(found, tmp_path / "out", recipe, FORMAT, settings={}, likelihoods=lambda rows: 1 / 0)
+    assert again["num_rows"] == 1200
     head = ProbeHead.load(tmp_path / "out")
     assert abs(head.outer[1]) > 10 * abs(head.outer[0])
     scorer = ProbeScorer(head, name="router", input_format=FORMAT, likelihood=likelihood)

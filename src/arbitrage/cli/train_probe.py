@@ -1,6 +1,8 @@
-"""``arbitrage train-probe``: a router that calls no model, from collected rows."""
+"""``arbitrage train-probe``: a router that is no model of its own, from collected rows."""
 
 import asyncio
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,7 +48,7 @@ def train_probe(
 
     It serves only the pair that it was trained for. Name its folder in the table [router] of the pair.
     """
-    from arbitrage.training.probe import ProbeRecipe, asked_rows  # Heavy: only when it is asked for.
+    from arbitrage.training.probe import ProbeRecipe  # Heavy: only when it is asked for.
     from arbitrage.training.probe import train_probe as train
 
     recipe = ProbeRecipe(
@@ -60,9 +62,8 @@ def train_probe(
     )
     input_format, _ = router_format(pair, {})
     settings = {"rows": run_key(read_manifest(rows)), "pair": dict(input_format.trained_for)}
-    found = asked_rows(list(read_rows(rows)), recipe)
-    likelihoods = _likelihoods(pair, found) if recipe.inputs == "likelihoods" else None
-    report = train(found, out, recipe, input_format, settings=settings, likelihoods=likelihoods)
+    likelihoods = partial(_likelihoods, pair) if recipe.inputs == "likelihoods" else None
+    report = train(list(read_rows(rows)), out, recipe, input_format, settings=settings, likelihoods=likelihoods)
     losses = ", ".join(f"{entry['eval_loss']:.4f}" for entry in report["losses"])
     Console(highlight=False).print(
         f"probe in {out} · {report['num_rows_trained_on']} of {report['num_rows']} rows · held-out loss {losses} "
@@ -79,7 +80,7 @@ def _inputs(name: str) -> "Inputs":
         raise ConfigError(f"unknown inputs {name!r}", hint=f"choose from {', '.join(Inputs)}") from error
 
 
-def _likelihoods(pair: str, rows: list[Row]) -> list[float]:
+def _likelihoods(pair: str, rows: Sequence[Row]) -> list[float]:
     """The target's score of each row's draft step."""
     from arbitrage.training.judge import router_scores
 

@@ -123,9 +123,8 @@ class Run:
         def measure() -> dict[str, Any]:
             options = ("--policies", "target,router", "--thresholds", THRESHOLDS, "--dataset", "tiny:validation:6")
             limit = ("--limit", str(self.num_test_problems), "--seed", str(seed))
-            target, *routed = self.last_line("eval", "--pair", self.pair(self.router(name, seed)), *options, *limit)[
-                "rows"
-            ]
+            found = self.last_line("eval", "--pair", self.pair(self.router(name, seed)), *options, *limit)
+            target, *routed = found["rows"]
             return {"target_accuracy": target["accuracy"], "accuracy": accuracy_at(routed, SPEEDUP), "rows": routed}
 
         return self._kept("solved", name, seed, measure)

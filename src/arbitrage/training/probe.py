@@ -1,7 +1,7 @@
 """Train a probe router: a small head on what the draft and the target say of a step, from the rows of any router."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ def train_probe(
     input_format: InputFormat,
     *,
     settings: Mapping[str, Any],
-    likelihoods: Sequence[float] | None = None,
+    likelihoods: Callable[[Sequence[Row]], Sequence[float]] | None = None,
 ) -> dict[str, Any]:
     """Train a probe, or return the report of one that is done.
 
@@ -85,7 +85,8 @@ def train_probe(
         recipe: Labels and optimisation.
         input_format: Of the pair's routers; the annotation is dropped, since a probe reads no text.
         settings: What identifies the rows; a folder of another run is refused.
-        likelihoods: The target's score of each row's draft step, if the probe reads it.
+        likelihoods: Gives the target's score of each row's draft step, for a probe that reads it. It costs a forward
+            pass a row, so it is asked only if the probe is still to be trained.
 
     Returns:
         The report.
@@ -98,7 +99,8 @@ def train_probe(
     with RunFolder(out, settings):
         if done := read_report(out):
             return done
-        by_row: Sequence[float | None] = likelihoods or [None] * len(rows)
+        rows = asked_rows(rows, recipe)
+        by_row: Sequence[float | None] = likelihoods(rows) if likelihoods else [None] * len(rows)
         scores = {(row.problem.id, row.step): score for row, score in zip(rows, by_row, strict=True)}
         sides = split_by_problem(rows, recipe.validation_share, seed=recipe.seed)
         check_classes(_labels(sides[0], recipe))
