@@ -7,7 +7,18 @@ from typing import Any
 
 from arbitrage.core.ports import Engine, Session, StepRequest
 from arbitrage.core.turn import Setting
-from arbitrage.core.types import Candidate, Cost, Decision, Finish, Limits, Problem, Sampling, Source, Step
+from arbitrage.core.types import (
+    Candidate,
+    Cost,
+    Decision,
+    Finish,
+    Likelihood,
+    Limits,
+    Problem,
+    Sampling,
+    Source,
+    Step,
+)
 from arbitrage.engines.scripted import ScriptedEngine
 from arbitrage.training.rows import Past, Row, Sample
 
@@ -91,6 +102,9 @@ class WatchedSession:
 
     async def propose_many(self, request: StepRequest, seeds: Sequence[int]) -> list[Candidate]:
         return await self.session.propose_many(request, seeds)
+
+    async def likelihood(self, candidate: Candidate) -> Likelihood:
+        return await self.session.likelihood(candidate)
 
     async def commit(self, candidate: Candidate) -> None:
         await self.session.commit(candidate)

@@ -21,6 +21,7 @@ from arbitrage.evaluation.run import Entry
 from arbitrage.policies import RSD, Audited, DraftOnly, Oracle, RandomEscalation, RouterPolicy, TargetOnly
 from arbitrage.runtime.store import fingerprint
 from arbitrage.scorers.format import InputFormat
+from arbitrage.scorers.likelihood import LikelihoodScorer
 from arbitrage.tiny import MARKS as TINY_MARKS
 from arbitrage.tiny import WEIGHTS
 from arbitrage.tiny import dataset as tiny_dataset
@@ -28,7 +29,6 @@ from arbitrage.tiny import dataset as tiny_dataset
 if TYPE_CHECKING:
     from arbitrage.engines.hf import HFEngine
     from arbitrage.scorers.hf import HFScorer
-    from arbitrage.scorers.likelihood import LikelihoodScorer
     from arbitrage.scorers.probe import ProbeScorer
 
 TINY: Final = "tiny"
@@ -45,8 +45,6 @@ class LoadedPair:
     prm: Scorer | None = None
     routers: "Mapping[str, HFScorer | ProbeScorer]" = field(default_factory=dict)
     """By the policy that uses it: ``router``, and ``router:NAME`` for further ones."""
-    likelihood: Scorer | None = None
-    """The target as a judge of the draft's steps, by their probability."""
     auditor: Scorer | None = None
     """The PRM under another name, to measure what a policy's escalations gain."""
     config: PairConfig
@@ -162,9 +160,7 @@ POLICIES: Final[dict[str, Callable[[LoadedPair, float | None], Policy]]] = {
     "random": lambda pair, threshold: RandomEscalation(_or(threshold, 0.5)),
     "rsd": lambda pair, threshold: RSD(pair.needs(pair.prm, "prm"), _or(threshold, 0.7)),
     "oracle": lambda pair, threshold: Oracle(pair.needs(pair.prm, "prm"), _or(threshold, 0.0)),
-    "likelihood": lambda pair, threshold: RouterPolicy(
-        pair.needs(pair.likelihood, "target"), _or(threshold, 0.25), "likelihood"
-    ),
+    "likelihood": lambda pair, threshold: RouterPolicy(LikelihoodScorer(), _or(threshold, 0.25), "likelihood"),
     "router": lambda pair, threshold: pair._router_policy("router", threshold),
 }
 FIXED: Final = ("draft", "target")
@@ -255,36 +251,41 @@ def router_folder(name: str | Path, folder: str = "") -> Path:
     return Path(config.router.path)
 
 
-def load_router(folder: Path, *, pair: str | Path = TINY, device: str = "cpu") -> Scorer:
-    """Load a router without its pair; the target comes along only if the router reads its likelihood.
+def load_router(folder: Path, *, pair: str | Path = TINY, device: str = "cpu") -> tuple[Scorer, Pair | None]:
+    """Load a router to judge logged steps, and the pair's models only if it asks them.
 
     Raises:
         CheckpointError: If it is missing, broken, or no router.
     """
-    return _router(ModelConfig(path=str(folder), device=device), "router", lambda: load_likelihood(pair))
+    router = _router(ModelConfig(path=str(folder), device=device), "router")
+    return router, load_engines(pair) if _reads(router, "likelihoods") else None
 
 
-def load_likelihood(pair: str | Path) -> "LikelihoodScorer":
-    """The target of a pair as a judge of the draft's steps.
+def load_engines(name: str | Path) -> Pair:
+    """Draft and target of a pair, without scorers.
 
     Raises:
         ConfigError: If the pair's configuration cannot be used.
-        CheckpointError: If the model is missing or broken.
+        CheckpointError: If a model is missing or broken.
     """
-    from arbitrage.scorers.likelihood import LikelihoodScorer
+    config = pair_config(name)
+    return Pair(draft=_engine(config.draft), target=_engine(config.target))
 
-    return LikelihoodScorer(_engine(pair_config(pair).target))
 
-
-def _router(model: ModelConfig, name: str, likelihood: "Callable[[], LikelihoodScorer]") -> "HFScorer | ProbeScorer":
-    from arbitrage.scorers.probe import Inputs, ProbeHead, ProbeScorer, is_probe
+def _router(model: ModelConfig, name: str) -> "HFScorer | ProbeScorer":
+    from arbitrage.scorers.probe import ProbeHead, ProbeScorer, is_probe
 
     folder = Path(model.path)
     if not is_probe(folder):
         return _hf_scorer(model, "router", name)
-    head = ProbeHead.load(folder)
-    asked = likelihood() if head.inputs is Inputs.LIKELIHOODS else None
-    return ProbeScorer(head, name=name, input_format=InputFormat.load(folder), likelihood=asked)
+    return ProbeScorer(ProbeHead.load(folder), name=name, input_format=InputFormat.load(folder))
+
+
+def _reads(router: "HFScorer | ProbeScorer", inputs: str) -> bool:
+    """Whether a router is a probe on these inputs."""
+    from arbitrage.scorers.probe import ProbeScorer
+
+    return isinstance(router, ProbeScorer) and router.head.inputs == inputs
 
 
 def _hf_scorer(model: ModelConfig, kind: str, name: str) -> "HFScorer":
@@ -309,16 +310,10 @@ def _engine(model: ModelConfig, *, keeps_hidden_state: bool = False) -> "HFEngin
 
 
 def _assemble(config: PairConfig, keeps_hidden_state: bool) -> LoadedPair:
-    from arbitrage.scorers.likelihood import LikelihoodScorer
-    from arbitrage.scorers.probe import Inputs, ProbeScorer
-
-    target = _engine(config.target)
-    likelihood = LikelihoodScorer(target)
     named = {"router": config.router, **{f"router:{name}": model for name, model in config.routers.items()}}
-    routers = {name: _router(model, name, lambda: likelihood) for name, model in named.items() if model}
-    heads = [router.head for router in routers.values() if isinstance(router, ProbeScorer)]
-    keeps_hidden_state = keeps_hidden_state or any(head.inputs is Inputs.STATE for head in heads)
-    pair = Pair(draft=_engine(config.draft, keeps_hidden_state=keeps_hidden_state), target=target)
+    routers = {name: _router(model, name) for name, model in named.items() if model}
+    keeps_hidden_state = keeps_hidden_state or any(_reads(router, "state") for router in routers.values())
+    pair = Pair(draft=_engine(config.draft, keeps_hidden_state=keeps_hidden_state), target=_engine(config.target))
     prm = _hf_scorer(config.prm, "prm", "prm") if config.prm else None
     for router in routers.values():
         _warn_of_another_pair(router.input_format.trained_for, pair)
@@ -327,7 +322,6 @@ def _assemble(config: PairConfig, keeps_hidden_state: bool) -> LoadedPair:
         pair=pair,
         prm=prm,
         routers=routers,
-        likelihood=likelihood,
         auditor=prm.renamed("audit") if prm else None,
         config=config,
     )

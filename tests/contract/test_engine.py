@@ -198,6 +198,36 @@ async def test_steps_made_together_are_those_made_alone(kit, temperature):
                 await one.commit(single[0])
 
 
+async def test_own_steps_are_as_likely_as_they_said_and_others_less(kit):
+    async with opened(kit.build(3), PROBLEM) as session:
+        for _ in range(3):
+            before = session.token_ids
+            own = await session.propose(request(12))
+            read = await session.likelihood(own)
+            assert read.logprobs == pytest.approx(own.logprobs, abs=1e-4)
+            other = await session.likelihood(candidate("A foreign step.\n\n"))
+            assert sum(other.logprobs) < sum(read.logprobs)
+            assert read.cost.num_computed <= own.num_tokens + 1
+            assert (read.cost.num_calls, read.cost.num_generated) == (1, 0)
+            assert session.token_ids == before
+            await session.commit(own)
+        assert (await session.likelihood(candidate(""))).logprobs == ()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+async def test_reading_a_step_changes_no_later_one(kit, temperature):
+    engine = kit.build(3)
+    async with opened(engine, PROBLEM) as session, opened(engine, PROBLEM) as alone:
+        foreign = candidate("A foreign step.\n\n")
+        for proposal in (None, foreign, foreign):
+            asked = request(12, temperature=temperature)
+            await session.likelihood(foreign)
+            made = await session.propose(replace(asked, proposal=proposal))
+            assert essence(made) == essence(await alone.propose(asked))
+            for one in (session, alone):
+                await one.commit(made)
+
+
 async def test_closing_twice_is_safe(kit):
     session = await kit.build(0).open(PROBLEM, Source.TARGET)
     await session.propose(request(4))

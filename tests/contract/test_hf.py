@@ -168,6 +168,39 @@ async def test_a_step_behind_a_kept_one_needs_no_forward_for_what_the_hidden_sta
                 await one.commit(made)
 
 
+async def test_the_likelihood_is_what_the_model_says_of_each_token(engine, tokenizer):
+    made, steps = engine(0), [candidate("Mia"), candidate(" has 3"), candidate(" stamps")]
+    async with opened(made, PROBLEM) as session:
+        for step in steps:
+            await session.likelihood(candidate("A rejected step of another length.\n\n"))
+            read, ids, wanted = await session.likelihood(step), list(session.token_ids), made.encode(step.text)
+            with torch.inference_mode():
+                logits = made.model(torch.tensor([[*ids, *wanted]]), use_cache=False).logits[0].log_softmax(-1)
+            plain = [logits[len(ids) + i - 1, token].item() for i, token in enumerate(wanted)]
+            assert read.logprobs == pytest.approx(plain, abs=1e-4)
+            assert read.cost.num_computed + read.cost.num_cached == len(ids) + len(wanted)
+            await session.commit(step)
+        with pytest.raises(ContextOverflow, match=r"\d+ tokens do not fit the context of"):
+            await session.likelihood(candidate("word " * 600))
+
+
+@pytest.mark.parametrize("finish", [Finish.STEP_END, Finish.END_OF_SEQUENCE])
+async def test_a_step_that_was_read_is_proposed_without_another_forward_pass(engine, finish):
+    made, passes = engine(0), []
+    async with opened(made, PROBLEM) as plain:
+        own = await plain.propose(request(12))
+    agreeing = len(made.encode(own.text[: len(own.text) // 2])) - 1
+    drafted = candidate(made.decode([*own.token_ids[:agreeing], own.token_ids[-1] - 1], ()), finish=finish)
+    async with opened(made, PROBLEM) as session:
+        await session.likelihood(drafted)
+        with_hook = made.model.register_forward_hook(lambda *_: passes.append(1))
+        written = await session.propose(request(12, proposal=drafted))
+        with_hook.remove()
+    assert written.token_ids == own.token_ids
+    assert len(passes) == own.num_tokens - written.cost.num_reused - 1  # One for each new token but the last.
+    assert written.cost.num_computed == 0
+
+
 def chain_engine(chain_lm, tokenizer, text, **values):
     """An engine that writes ``text``, whose token ids are all different, and its prompt's last id."""
     ids = tokenizer.encode(text, add_special_tokens=False)

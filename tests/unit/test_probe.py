@@ -9,13 +9,13 @@ from sklearn.metrics import roc_auc_score
 
 from arbitrage.build import load_router
 from arbitrage.core.errors import CheckpointError, ConfigError, RowError, ScorerError, StoreError
+from arbitrage.core.turn import History, Pair
 from arbitrage.core.types import Source
 from arbitrage.scorers.format import InputFormat
 from arbitrage.scorers.probe import Inputs, ProbeHead, ProbeScorer, features, is_probe
-from arbitrage.scorers.scripted import ScriptedScorer
 from arbitrage.training.judge import router_scores
 from arbitrage.training.probe import ProbeRecipe, asked_rows, train_probe
-from helpers import PROBLEM, candidate, row
+from helpers import PROBLEM, Watched, candidate, row, scripted
 
 FORMAT = InputFormat(kind="router", annotation={"draft": "a", "target": "b"})
 
@@ -52,7 +52,7 @@ def probe(tmp_path_factory):
 async def test_a_probe_learns_what_no_single_feature_tells(probe):
     out, report = probe
     unseen = rows(400, seed=1)
-    scores = await router_scores(load_router(out), unseen)
+    scores = await router_scores(load_router(out)[0], unseen)
     assert roc_auc_score([r.advantage > 0 for r in unseen], scores) > 0.9
     assert len(report["held_out_problems"]) == 30
     assert report["num_rows_trained_on"] <= report["num_rows"] == 1200
@@ -62,7 +62,8 @@ async def test_a_probe_without_the_state_serves_any_engine_that_tells_logprobs(t
     recipe, found = ProbeRecipe(inputs=Inputs.CONFIDENCE), rows(1200)
     stateless = [replace(r, draft=replace(r.draft, hidden_state=None)) for r in found]
     train_probe(stateless, tmp_path / "out", recipe, FORMAT, settings={})
-    router = load_router(tmp_path / "out")
+    router, engines = load_router(tmp_path / "out")
+    assert engines is None
     scores = await router_scores(
         router, [replace(r, draft=replace(r.draft, hidden_state=None)) for r in rows(400, seed=1)]
     )
@@ -91,7 +92,7 @@ async def test_a_probe_routes_by_position_too(probe):
     )
     scorer = ProbeScorer(head, name="router", input_format=FORMAT)
     drafted = candidate("a", hidden_state=(0.0,), logprobs=(-0.5,), first_entropy=0.1)
-    session = await scorer.open(PROBLEM)
+    session = await scorer.open(History(PROBLEM, None))
     values = []
     for _ in range(3):
         values.append((await session.score(drafted)).value)
@@ -131,12 +132,16 @@ async def test_a_step_that_the_draft_is_sure_of_is_kept_unasked():
         outer=np.ones(2, np.float32),
         outer_bias=one,
     )
-    asked = []
-    likelihood = ScriptedScorer(value=lambda _, c: asked.append(c.text) or 0.5, name="likelihood")
-    session = await ProbeScorer(head, name="router", input_format=FORMAT, likelihood=likelihood).open(PROBLEM)
+    target = Watched(scripted("a", "b"))
+    history = History(PROBLEM, Pair(draft=scripted("a"), target=target))
+    session = await history.scoring(ProbeScorer(head, name="router", input_format=FORMAT))
     sure, unsure = candidate("a", logprobs=(-0.1, -0.1)), candidate("b", logprobs=(-0.1, -0.11))
-    assert [(await session.score(step)).value > 0 for step in (sure, unsure)] == [False, True]
-    assert asked == ["b"]
+    assert (await session.score(sure)).value == 0.0
+    assert target.sessions == []
+    asked = await session.score(unsure)
+    assert asked.value > 0.0
+    assert (asked.cost.num_calls, target.made) == (1, [])
+    await history.close()
     rows_of_both = [row(0.1, 0.9, logprobs=step.logprobs) for step in (sure, unsure)]
     recipe = ProbeRecipe(inputs=Inputs.LIKELIHOODS, ask_above=0.02)
     assert asked_rows(rows_of_both, recipe) == rows_of_both[1:]
@@ -155,23 +160,22 @@ async def test_a_probe_on_likelihoods_weighs_what_both_models_say(tmp_path):
         made = row(*scores, problem=f"p{i // 4}", step=i % 4, text=f"s{i}", logprobs=(-rng.random(),))
         asked[made.draft.text] = min(1.0, rng.random() * 0.3 + 0.3 * has_gain)
         found.append(made)
-    likelihood = ScriptedScorer(value=lambda _, c: asked[c.text], name="likelihood")
     recipe = ProbeRecipe(inputs=Inputs.LIKELIHOODS)
-    likelihoods = list(await router_scores(likelihood, found))
+    likelihoods = [asked[made.draft.text] for made in found]
     train_probe(found, tmp_path / "out", recipe, FORMAT, settings={}, likelihoods=lambda rows: likelihoods)
     again = train_probe(found, tmp_path / "out", recipe, FORMAT, settings={}, likelihoods=lambda rows: 1 / 0)
     assert again["num_rows"] == 1200
     head = ProbeHead.load(tmp_path / "out")
     assert abs(head.outer[1]) > 10 * abs(head.outer[0])
-    scorer = ProbeScorer(head, name="router", input_format=FORMAT, likelihood=likelihood)
-    scores = await router_scores(scorer, found)
-    assert roc_auc_score([r.advantage > 0 for r in found], scores) > 0.9
-    with pytest.raises(CheckpointError, match=r"reads the target's likelihood.*load it with its pair"):
-        ProbeScorer(head, name="router", input_format=FORMAT)
+    pairs = [(made.draft.as_candidate(Source.DRAFT), asked[made.draft.text]) for made in found]
+    scores = [head.probability(features(drafted, 0, Inputs.LIKELIHOODS, score)) for drafted, score in pairs]
+    assert roc_auc_score([made.advantage > 0 for made in found], scores) > 0.9
+    with pytest.raises(ConfigError, match=r"asks the target, which is not loaded.*load the scorer with its pair"):
+        await router_scores(ProbeScorer(head, name="router", input_format=FORMAT), found)
 
 
 async def test_a_probe_serves_only_a_draft_of_its_size(probe):
-    session = await load_router(probe[0]).open(PROBLEM)
+    session = await load_router(probe[0])[0].open(History(PROBLEM, None))
     with pytest.raises(ScorerError, match="a hidden state of 6 numbers, the draft gave 2"):
         await session.score(candidate("a", hidden_state=(0.0, 0.0), logprobs=(-0.5,), first_entropy=0.1))
 

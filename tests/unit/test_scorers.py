@@ -7,15 +7,14 @@ import pytest
 import torch
 import transformers
 
-from arbitrage.core.errors import ArbitrageError, CheckpointError, ConfigError, ContextOverflow, ScorerError
+from arbitrage.core.errors import ArbitrageError, CheckpointError, ConfigError, ScorerError
+from arbitrage.core.turn import History, Pair
 from arbitrage.core.types import Source
-from arbitrage.engines.hf import HFEngine
-from arbitrage.engines.hf_cache import CachedSequence
 from arbitrage.scorers.format import FILE, InputFormat
 from arbitrage.scorers.hf import HFScorer
 from arbitrage.scorers.likelihood import LikelihoodScorer
 from arbitrage.tiny.lm import Shape
-from helpers import PROBLEM, candidate
+from helpers import PROBLEM, candidate, scripted
 
 MARKS = {"draft": "<|draft|>", "target": "<|target|>"}
 ROUTER = InputFormat(kind="router", annotation=MARKS, trained_for={"draft": "d", "target": "t"}, thresholds={"x": 0.3})
@@ -73,7 +72,7 @@ def from_scratch(scorer, steps):
 @pytest.mark.parametrize("head", ["Sequence", "Token"])
 async def test_incremental_scores_equal_scores_from_scratch(scorer, head, num_labels, input_format):
     judge = scorer(input_format, head=head, num_labels=num_labels)
-    session, seen = await judge.open(PROBLEM), []
+    session, seen = await judge.open(History(PROBLEM, None)), []
     for number, step in enumerate(STEPS):
         rejected = await session.score(candidate("A rejected step of another length.\n\n"))
         score = await session.score(step)
@@ -91,7 +90,7 @@ async def test_incremental_scores_equal_scores_from_scratch(scorer, head, num_la
 
 async def test_only_new_tokens_are_computed(scorer):
     judge = scorer()
-    session = await judge.open(PROBLEM)
+    session = await judge.open(History(PROBLEM, None))
     prompt = len(judge.prompt.encode(judge.tokenizer, PROBLEM.question))
     first, second = len(judge.encode_step(STEPS[0])), len(judge.encode_step(STEPS[1]))
     assert (await session.score(STEPS[0])).cost.num_computed == prompt + first
@@ -103,7 +102,7 @@ async def test_only_new_tokens_are_computed(scorer):
 
 async def test_what_is_only_committed_is_computed_with_the_next_score(scorer):
     judge = scorer(ROUTER)
-    session = await judge.open(PROBLEM)
+    session = await judge.open(History(PROBLEM, None))
     for step in STEPS[:2]:
         await session.commit(step)
     score = await session.score(STEPS[2])
@@ -116,7 +115,7 @@ async def test_annotation_tells_the_author(scorer):
     judge = scorer(ROUTER)
     draft, target = STEPS[0], replace(STEPS[0], source=Source.TARGET)
     assert judge.tokenizer.decode(judge.encode_step(draft)) == "<|draft|>Mia has 3 stamps.\n\n"
-    session = await judge.open(PROBLEM)
+    session = await judge.open(History(PROBLEM, None))
     values = [(await session.score(step)).value for step in (draft, target)]
     assert values[0] != pytest.approx(values[1], abs=1e-4)
     plain = scorer(PRM)
@@ -126,7 +125,7 @@ async def test_annotation_tells_the_author(scorer):
 async def test_a_score_that_is_no_number_is_an_error(scorer):
     judge = scorer()
     judge.model.score.weight.data.fill_(math.nan)
-    session = await judge.open(PROBLEM)
+    session = await judge.open(History(PROBLEM, None))
     with pytest.raises(ScorerError, match="'judge' gave NaN"):
         await session.score(STEPS[0])
 
@@ -198,7 +197,7 @@ def test_an_unreadable_format_is_refused_by_its_path(text, message, tmp_path):
 async def test_a_checkpoint_brings_its_format_and_its_weights(folder, scorer):
     judge = HFScorer.load(folder, name="judge", kind="router")
     assert judge.input_format == ROUTER
-    loaded, built = [await s.open(PROBLEM) for s in (judge, scorer(ROUTER))]
+    loaded, built = [await s.open(History(PROBLEM, None)) for s in (judge, scorer(ROUTER))]
     assert (await loaded.score(STEPS[0])).value == pytest.approx((await built.score(STEPS[0])).value, abs=1e-6)
 
 
@@ -248,31 +247,12 @@ def test_a_missing_folder_is_not_looked_for_on_the_hub(tmp_path):
         HFScorer.load(tmp_path / "none", name="judge", kind="prm")
 
 
-async def test_a_step_is_judged_by_its_probability_under_the_target(random_lm, tokenizer):
-    engine = HFEngine(random_lm(0), tokenizer, name="target")
-    judge, sequence = LikelihoodScorer(engine), CachedSequence(engine.model)
-    session = await judge.open(PROBLEM)
-    ids = engine.prompt.encode(tokenizer, PROBLEM.question)
-    for step in (candidate("Mia"), candidate(" has 3", Source.TARGET), candidate(" stamps")):
-        await session.score(candidate("A rejected step of another length.\n\n"))
-        score = await session.score(step)
-        wanted = engine.encode(step.text)
-        with torch.inference_mode():
-            logits = engine.model(torch.tensor([[*ids, *wanted]]), use_cache=False).logits[0].log_softmax(-1)
-        total = sum(logits[len(ids) + i - 1, token].item() for i, token in enumerate(wanted))
-        assert judge.log_probability(sequence, ids, wanted)[0] == pytest.approx(total, abs=1e-3)
-        assert score.value == pytest.approx(1.0 - math.exp(total) ** 0.1, abs=1e-5)
-        assert score.cost.num_computed == len(wanted)  # With the prefix's last token, without the step's.
-        assert score.cost.num_computed + score.cost.num_cached == len(ids) + len(wanted) - 1
-        await session.commit(step)
-        ids += wanted
-    nothing = await session.score(candidate(""))
-    assert (nothing.value, nothing.cost.num_calls) == (0.0, 0)
-    await session.close()
-    await session.close()
-
-
-async def test_a_step_beyond_the_targets_context_is_named(random_lm, tokenizer):
-    session = await LikelihoodScorer(HFEngine(random_lm(0), tokenizer, name="small")).open(PROBLEM)
-    with pytest.raises(ContextOverflow, match=r"\d+ tokens do not fit the context of small"):
-        await session.score(candidate("word " * 600))
+async def test_a_step_is_judged_by_its_probability_under_the_target():
+    history = History(PROBLEM, Pair(draft=scripted("a"), target=scripted("one two three", "four", unlikely=-2.0)))
+    session = await history.scoring(LikelihoodScorer())
+    steps = {"one two three\n\n": 0.0, "one 2 three\n\n": -6.0, "": 0.0}
+    for text, log_probability in steps.items():
+        score = await session.score(candidate(text))
+        assert score.value == pytest.approx(1.0 - math.exp(log_probability) ** 0.1)
+        assert score.cost.num_calls == 1
+    await history.close()

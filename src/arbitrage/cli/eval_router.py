@@ -40,12 +40,12 @@ def eval_router(
     escalation rates. waste: share of escalations without gain. Intervals are over problems.
     """
     folder = router_folder(pair, router)
-    scorer = load_router(folder, pair=pair, device=device)
+    scorer, engines = load_router(folder, pair=pair, device=device)
     found = _unseen(list(read_rows(rows)), folder, all_rows)
     from arbitrage.training.judge import judge, router_scores  # Heavy: only when it is asked for.
     from arbitrage.training.replay import BASELINES, baseline
 
-    scores = asyncio.run(router_scores(scorer, found))
+    scores = asyncio.run(router_scores(scorer, found, engines))
     judgement = judge(found, scores, name="router", margin=margin, seed=seed)
     record = {"schema": SCHEMA, "rows": str(rows), "router": str(folder), "margin": margin, **asdict(judgement)}
     _tell(judgement, table_console())

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from arbitrage.build import load_likelihood, router_format
+from arbitrage.build import load_engines, router_format
 from arbitrage.cli.solve import PairOption, SeedOption
 from arbitrage.core.errors import ConfigError
 from arbitrage.runtime.store import read_manifest, run_key
+from arbitrage.scorers.likelihood import LikelihoodScorer
 from arbitrage.training.rows import Row, read_rows
 
 if TYPE_CHECKING:
@@ -84,4 +85,4 @@ def _likelihoods(pair: str, rows: Sequence[Row]) -> list[float]:
     """The target's score of each row's draft step."""
     from arbitrage.training.judge import router_scores
 
-    return [float(score) for score in asyncio.run(router_scores(load_likelihood(pair), rows))]
+    return [float(score) for score in asyncio.run(router_scores(LikelihoodScorer(), rows, load_engines(pair)))]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from arbitrage.core.types import Candidate, Decision, Problem, Sampling, Score, Source
+from arbitrage.core.types import Candidate, Decision, Likelihood, Problem, Sampling, Score, Source
 
 if TYPE_CHECKING:
     from arbitrage.core.turn import Turn
@@ -53,6 +53,16 @@ class Session(Protocol):
             EngineError: If the backend fails.
         """
 
+    async def likelihood(self, candidate: Candidate) -> Likelihood:
+        """Read how likely this model finds a step behind the committed prefix; writes and commits nothing.
+
+        One forward pass over the step. Where the same step is the next proposal, an engine may use what it computed.
+
+        Raises:
+            ContextOverflow: If the step does not fit behind the prefix.
+            EngineError: If the backend fails.
+        """
+
     async def commit(self, candidate: Candidate) -> None:
         """Append a step: the session's own by its ids, a foreign one by encoding its text once."""
 
@@ -73,6 +83,17 @@ class Engine(Protocol):
         Raises:
             ContextOverflow: If the prompt does not fit.
         """
+
+
+class Solution(Protocol):
+    """A solution in the making, as its scorers see it."""
+
+    @property
+    def problem(self) -> Problem:
+        """What is solved."""
+
+    async def session(self, source: Source) -> Session:
+        """The session in which ``source`` writes, with every step so far."""
 
 
 class ScoringSession(Protocol):
@@ -99,8 +120,8 @@ class Scorer(Protocol):
     def name(self) -> str:
         """Identifies the scorer in traces; unique within a policy."""
 
-    async def open(self, problem: Problem) -> ScoringSession:
-        """Start judging one problem."""
+    async def open(self, solution: Solution) -> ScoringSession:
+        """Start judging one solution."""
 
 
 class Policy(Protocol):

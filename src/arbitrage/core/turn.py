@@ -5,6 +5,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from arbitrage.core.errors import ConfigError
 from arbitrage.core.ports import Engine, Scorer, ScoringSession, Session, StepRequest
 from arbitrage.core.types import Candidate, Decision, Limits, Problem, Sampling, Score, Source, Step, derive_seed
 
@@ -43,7 +44,14 @@ class History:
     A session opens at its first use and then catches up, so a model that no policy asks for is never woken.
     """
 
-    def __init__(self, problem: Problem, pair: Pair, start: Iterable[Candidate] = ()) -> None:
+    def __init__(self, problem: Problem, pair: Pair | None, start: Iterable[Candidate] = ()) -> None:
+        """Begin a history.
+
+        Args:
+            problem: What is solved.
+            pair: Who writes; None where steps are only judged, by scorers that ask neither model.
+            start: Steps that are there already.
+        """
         self.problem, self.pair = problem, pair
         self.chosen: list[Candidate] = list(start)
         self._sessions: dict[Source, Session] = {}
@@ -51,12 +59,19 @@ class History:
         self._opening = asyncio.Lock()
 
     async def session(self, source: Source) -> Session:
-        """The session in which ``source`` writes."""
-        return await self._open(self._sessions, source, lambda: self.pair.engine(source).open(self.problem, source))
+        """The session in which ``source`` writes.
+
+        Raises:
+            ConfigError: If there is no pair.
+        """
+        if self.pair is None:
+            raise ConfigError(f"a scorer asks the {source}, which is not loaded", hint="load the scorer with its pair")
+        engine = self.pair.engine(source)
+        return await self._open(self._sessions, source, lambda: engine.open(self.problem, source))
 
     async def scoring(self, scorer: Scorer) -> ScoringSession:
         """The session in which ``scorer`` judges."""
-        return await self._open(self._scoring, scorer.name, lambda: scorer.open(self.problem))
+        return await self._open(self._scoring, scorer.name, lambda: scorer.open(self))
 
     async def _open(self, known: dict[Any, T], key: Any, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
         async with self._opening:

@@ -149,6 +149,15 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Likelihood:
+    """How likely a model finds a step that it need not have written."""
+
+    logprobs: tuple[float, ...]
+    """Log-probability of each of the step's tokens, in this model's ids, at temperature 1; end-of-sequence left out."""
+    cost: Cost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
     """A scorer's opinion of one candidate."""
 

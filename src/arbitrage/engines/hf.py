@@ -8,7 +8,7 @@ from typing import Final
 
 from arbitrage.core.errors import CheckpointError, ContextOverflow, MissingExtra, first_line
 from arbitrage.core.ports import StepRequest
-from arbitrage.core.types import Candidate, Cost, Finish, Problem, Sampling, Source
+from arbitrage.core.types import Candidate, Cost, Finish, Likelihood, Problem, Sampling, Source
 from arbitrage.engines.prompt import ChatPrompt, Prompt
 from arbitrage.engines.worker import CancelFlag, worker_for
 
@@ -158,6 +158,15 @@ class HFSession:
             raise ContextOverflow(f"{len(ids)} tokens fill the context of {self._engine.name}")
         return ids, min(request.max_tokens, room)
 
+    async def likelihood(self, candidate: Candidate) -> Likelihood:
+        """Read a step on the device's thread; see :class:`arbitrage.core.ports.Session`."""
+        ids, proposed = list(self._ids), self._proposed_ids(candidate)
+        if len(ids) + len(proposed) > self._engine.context_length:
+            raise ContextOverflow(f"{len(ids) + len(proposed)} tokens do not fit the context of {self._engine.name}")
+        return await self._engine.worker.run(
+            lambda flag: self._read(ids, proposed, len(self._own_ids(candidate)), flag)
+        )
+
     async def commit(self, candidate: Candidate) -> None:
         """Append a step's ids; they are computed with the next proposal, if they are not in the cache."""
         self._ids.extend(self._own_ids(candidate))
@@ -171,10 +180,29 @@ class HFSession:
         return candidate.token_ids if is_own and candidate.token_ids else self._engine.encode(candidate.text)
 
     @torch.inference_mode()
+    def _read(self, ids: list[int], proposed: list[int], num_step: int, flag: CancelFlag) -> Likelihood:
+        """Log-probabilities of the first ``num_step`` of ``proposed``; a proposal of the same needs no forward pass."""
+        flag.check()
+        started = time.perf_counter()
+        wanted = [*ids, *proposed]
+        num_cached = self._sequence.reuse(wanted, len(proposed) + 1)
+        logits = self._sequence.logits(wanted[num_cached:], num_last=len(proposed) + 1)[:num_step].float()
+        chosen = torch.tensor(proposed[:num_step], device=logits.device)[:, None]
+        logprobs = tuple(logits.log_softmax(dim=-1).gather(-1, chosen)[:, 0].tolist()) if num_step else ()
+        cost = Cost(
+            num_calls=1,
+            num_computed=len(wanted) - num_cached,
+            num_cached=num_cached,
+            seconds=time.perf_counter() - started,
+        )
+        return Likelihood(logprobs=logprobs, cost=cost)
+
+    @torch.inference_mode()
     def _generate(self, ids: list[int], request: StepRequest, max_tokens: int, flag: CancelFlag) -> Candidate:
         started = time.perf_counter()
-        num_cached = self._sequence.reuse(ids)
-        done = self._decode(ids, request, max_tokens, flag)
+        proposed = self._proposed_ids(request.proposal)[: max_tokens - 1]
+        num_cached = min(len(ids), self._sequence.reuse([*ids, *proposed], len(proposed) + 1))
+        done = self._decode(ids, proposed, request, max_tokens, flag)
         made = self._candidate(done, ids)
         if self._engine.keeps_hidden_state:
             made = replace(made, hidden_state=self._hidden_state([*ids, *made.token_ids]))
@@ -223,7 +251,9 @@ class HFSession:
             cost=Cost(),
         )
 
-    def _decode(self, ids: list[int], request: StepRequest, max_tokens: int, flag: CancelFlag) -> "_Decoded":
+    def _decode(
+        self, ids: list[int], proposed: list[int], request: StepRequest, max_tokens: int, flag: CancelFlag
+    ) -> "_Decoded":
         """Decode until the delimiter, end-of-sequence or the budget.
 
         Proposed tokens go through the model together with what the cache lacks. Each position's token is then
@@ -231,8 +261,7 @@ class HFSession:
         """
         sequence = self._sequence
         pick = _picker(request.sampling, request.seed, self._engine.model.device)
-        proposed = self._proposed_ids(request.proposal)[: max_tokens - 1]
-        logits = sequence.logits([*ids[len(sequence) :], *proposed], num_last=len(proposed) + 1)
+        logits = sequence.logits([*ids, *proposed][len(sequence) :], num_last=len(proposed) + 1)
         done, row = _Decoded(first_entropy=_entropy(logits[0])), 0
         while True:
             flag.check()

@@ -16,24 +16,28 @@ class CachedSequence:
         self._model = model
         self._cache = DynamicCache(config=model.config)
         self._ids: list[int] = []
-        self._next_logits: Tensor | None = None
-        """Behind the last token, shape [1, vocabulary], where :meth:`look_ahead` left them."""
+        self._known: Tensor | None = None
+        """Logits behind the last tokens, shape [positions, vocabulary]: what was computed need not be again."""
 
     def __len__(self) -> int:
         return len(self._ids)
 
-    def reuse(self, ids: Sequence[int]) -> int:
-        """Crop the cache to what it shares with ``ids``, short of the last token unless its output is there already.
+    def reuse(self, ids: Sequence[int], num_last: int = 1) -> int:
+        """Crop the cache to what it shares with ``ids``, and further where outputs that are wanted would be missing.
+
+        Args:
+            ids: The sequence that is wanted.
+            num_last: At how many of its last positions an output is wanted.
 
         Returns:
             How many tokens of ``ids`` need no computing.
         """
-        if self._next_logits is not None and self._ids == list(ids):
-            return len(ids)
-        limit = min(len(self._ids), len(ids) - 1)
-        shared = next((i for i in range(limit) if self._ids[i] != ids[i]), limit)
-        self.crop(shared)
-        return shared
+        limit = min(len(self._ids), len(ids))
+        self.crop(next((i for i in range(limit) if self._ids[i] != ids[i]), limit))
+        first_known = len(self) - (0 if self._known is None else len(self._known))
+        if first_known > len(ids) - num_last:
+            self.crop(len(ids) - num_last)
+        return len(self)
 
     def crop(self, length: int) -> None:
         """Forget all tokens from position ``length`` on."""
@@ -41,24 +45,25 @@ class CachedSequence:
         if surplus > 0:
             self._cache.crop(-surplus)
             del self._ids[length:]
-            self._next_logits = None
+            self._known = self._known[:-surplus] if self._known is not None and surplus < len(self._known) else None
 
     def logits(self, ids: Sequence[int], num_last: int = 1) -> Tensor:
         """Append tokens to a language model's sequence.
 
         Args:
-            ids: The tokens.
-            num_last: How many positions' logits are wanted; one more than ``ids`` right behind :meth:`look_ahead`.
+            ids: The tokens; none where all outputs are there already.
+            num_last: How many positions' logits are wanted; :meth:`reuse` sees to those that are not of ``ids``.
 
         Returns:
             Logits of the last positions, shape [num_last, vocabulary].
         """
-        known = self._next_logits if num_last > len(ids) else None
-        if known is not None and not ids:
-            return known
-        output = self._append(self._model, ids, logits_to_keep=num_last if known is None else len(ids))
-        logits: Tensor = output.logits[0]
-        return logits if known is None else torch.cat([known, logits])
+        known, num_known = self._known, num_last - len(ids)
+        if ids:
+            fresh: Tensor = self._append(self._model, ids, logits_to_keep=min(num_last, len(ids))).logits[0]
+            known = fresh if known is None or num_known <= 0 else torch.cat([known[-num_known:], fresh])
+        assert known is not None
+        self._known = known[-num_last:]
+        return self._known
 
     def look_ahead(self, ids: Sequence[int]) -> Tensor:
         """Append tokens to a language model's sequence for their state; what follows them is then known too.
@@ -67,7 +72,7 @@ class CachedSequence:
             Last hidden state of the last position, shape [hidden].
         """
         output = self._append(self._model, ids, logits_to_keep=1, output_hidden_states=True)
-        self._next_logits = output.logits[0]
+        self._known = output.logits[0]
         state: Tensor = output.hidden_states[-1][0, -1]
         return state
 
@@ -93,7 +98,7 @@ class CachedSequence:
             **options,
         )
         self._ids.extend(ids)
-        self._next_logits = None
+        self._known = None
         return output
 
     def branches(self, count: int) -> "Branches":

@@ -5,11 +5,12 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Protocol
 
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.ports import StepRequest
-from arbitrage.core.types import Candidate, Cost, Finish, Problem, Source
+from arbitrage.core.types import Candidate, Cost, Finish, Likelihood, Limits, Problem, Source
 
 
 class Clock(Protocol):
@@ -66,6 +67,8 @@ class ScriptedEngine:
     """One script, or one for each problem id."""
     name: str = "scripted"
     seconds_per_token: float = 0.0
+    unlikely: float = -1.0
+    """Log-probability of a token that is not the script's."""
     clock: Clock = field(default_factory=VirtualClock)
     faults: Mapping[int, Exception] = field(default_factory=dict)
     """Errors to raise, by number of the call (from 0, over all sessions)."""
@@ -153,13 +156,25 @@ class ScriptedSession:
         """The next step as often as asked, one after another: a script knows no seeds."""
         return [await self.propose(replace(request, seed=seed)) for seed in seeds]
 
+    async def likelihood(self, candidate: Candidate) -> Likelihood:
+        """Certain up to where the step leaves the script, and ``unlikely`` for each token from there on."""
+        engine, ids = self._engine, self._encode_any(candidate)
+        script = [engine.id_of(token) for token in chain(*self._steps(Limits().delimiter)[self._num_committed :])]
+        num_agreeing = next((i for i, (a, b) in enumerate(zip(ids, script, strict=False)) if a != b), len(script))
+        logprobs = tuple(0.0 if i < num_agreeing else engine.unlikely for i in range(len(ids)))
+        num_cached, self._num_computed = self._num_computed, len(self._ids)
+        num_computed = len(self._ids) - num_cached + len(ids)
+        return Likelihood(logprobs=logprobs, cost=Cost(num_calls=1, num_computed=num_computed, num_cached=num_cached))
+
+    def _steps(self, delimiter: str) -> list[list[str]]:
+        if not isinstance(self._script, str):
+            return [list(step) for step in self._script]
+        parts = self._script.split(delimiter)
+        texts = [part + delimiter for part in parts[:-1]] + [parts[-1]]
+        return [re.findall(r"\s*\S+|\s+", text) for text in texts]
+
     def _step(self, index: int, request: StepRequest) -> tuple[list[str], Finish]:
-        if isinstance(self._script, str):
-            parts = self._script.split(request.delimiter)
-            texts = [part + request.delimiter for part in parts[:-1]] + [parts[-1]]
-            steps: list[list[str]] = [re.findall(r"\s*\S+|\s+", text) for text in texts]
-        else:
-            steps = [list(step) for step in self._script]
+        steps = self._steps(request.delimiter)
         if index >= len(steps):
             return [], Finish.END_OF_SEQUENCE
         tokens, is_last = steps[index], index == len(steps) - 1

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import cast
 
 from arbitrage.core.errors import CheckpointError, MissingExtra, ScorerError
-from arbitrage.core.types import Candidate, Cost, Problem, Score
+from arbitrage.core.ports import Solution
+from arbitrage.core.types import Candidate, Cost, Score
 from arbitrage.engines.prompt import Prompt
 from arbitrage.engines.worker import CancelFlag, worker_for
 from arbitrage.scorers.format import InputFormat
@@ -103,9 +104,9 @@ class HFScorer:
         """The same model under another name, with sessions of its own."""
         return HFScorer(self.model, self.tokenizer, name=name, input_format=self.input_format, prompt=self.prompt)
 
-    async def open(self, problem: Problem) -> "HFScoring":
-        """Start judging a problem; nothing is computed yet."""
-        return HFScoring(self, self.prompt.encode(self.tokenizer, problem.question))
+    async def open(self, solution: Solution) -> "HFScoring":
+        """Start judging a solution; nothing is computed yet."""
+        return HFScoring(self, self.prompt.encode(self.tokenizer, solution.problem.question))
 
     def encode_step(self, candidate: Candidate) -> list[int]:
         """Ids of a step with its author's mark."""

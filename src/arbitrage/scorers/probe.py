@@ -10,17 +10,16 @@ from pathlib import Path
 from typing import Final, Self
 
 from arbitrage.core.errors import CheckpointError, MissingExtra, ScorerError, first_line
-from arbitrage.core.ports import Scorer, ScoringSession
-from arbitrage.core.types import Candidate, Cost, Problem, Score
+from arbitrage.core.ports import Solution
+from arbitrage.core.types import Candidate, Cost, Score
 from arbitrage.scorers.format import InputFormat
+from arbitrage.scorers.likelihood import LikelihoodScorer, LikelihoodScoring, log_probability_of, score_of
 
 try:
     import numpy as np
     from numpy.typing import NDArray
     from safetensors import SafetensorError
     from safetensors.numpy import load_file, save_file
-
-    from arbitrage.scorers.likelihood import log_probability_of, score_of
 except ImportError as error:
     raise MissingExtra("hf") from error
 
@@ -158,39 +157,31 @@ class ProbeHead:
 class ProbeScorer:
     """A probe as a router: same protocol, no model of its own."""
 
-    def __init__(
-        self, head: ProbeHead, *, name: str, input_format: InputFormat, likelihood: Scorer | None = None
-    ) -> None:
+    def __init__(self, head: ProbeHead, *, name: str, input_format: InputFormat) -> None:
         """Wrap a head.
 
         Args:
             head: Its weights.
             name: How policies and traces call it.
             input_format: Names the pair that it was trained for, and its thresholds.
-            likelihood: The target as a judge of steps, for a head that reads it.
-
-        Raises:
-            CheckpointError: If the head reads the target's likelihood and there is none.
         """
-        if head.inputs is Inputs.LIKELIHOODS and likelihood is None:
-            raise CheckpointError(f"the probe {name!r} reads the target's likelihood", hint="load it with its pair")
         self.head, self._name, self.input_format = head, name, input_format
-        self.likelihood = likelihood if head.inputs is Inputs.LIKELIHOODS else None
 
     @property
     def name(self) -> str:
         """How policies and traces call it."""
         return self._name
 
-    async def open(self, problem: Problem) -> "ProbeScoring":
-        """Start judging a problem."""
-        return ProbeScoring(self, await self.likelihood.open(problem) if self.likelihood else None)
+    async def open(self, solution: Solution) -> "ProbeScoring":
+        """Start judging a solution."""
+        asks = self.head.inputs is Inputs.LIKELIHOODS
+        return ProbeScoring(self, await LikelihoodScorer().open(solution) if asks else None)
 
 
 class ProbeScoring:
-    """Counts the steps of one problem, and follows it where the target is asked."""
+    """Counts the steps of one solution, and asks the target where the head reads its likelihood."""
 
-    def __init__(self, scorer: ProbeScorer, likelihood: ScoringSession | None) -> None:
+    def __init__(self, scorer: ProbeScorer, likelihood: LikelihoodScoring | None) -> None:
         self._scorer, self._likelihood, self._num_steps = scorer, likelihood, 0
 
     async def score(self, candidate: Candidate) -> Score:
@@ -208,10 +199,6 @@ class ProbeScoring:
     async def commit(self, candidate: Candidate) -> None:
         """Count a step."""
         self._num_steps += 1
-        if self._likelihood:
-            await self._likelihood.commit(candidate)
 
     async def close(self) -> None:
-        """Release what the target holds, if it was asked."""
-        if self._likelihood:
-            await self._likelihood.close()
+        """Hold nothing."""

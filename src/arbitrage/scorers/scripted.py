@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from arbitrage.core.types import Candidate, Cost, Problem, Score
+from arbitrage.core.ports import Solution
+from arbitrage.core.types import Candidate, Cost, Score
 
 
 @dataclass(slots=True, kw_only=True)
@@ -14,7 +15,7 @@ class ScriptedScorer:
     name: str = "scripted"
     num_calls: int = 0
 
-    async def open(self, problem: Problem) -> "ScriptedScoring":
+    async def open(self, solution: Solution) -> "ScriptedScoring":
         """Start at position 0."""
         return ScriptedScoring(self)
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from arbitrage.core.errors import MissingExtra, RowError
 from arbitrage.core.ports import Scorer
+from arbitrage.core.turn import History, Pair
 from arbitrage.core.types import Source
 from arbitrage.training.replay import BASELINES, Scores, advantages, baseline, gain_share, gain_shares_at
 from arbitrage.training.rows import Row
@@ -72,21 +73,26 @@ class Judgement:
     """The router's gain share minus that of -s_d, what RSD ranks by."""
 
 
-async def router_scores(router: Scorer, rows: Sequence[Row]) -> Scores:
-    """What a router says of each row's draft step, asked as when served: step by step, with its cache."""
+async def router_scores(router: Scorer, rows: Sequence[Row], pair: Pair | None = None) -> Scores:
+    """What a router says of each row's draft step, asked as when served: step by step, with its cache.
+
+    Args:
+        router: Any scorer of draft steps.
+        rows: In any order.
+        pair: Whom the router asks, if it does.
+    """
     scores: dict[tuple[str, int], float] = {}
     for solution in _solutions(rows):
-        session = await router.open(solution[0].problem)
+        history = History(solution[0].problem, pair)
         try:
-            committed = 0
             for row in solution:
-                for past in row.history[committed:]:
-                    await session.commit(past.as_candidate())
-                committed = len(row.history)
+                for past in row.history[len(history.chosen) :]:
+                    await history.commit(past.as_candidate())
+                session = await history.scoring(router)
                 score = await session.score(row.draft.as_candidate(Source.DRAFT))
                 scores[row.problem.id, row.step] = score.value
         finally:
-            await session.close()
+            await history.close()
     return np.array([scores[row.problem.id, row.step] for row in rows])
 
 
