@@ -4,18 +4,18 @@ import asyncio
 import warnings
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from arbitrage.config import ModelConfig, PairConfig, read_pair
 from arbitrage.core.errors import ConfigError
-from arbitrage.core.ports import Policy, Scorer
+from arbitrage.core.ports import Engine, Policy, Scorer
 from arbitrage.core.solve import solve
 from arbitrage.core.trace import Trace
 from arbitrage.core.turn import Pair, Setting
 from arbitrage.core.types import Problem, Source
-from arbitrage.engines.prompt import ChatPrompt, PlainPrompt
+from arbitrage.engines.prompt import ChatPrompt, PlainPrompt, Prompt
 from arbitrage.evaluation.datasets import read_jsonl, stratified
 from arbitrage.evaluation.run import Entry
 from arbitrage.policies import RSD, Audited, DraftOnly, Oracle, RandomEscalation, RouterPolicy, TargetOnly
@@ -27,9 +27,13 @@ from arbitrage.tiny import WEIGHTS
 from arbitrage.tiny import dataset as tiny_dataset
 
 if TYPE_CHECKING:
-    from arbitrage.engines.hf import HFEngine
+    from arbitrage.engines.http import HTTPEngine
+    from arbitrage.engines.http_client import HTTPClient
     from arbitrage.scorers.hf import HFScorer
+    from arbitrage.scorers.http import HTTPScorer
     from arbitrage.scorers.probe import ProbeScorer
+
+    Router = HFScorer | HTTPScorer | ProbeScorer
 
 TINY: Final = "tiny"
 MARKS: Final = {"draft": "Model 0: ", "target": "Model 1: "}
@@ -43,7 +47,7 @@ class LoadedPair:
     name: str
     pair: Pair
     prm: Scorer | None = None
-    routers: "Mapping[str, HFScorer | ProbeScorer]" = field(default_factory=dict)
+    routers: "Mapping[str, Router]" = field(default_factory=dict)
     """By the policy that uses it: ``router``, and ``router:NAME`` for further ones."""
     auditor: Scorer | None = None
     """The PRM under another name, to measure what a policy's escalations gain."""
@@ -119,7 +123,7 @@ class LoadedPair:
     def identity(self, roles: Sequence[str]) -> dict[str, Any]:
         """What tells these models from others, for a run's key; reads a part of each weights file."""
         models = {role: model for role in roles if (model := self.config.model(role))}
-        return {role: {**asdict(model), "weights": fingerprint(Path(model.path))} for role, model in models.items()}
+        return {role: {**model.identity, "weights": fingerprint(Path(model.path))} for role, model in models.items()}
 
     def threshold_for(self, budget: str) -> float:
         """The threshold that ``arbitrage calibrate`` chose for a budget.
@@ -272,23 +276,25 @@ def load_engines(name: str | Path) -> Pair:
     return Pair(draft=_engine(config.draft), target=_engine(config.target))
 
 
-def _router(model: ModelConfig, name: str) -> "HFScorer | ProbeScorer":
+def _router(model: ModelConfig, name: str) -> "Router":
     from arbitrage.scorers.probe import ProbeHead, ProbeScorer, is_probe
 
     folder = Path(model.path)
     if not is_probe(folder):
-        return _hf_scorer(model, "router", name)
+        return _classifier(model, "router", name)
     return ProbeScorer(ProbeHead.load(folder), name=name, input_format=InputFormat.load(folder))
 
 
-def _reads(router: "HFScorer | ProbeScorer", inputs: str) -> bool:
+def _reads(router: "Router", inputs: str) -> bool:
     """Whether a router is a probe on these inputs."""
     from arbitrage.scorers.probe import ProbeScorer
 
     return isinstance(router, ProbeScorer) and router.head.inputs == inputs
 
 
-def _hf_scorer(model: ModelConfig, kind: str, name: str) -> "HFScorer":
+def _classifier(model: ModelConfig, kind: str, name: str) -> "HFScorer | HTTPScorer":
+    if model.is_served:
+        return _http_scorer(model, kind, name)
     from arbitrage.scorers.hf import HFScorer
 
     options = _placed(model)
@@ -299,14 +305,63 @@ def _hf_scorer(model: ModelConfig, kind: str, name: str) -> "HFScorer":
 
 def _placed(model: ModelConfig) -> dict[str, Any]:
     """Where and how a model is loaded, and how a question is put to it."""
-    prompt = PlainPrompt(model.prompt) if model.prompt else ChatPrompt(model.system)
-    return {"device": model.device, "dtype": model.dtype, "prompt": prompt}
+    return {"device": model.device, "dtype": model.dtype, "prompt": _prompt(model)}
 
 
-def _engine(model: ModelConfig, *, keeps_hidden_state: bool = False) -> "HFEngine":
+def _prompt(model: ModelConfig) -> Prompt:
+    return PlainPrompt(model.prompt) if model.prompt else ChatPrompt(model.system)
+
+
+def _engine(model: ModelConfig, *, keeps_hidden_state: bool = False) -> Engine:
+    if model.is_served:
+        return _http_engine(model)
     from arbitrage.engines.hf import HFEngine
 
     return HFEngine.load(model.path, name=model.name, keeps_hidden_state=keeps_hidden_state, **_placed(model))
+
+
+def _http_engine(model: ModelConfig) -> "HTTPEngine":
+    from arbitrage.engines.dialects import DIALECTS
+    from arbitrage.engines.http import HTTPEngine
+
+    return HTTPEngine.connect(
+        _client(model),
+        DIALECTS[model.engine],
+        _tokenizer(model),
+        name=model.called,
+        model=model.served_name,
+        prompt=_prompt(model),
+        context_length=model.context_length,
+    )
+
+
+def _http_scorer(model: ModelConfig, kind: str, name: str) -> "HTTPScorer":
+    from arbitrage.engines.dialects import DIALECTS
+    from arbitrage.engines.http import served_model
+    from arbitrage.scorers.http import HTTPScorer
+
+    client, dialect = _client(model), DIALECTS[model.engine]
+    return HTTPScorer(
+        client,
+        dialect,
+        _tokenizer(model),
+        name=name,
+        model=served_model(dialect.served(client.get(dialect.about)), model.served_name, model.url),
+        input_format=InputFormat.load(Path(model.path), kind),
+        prompt=_prompt(model) if model.prompt or model.system else None,
+    )
+
+
+def _client(model: ModelConfig) -> "HTTPClient":
+    from arbitrage.engines.http_client import HTTPClient, HTTPOptions
+
+    return HTTPClient(model.url, HTTPOptions(timeout_s=model.timeout_s, api_key_env=model.api_key_env))
+
+
+def _tokenizer(model: ModelConfig) -> Any:
+    from arbitrage.engines.tokens import load_tokenizer
+
+    return load_tokenizer(model.path)
 
 
 def _assemble(config: PairConfig, keeps_hidden_state: bool) -> LoadedPair:
@@ -314,7 +369,7 @@ def _assemble(config: PairConfig, keeps_hidden_state: bool) -> LoadedPair:
     routers = {name: _router(model, name) for name, model in named.items() if model}
     keeps_hidden_state = keeps_hidden_state or any(_reads(router, "state") for router in routers.values())
     pair = Pair(draft=_engine(config.draft, keeps_hidden_state=keeps_hidden_state), target=_engine(config.target))
-    prm = _hf_scorer(config.prm, "prm", "prm") if config.prm else None
+    prm = _classifier(config.prm, "prm", "prm") if config.prm else None
     for router in routers.values():
         _warn_of_another_pair(router.input_format.trained_for, pair)
     return LoadedPair(

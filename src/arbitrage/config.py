@@ -3,13 +3,17 @@
 import difflib
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from arbitrage.core.errors import ConfigError
 
 T = TypeVar("T")
+DTYPES: Final = ("float32", "bfloat16", "float16")
+SERVERS: Final = ("vllm", "sglang", "llama-server")
+ENGINES: Final = ("hf", *SERVERS)
+_REACHED: Final = ("url", "served_name", "timeout_s", "api_key_env", "serve", "env")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +33,21 @@ class ModelConfig:
     """A plain template with ``{question}``; empty for the model's chat template."""
     system: str = ""
     """The system message of the chat template."""
+    engine: str = "hf"
+    """What runs the model: ``hf`` for transformers in process, or the kind of server that listens at ``url``."""
+    url: str = ""
+    """Where the server listens, such as ``http://127.0.0.1:8101``."""
+    served_name: str = ""
+    """The id that the server knows the model by; empty for its only one, and for ``path`` where we start it."""
+    context_length: int | None = None
+    """To use less of the context than the server offers, or where it does not say."""
+    timeout_s: float = 120.0
+    api_key_env: str = ""
+    """Environment variable that holds the server's API key."""
+    serve: tuple[str, ...] = ()
+    """Further flags for the server where ``arbitrage up`` starts it."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables for that server, such as ``CUDA_VISIBLE_DEVICES``."""
 
     @property
     def called(self) -> str:
@@ -36,9 +55,24 @@ class ModelConfig:
         return self.name or Path(self.path).name
 
     def __post_init__(self) -> None:
-        known = ("float32", "bfloat16", "float16")
-        if self.dtype not in known:
-            raise ConfigError(f"dtype must be one of {', '.join(known)}, got {self.dtype!r}")
+        for name, known in (("dtype", DTYPES), ("engine", ENGINES)):
+            if (value := getattr(self, name)) not in known:
+                raise ConfigError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+        if bool(self.url) is not self.is_served:
+            raise ConfigError(
+                f"engine {self.engine!r} {'needs' if self.is_served else 'takes no'} url, got {self.url!r}",
+                hint=f"engines that are servers: {', '.join(SERVERS)}",
+            )
+
+    @property
+    def is_served(self) -> bool:
+        """Whether a server runs the model."""
+        return self.engine in SERVERS
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What of this changes what the model writes; where it is reached does not."""
+        return {name: value for name, value in asdict(self).items() if name not in _REACHED}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +86,19 @@ class PairConfig:
     router: ModelConfig | None = None
     routers: Mapping[str, ModelConfig] = field(default_factory=dict)
     """Further routers to compare with it, by name."""
+    launch: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What ``arbitrage up`` starts a kind of server with, where it is not the kind's usual command."""
+
+    def __post_init__(self) -> None:
+        for name in self.launch:
+            if name not in SERVERS:
+                raise ConfigError(f"[launch] unknown server {name!r}", hint=f"choose from {', '.join(SERVERS)}")
+
+    @property
+    def models(self) -> dict[str, ModelConfig]:
+        """Every model by role."""
+        roles = ("draft", "target", "prm", "router", *(f"router:{name}" for name in self.routers))
+        return {role: model for role in roles if (model := self.model(role))}
 
     def model(self, role: str) -> ModelConfig | None:
         """The model of a role: a table's name, or ``router:NAME`` for a further router."""
@@ -75,7 +122,9 @@ def read_pair(path: Path) -> PairConfig:
     place = str(path)
     models = {key: value for key, value in record.items() if isinstance(value, dict)}
     routers = _models(models.pop("routers", {}), path, "routers.")
-    return _parse(PairConfig, {"name": path.stem, **record, **_models(models, path), "routers": routers}, place)
+    launch = {key: _words(value, f"{path} [launch] {key}") for key, value in models.pop("launch", {}).items()}
+    tables = {**_models(models, path), "routers": routers, "launch": launch}
+    return _parse(PairConfig, {"name": path.stem, **record, **tables}, place)
 
 
 def _models(tables: Mapping[str, Any], path: Path, prefix: str = "") -> dict[str, ModelConfig]:
@@ -83,14 +132,25 @@ def _models(tables: Mapping[str, Any], path: Path, prefix: str = "") -> dict[str
         if not isinstance(value, dict):
             raise ConfigError(f"{path}: {prefix}{key} must be a table, got {value!r}", hint=f"write [{prefix}{key}]")
     return {
-        key: _parse(ModelConfig, _located(value, path.parent), f"{path} [{prefix}{key}]")
+        key: _parse(ModelConfig, _model(value, path, f"{path} [{prefix}{key}]"), f"{path} [{prefix}{key}]")
         for key, value in tables.items()
     }
+
+
+def _model(record: Mapping[str, Any], path: Path, place: str) -> dict[str, Any]:
+    found = _located(record, path.parent)
+    return found | ({"serve": _words(found["serve"], f"{place} serve")} if "serve" in found else {})
 
 
 def _located(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     local = folder / str(record.get("path", ""))
     return {**record, "path": str(local)} if "path" in record and local.exists() else dict(record)
+
+
+def _words(value: Any, place: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        raise ConfigError(f"{place} must be a list of strings, got {value!r}")
+    return tuple(value)
 
 
 def _parse(kind: type[T], record: Mapping[str, Any], place: str) -> T:

@@ -13,6 +13,7 @@ from arbitrage.cli.label import label
 from arbitrage.cli.solve import solve
 from arbitrage.cli.train_probe import train_probe
 from arbitrage.cli.train_router import train_router
+from arbitrage.cli.up import up
 from arbitrage.core.errors import ArbitrageError
 
 app = typer.Typer(
@@ -31,6 +32,7 @@ app.command()(train_router)
 app.command()(train_probe)
 app.command()(eval_router)
 app.command()(calibrate)
+app.command()(up)
 
 
 def run() -> None:

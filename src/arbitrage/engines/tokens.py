@@ -3,10 +3,27 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
+from arbitrage.core.errors import CheckpointError, MissingExtra, first_line
 from arbitrage.core.types import Candidate, Source
 
 _CONTEXT_IDS: Final = 8
 """A step is decoded behind so many ids: some tokenizers write a token otherwise at the start of a text."""
+
+
+def load_tokenizer(path: str) -> Any:
+    """Load the tokenizer of a checkpoint folder or hub name; torch is not needed.
+
+    Raises:
+        CheckpointError: If it is missing or broken.
+    """
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise MissingExtra("http") from error
+    try:
+        return AutoTokenizer.from_pretrained(path)
+    except Exception as error:  # transformers, tokenizers and the hub each raise what they like.
+        raise CheckpointError(f"cannot load the tokenizer of {path!r}: {first_line(error)}") from error
 
 
 class TokenText:

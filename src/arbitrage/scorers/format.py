@@ -109,13 +109,26 @@ class InputFormat:
         (folder / FILE).write_text(json.dumps(record, indent=2) + "\n")
 
     @classmethod
-    def load(cls, folder: Path) -> "InputFormat":
+    def load(cls, folder: Path, kind: str = "") -> "InputFormat":
         """Read the format of a checkpoint folder.
 
+        Args:
+            folder: The checkpoint.
+            kind: What it must be a format for; empty for either.
+
         Raises:
-            CheckpointError: If there is none, it is not readable, or of a newer schema.
+            CheckpointError: If there is none, it is not readable, of a newer schema or of another kind.
         """
+        found = cls._read(folder)
+        if kind and found.kind != kind:
+            raise CheckpointError(f"the checkpoint {str(folder)!r} is a {found.kind}, wanted a {kind}")
+        return found
+
+    @classmethod
+    def _read(cls, folder: Path) -> "InputFormat":
         path = folder / FILE
+        if not folder.is_dir():
+            raise CheckpointError(f"no checkpoint folder at {str(folder)!r}")
         if not path.exists():
             raise CheckpointError(
                 f"the checkpoint {str(folder)!r} has no {FILE}",

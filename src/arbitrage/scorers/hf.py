@@ -86,11 +86,7 @@ class HFScorer:
         Raises:
             CheckpointError: If it is missing, broken, or of the other kind.
         """
-        if not Path(path).is_dir():
-            raise CheckpointError(f"no checkpoint folder at {str(path)!r}")
-        input_format = InputFormat.load(Path(path))
-        if input_format.kind != kind:
-            raise CheckpointError(f"the checkpoint {str(path)!r} is a {input_format.kind}, wanted a {kind}")
+        input_format = InputFormat.load(Path(path), kind)
         loader = _loader(path)
         model, tokenizer = load_checkpoint(loader, path, device=device, dtype=dtype)
         return cls(model, tokenizer, name=name, input_format=input_format, prompt=prompt)

@@ -1,0 +1,59 @@
+"""``arbitrage up``: the servers of a pair, until Ctrl-C."""
+
+import signal
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from arbitrage.build import pair_config
+from arbitrage.core.errors import EngineError
+from arbitrage.launch import servers
+from arbitrage.runtime.servers import Server, Started, running
+
+
+def up(
+    config: Annotated[Path, typer.Option(help="A pair's TOML file whose models name servers.")],
+    logs: Annotated[Path, typer.Option(help="Folder for the servers' logs.")] = Path("logs"),
+    timeout: Annotated[float, typer.Option(help="Seconds that a server may take until it answers.")] = 600.0,
+    print_only: Annotated[bool, typer.Option("--print", help="Only show the commands.")] = False,
+) -> None:
+    """Start the servers that a pair names, wait until they answer, and stop them on Ctrl-C.
+
+    Flags come with the kind of server (prefix caching, cached-token counts, the pooling task of a classifier);
+    `serve = [...]` in a model's table adds more, and the table [launch] says what starts a kind of server.
+    """
+    wanted = servers(pair_config(config))
+    console = Console(highlight=False, soft_wrap=True)
+    if print_only:
+        for server in wanted:
+            console.print(str(server), markup=False)
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    def told(started: Started) -> None:
+        console.print(f"{started.server.role} answers at {started.server.url} · log {started.log}", markup=False)
+
+    try:
+        with running(wanted, logs, is_ready=_answers, told=told, timeout_s=timeout) as all_started:
+            console.print("all servers answer; Ctrl-C stops them")
+            while True:
+                for started in all_started:
+                    started.check()
+                time.sleep(1.0)
+    except KeyboardInterrupt:
+        console.print("all servers are stopped")
+
+
+def _answers(server: Server) -> bool:
+    from arbitrage.engines.http_client import HTTPClient
+
+    try:
+        HTTPClient(server.url).get(server.about)
+    except EngineError as error:
+        if error.is_retryable:  # Not there yet, or still loading.
+            return False
+        raise
+    return True

@@ -1,0 +1,201 @@
+"""JSON over HTTP to a model server: retries, time-outs and errors that say what to do."""
+
+import asyncio
+import contextlib
+import os
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final
+
+from arbitrage.core.errors import ConfigError, EngineError, EngineTimeout, MissingExtra, first_line
+
+try:
+    import httpx
+except ImportError as error:
+    raise MissingExtra("http") from error
+
+RETRYABLE_STATUS: Final = frozenset({408, 429, 502, 503, 504})
+"""The server is busy, restarting, or its proxy is; anything else would fail again."""
+_BODY: Final = 300
+"""Characters of a server's answer that an error quotes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HTTPOptions:
+    """How patiently a server is asked.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+
+    timeout_s: float = 120.0
+    """Of each wait in one attempt; a server sends nothing before a step is written, so of the step in effect."""
+    num_retries: int = 6
+    backoff_s: float = 0.25
+    """Before the first retry; doubled before each further one, and spread by chance over half of it."""
+    max_backoff_s: float = 8.0
+    max_connections: int = 64
+    api_key_env: str = ""
+    """Environment variable that holds the key; empty for none."""
+
+    def __post_init__(self) -> None:
+        for name in ("timeout_s", "backoff_s", "max_backoff_s"):
+            if getattr(self, name) <= 0.0:
+                raise ConfigError(f"{name} must be above 0, got {getattr(self, name)}")
+        if self.num_retries < 0:
+            raise ConfigError(f"num_retries must be at least 0, got {self.num_retries}")
+        if self.max_connections < 1:
+            raise ConfigError(f"max_connections must be at least 1, got {self.max_connections}")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """With the key, where one is wanted.
+
+        Raises:
+            ConfigError: If the variable is not set.
+        """
+        if not self.api_key_env:
+            return {}
+        if not (key := os.environ.get(self.api_key_env)):
+            raise ConfigError(f"the environment variable {self.api_key_env} is not set", hint="it holds the API key")
+        return {"Authorization": f"Bearer {key}"}
+
+
+@dataclass
+class HTTPClient:
+    """One server, asked from any number of sessions.
+
+    Connections live while a session is open (:meth:`acquire` and :meth:`release`), in the event loop that opened it:
+    nothing is left behind when the last one closes.
+    """
+
+    url: str
+    options: HTTPOptions = field(default_factory=HTTPOptions)
+    jitter: random.Random = field(default_factory=random.Random)
+    _users: int = 0
+    _client: "httpx.AsyncClient | None" = None
+
+    def __post_init__(self) -> None:
+        if not self.url.startswith(("http://", "https://")):
+            raise ConfigError(f"url must start with http:// or https://, got {self.url!r}")
+        self.url = self.url.rstrip("/")
+
+    def acquire(self) -> None:
+        """Open connections for one more session."""
+        if self._client is None:
+            limits = httpx.Limits(
+                max_connections=self.options.max_connections, max_keepalive_connections=self.options.max_connections
+            )
+            # No time-out on the wait for a free connection: that is our own queue, not the server's slowness.
+            self._client = httpx.AsyncClient(
+                base_url=self.url,
+                headers=self.options.headers,
+                timeout=httpx.Timeout(self.options.timeout_s, pool=None),
+                limits=limits,
+                verify=self._verify,
+            )
+        self._users += 1
+
+    async def release(self) -> None:
+        """One session less; the last one closes the connections."""
+        self._users -= 1
+        if self._users <= 0 and self._client is not None:
+            client, self._client = self._client, None
+            await client.aclose()
+
+    @cached_property
+    def _verify(self) -> Any:
+        """Certificates are read once, not for every problem."""
+        return httpx.create_ssl_context() if self.url.startswith("https://") else False
+
+    async def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Send JSON and return the JSON answer.
+
+        A cancellation drops the connection, which servers take as an order to stop.
+
+        Raises:
+            EngineTimeout: If every attempt took too long.
+            EngineError: If the server refuses, cannot be reached, or answers with something else than JSON.
+        """
+        attempt = 0
+        while True:
+            try:
+                return await self._post_once(path, body)
+            except EngineError as error:
+                if not error.is_retryable or attempt >= self.options.num_retries:
+                    raise
+                await asyncio.sleep(self._pause(attempt, error))
+                attempt += 1
+
+    async def _post_once(self, path: str, body: Mapping[str, Any]) -> Any:
+        if self._client is None:
+            raise EngineError(f"no open session with {self.url}")
+        try:
+            response = await self._client.post(path, json=body)
+        except httpx.TimeoutException as error:
+            raise EngineTimeout(f"{self.url}{path} did not answer within {self.options.timeout_s} s") from error
+        except httpx.TransportError as error:
+            raise ServerUnreachable(f"{self.url}{path}: {first_line(error)}") from error
+        return self._read(path, response)
+
+    def _read(self, path: str, response: httpx.Response) -> Any:
+        if response.status_code in RETRYABLE_STATUS:
+            raise ServerBusy(f"{self.url}{path} answered {_quoted(response)}", wait_s=_retry_after(response))
+        if response.status_code != 200:
+            raise EngineError(f"{self.url}{path} answered {_quoted(response)}")
+        try:
+            return response.json()
+        except ValueError as error:
+            # The status said all is well, so the answer was cut on its way.
+            raise ServerUnreachable(f"{self.url}{path} answered with broken JSON: {_quoted(response)}") from error
+
+    def _pause(self, attempt: int, error: EngineError) -> float:
+        wait = getattr(error, "wait_s", None)
+        longest = min(self.options.max_backoff_s, self.options.backoff_s * 2.0**attempt)
+        spread: float = longest * (0.5 + 0.5 * self.jitter.random())
+        return max(spread, min(wait, self.options.max_backoff_s)) if wait is not None else spread
+
+    def get(self, path: str) -> Any:
+        """Ask once and wait, before any loop runs: for checks at start.
+
+        Raises:
+            EngineError: If the server cannot be reached or refuses.
+        """
+        try:
+            with httpx.Client(headers=self.options.headers, timeout=10.0, verify=self._verify) as client:
+                response = client.get(self.url + path)
+        except httpx.TransportError as error:
+            raise ServerUnreachable(f"no server answers at {self.url}: {first_line(error)}") from error
+        return self._read(path, response)
+
+
+class ServerUnreachable(EngineError):
+    """The connection failed or broke; the same request may succeed."""
+
+    is_retryable = True
+    hint = "is the server running there? `arbitrage up` starts the servers of a pair"
+
+
+class ServerBusy(EngineError):
+    """The server asks to come back later."""
+
+    is_retryable = True
+    hint = "lower the number of problems in flight"
+
+    def __init__(self, message: str, *, hint: str = "", wait_s: float | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.wait_s = wait_s
+        """What the server named, in seconds."""
+
+
+def _quoted(response: httpx.Response) -> str:
+    text = " ".join(response.text.split())
+    return f"{response.status_code}: {text[:_BODY]}{'…' if len(text) > _BODY else ''}"
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    with contextlib.suppress(ValueError):  # A date is allowed too; the back-off will do.
+        return float(response.headers.get("Retry-After", ""))
+    return None
