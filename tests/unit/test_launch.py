@@ -1,0 +1,195 @@
+"""``arbitrage up``: commands by kind of server, and processes that never outlive it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from arbitrage.config import ModelConfig, PairConfig, read_pair
+from arbitrage.core.errors import ConfigError, EngineError
+from arbitrage.engines.http_client import HTTPClient
+from arbitrage.launch import servers
+from arbitrage.runtime.servers import Server, running
+
+ANSWERS = """
+import http.server, subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+print("child", child.pid, flush=True)
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = b'{"data": []}'
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+print("port", server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+def pair(tmp_path, text):
+    path = tmp_path / "pair.toml"
+    path.write_text(text)
+    return read_pair(path)
+
+
+SERVED = """
+[draft]
+path = "small"
+engine = "vllm"
+url = "http://127.0.0.1:8101"
+context_length = 4096
+serve = ["--gpu-memory-utilization", "0.3"]
+env = {CUDA_VISIBLE_DEVICES = "0"}
+[target]
+path = "org/big"
+engine = "sglang"
+url = "http://127.0.0.1:8102"
+[prm]
+path = "judge"
+engine = "vllm"
+url = "http://127.0.0.1:8103"
+dtype = "bfloat16"
+[launch]
+vllm = ["python", "-m", "vllm.entrypoints.openai.api_server"]
+"""
+
+
+def test_each_kind_of_server_gets_the_flags_that_the_loop_needs(tmp_path):
+    draft, target, prm = servers(pair(tmp_path, SERVED))
+    assert str(draft).startswith("CUDA_VISIBLE_DEVICES=0 python -m vllm.entrypoints.openai.api_server --model small ")
+    assert "--enable-prefix-caching --max-model-len 4096 --enable-prompt-tokens-details" in str(draft)
+    assert str(draft).endswith("--gpu-memory-utilization 0.3")
+    assert str(target).startswith("python -m sglang.launch_server --model-path org/big --served-model-name big --host")
+    assert '--dtype bfloat16 --enable-prefix-caching --runner pooling --pooler-config \'{"task": "classify"}\'' in str(
+        prm
+    )
+    assert [(s.role, s.about) for s in (draft, target)] == [("draft", "/v1/models"), ("target", "/v1/models")]
+
+
+def test_one_server_may_play_two_roles_but_not_two_models(tmp_path):
+    model = ModelConfig(path="m.gguf", engine="llama-server", url="http://127.0.0.1:8101", context_length=512)
+    (only,) = servers(PairConfig(name="p", draft=model, target=model))
+    assert str(only) == "llama-server -m m.gguf --alias m.gguf --host 127.0.0.1 --port 8101 -c 512"
+    other = ModelConfig(path="n.gguf", engine="llama-server", url=model.url)
+    with pytest.raises(ConfigError, match=r"draft and target share http://127.0.0.1:8101 but are different models"):
+        servers(PairConfig(name="p", draft=model, target=other))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[draft]\npath = "a"\n[target]\npath = "b"', "the pair 'pair' names no server"),
+        (SERVED.replace(":8101", ""), r"\[draft\] url needs a host and a port"),
+        (SERVED.replace('url = "http://127.0.0.1:8102"', ""), "engine 'sglang' needs url, got ''"),
+        (SERVED.replace('engine = "sglang"', ""), "engine 'hf' takes no url"),
+        (SERVED.replace('"sglang"', '"sgl"'), "engine must be one of hf, vllm, sglang, llama-server, got 'sgl'"),
+        (SERVED.replace("[launch]\nvllm", "[launch]\nvlm"), r"\[launch\] unknown server 'vlm'"),
+        (
+            SERVED.replace('serve = ["--gpu-memory-utilization", "0.3"]', 'serve = "x"'),
+            "serve must be a list of strings",
+        ),
+        (SERVED.replace('"vllm"\nurl = "http://127.0.0.1:8103"', '"llama-server"\nurl = "http://h:1"'), "classifiers"),
+    ],
+)
+def test_bad_configurations_are_refused(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message):
+        servers(pair(tmp_path, text))
+
+
+def server(code, role="draft"):
+    return Server(role=role, url="http://127.0.0.1:1", about="/v1/models", command=[sys.executable, "-c", code])
+
+
+def is_alive(pid):
+    try:
+        return "zombie" not in Path(f"/proc/{pid}/status").read_text().splitlines()[2]
+    except OSError:
+        return False
+
+
+def read_log(log, word):
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        for line in log.read_text().splitlines() if log.exists() else ():
+            if line.startswith(word):
+                return int(line.split()[1])
+        time.sleep(0.01)
+    raise AssertionError(f"no {word} in {log}")
+
+
+def test_servers_run_until_the_context_ends_with_all_that_they_started(tmp_path):
+    def is_ready(one):
+        port = read_log(tmp_path / "draft.log", "port")
+        return HTTPClient(f"http://127.0.0.1:{port}").get("/v1/models") == {"data": []}
+
+    with running([server(ANSWERS)], tmp_path, is_ready=is_ready, poll_s=0.01) as (started,):
+        child = read_log(started.log, "child")
+        assert is_alive(child)
+        started.check()
+    assert started.process.poll() is not None
+    deadline = time.monotonic() + 5
+    while is_alive(child) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not is_alive(child)
+
+
+def test_a_server_that_dies_is_quoted_and_takes_the_others_along(tmp_path):
+    sleeper, told = server("import time; time.sleep(300)", "target"), []
+    with (
+        pytest.raises(EngineError, match=r"(?s)server of the draft ended with status 3; its log .*no memory"),
+        running(
+            [sleeper, server("print('no memory'); raise SystemExit(3)")],
+            tmp_path,
+            is_ready=lambda one: one.role == "target",
+            told=told.append,
+            poll_s=0.01,
+        ),
+    ):
+        pass
+    assert told[0].process.poll() is not None
+
+
+def test_a_server_that_never_answers_is_given_up(tmp_path):
+    with (
+        pytest.raises(EngineError, match=r"did not answer at http://127.0.0.1:1 within 0 s.*--timeout"),
+        running(
+            [server("import time; time.sleep(300)")], tmp_path, is_ready=lambda one: False, timeout_s=0.1, poll_s=0.01
+        ),
+    ):
+        pass
+
+
+def test_a_command_that_is_missing_is_named(tmp_path):
+    missing = Server(role="draft", url="", about="", command=["no-such-server"])
+    with (
+        pytest.raises(EngineError, match=r"cannot start the server of the draft, 'no-such-server'.*\[launch\]"),
+        running([missing], tmp_path, is_ready=lambda one: True),
+    ):
+        pass
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's help is asked for on Linux only")
+def test_servers_die_with_a_parent_that_was_killed(tmp_path):
+    code = f"""
+import time
+from pathlib import Path
+from arbitrage.runtime.servers import Server, running
+one = Server(role="draft", url="", about="", command=[{sys.executable!r}, "-c", "import time; time.sleep(300)"])
+with running([one], Path({str(tmp_path)!r}), is_ready=lambda one: True) as (started,):
+    Path({str(tmp_path / "pid")!r}).write_text(f"pid {{started.process.pid}}")
+    time.sleep(300)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code])
+    pid = read_log(tmp_path / "pid", "pid")
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    deadline = time.monotonic() + 5
+    while is_alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not is_alive(pid)
