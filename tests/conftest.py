@@ -1,15 +1,21 @@
 """Shared fixtures: random language models that end their steps, and the kits of the contract suite."""
 
+import asyncio
+import os
+import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from arbitrage.config import ModelConfig, PairConfig
+from arbitrage.core.errors import EngineError
 from arbitrage.core.ports import Engine
 from arbitrage.engines.scripted import RealClock, ScriptedEngine
 
@@ -98,6 +104,11 @@ class Kit:
     """A new engine by number; different numbers write different answers."""
     slowed: Callable[[Engine], Any]
     """A context manager under which a step takes long enough to be interrupted."""
+    block: int = 1
+    """Tokens of a cache block: fewer of a prompt's end may be computed again."""
+    verifies: bool = True
+    """Whether tokens of a proposal are taken over."""
+    tells_likelihood: bool = True
 
 
 def _scripted_kit() -> Kit:
@@ -128,9 +139,87 @@ def _hf_kit(tokenizer: Any, random_lm: Any) -> Kit:
     return Kit(lambda number: HFEngine(random_lm(number), tokenizer, name=f"hf-{number}"), slowed)
 
 
+def _served_kit(server: str, urls: Mapping[str, ModelConfig]) -> Kit:
+    """Numbers below 3 are the tiny draft, others the tiny target, behind a real server."""
+    from arbitrage.build import load_engine
+
+    @contextmanager
+    def slowed(engine: Any) -> Iterator[None]:
+        post = engine.client.post
+
+        async def late(path: str, body: Any) -> Any:
+            await asyncio.sleep(0.05)
+            return await post(path, body)
+
+        engine.client.post = late
+        yield
+        del engine.client.post
+
+    return Kit(
+        lambda number: load_engine(urls["draft" if number < 3 else "target"]),
+        slowed,
+        block=128,
+        verifies=False,
+        tells_likelihood=server != "llama-server",
+    )
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Mapping[str, ModelConfig]]]:
+    """The tiny draft and target behind a kind of server, started at the first use; skips where it is not installed.
+
+    ``make integration`` installs the servers and names them in the environment: ARBITRAGE_VLLM is a Python that has
+    vllm, ARBITRAGE_LLAMA_SERVER the binary.
+    """
+    with ExitStack() as stack:
+        yield cache(lambda server: _start(server, tmp_path_factory.mktemp(server), stack))
+
+
+def _start(server: str, folder: Path, stack: ExitStack) -> Mapping[str, ModelConfig]:
+    from arbitrage.engines.http_client import HTTPClient
+    from arbitrage.launch import servers
+    from arbitrage.runtime.servers import running
+
+    variable = f"ARBITRAGE_{server.upper().replace('-', '_')}"
+    if not (command := os.environ.get(variable)):
+        pytest.skip(f"{variable} is not set: `make integration` sets it")
+    command = [command, "-m", "vllm.entrypoints.openai.api_server"] if server == "vllm" else [command]
+    models = {role: _served_model(server, role, folder) for role in ("draft", "target")}
+    config = PairConfig(name="tiny", **models, launch={server: tuple(command)})
+
+    def is_ready(one: Any) -> bool:
+        try:
+            return bool(HTTPClient(one.url).get(one.about))
+        except EngineError:
+            return False
+
+    stack.enter_context(running(servers(config), folder, is_ready=is_ready, timeout_s=300.0))
+    return models
+
+
+def _served_model(server: str, role: str, folder: Path) -> ModelConfig:
+    from arbitrage.tiny import WEIGHTS
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    weights = str(WEIGHTS / role)
+    common = {"name": f"tiny-{role}", "engine": server, "url": url, "context_length": 512}
+    if server == "vllm":
+        env = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
+        return ModelConfig(path=weights, serve=("--enforce-eager", "--max-num-seqs", "32"), env=env, **common)
+    from arbitrage.engines.gguf_export import export_gguf
+
+    path = folder / f"{role}.gguf"
+    export_gguf(WEIGHTS / role, path, kind="f32")
+    return ModelConfig(path=str(path), tokenizer=weights, serve=("-np", "16", "-c", "8192"), **common)
+
+
 KITS: dict[str, Callable[[pytest.FixtureRequest], Kit]] = {
     "scripted": lambda request: _scripted_kit(),
     "hf": lambda request: _hf_kit(request.getfixturevalue("tokenizer"), request.getfixturevalue("random_lm")),
+    "vllm": lambda request: _served_kit("vllm", request.getfixturevalue("served")("vllm")),
+    "llama-server": lambda request: _served_kit("llama-server", request.getfixturevalue("served")("llama-server")),
 }
 """Every engine that must keep the contract; a new one is one line here."""
 

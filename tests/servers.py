@@ -2,11 +2,12 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-Handler = Callable[[str, Any], "bytes | dict[str, Any]"]
+Answer = bytes | dict[str, Any]
+Handler = Callable[[str, Any], "Answer | Awaitable[Answer]"]
 """From path and JSON body to raw bytes to send before hanging up, or to a JSON answer."""
 
 
@@ -36,6 +37,8 @@ class LocalServer:
                 self.requests.append(request)
                 try:
                     answer = self.handler(*request)
+                    if isinstance(answer, Awaitable):
+                        answer = await answer
                 except Hang:
                     await reader.read()  # Until the client hangs up.
                     self.num_dropped += 1

@@ -273,7 +273,7 @@ def load_engines(name: str | Path) -> Pair:
         CheckpointError: If a model is missing or broken.
     """
     config = pair_config(name)
-    return Pair(draft=_engine(config.draft), target=_engine(config.target))
+    return Pair(draft=load_engine(config.draft), target=load_engine(config.target))
 
 
 def _router(model: ModelConfig, name: str) -> "Router":
@@ -312,7 +312,14 @@ def _prompt(model: ModelConfig) -> Prompt:
     return PlainPrompt(model.prompt) if model.prompt else ChatPrompt(model.system)
 
 
-def _engine(model: ModelConfig, *, keeps_hidden_state: bool = False) -> Engine:
+def load_engine(model: ModelConfig, *, keeps_hidden_state: bool = False) -> Engine:
+    """One model of a pair as an engine, loaded here or connected to its server.
+
+    Raises:
+        CheckpointError: If it is missing or broken.
+        EngineError: If its server does not answer.
+        ConfigError: If its server serves another model.
+    """
     if model.is_served:
         return _http_engine(model)
     from arbitrage.engines.hf import HFEngine
@@ -361,14 +368,16 @@ def _client(model: ModelConfig) -> "HTTPClient":
 def _tokenizer(model: ModelConfig) -> Any:
     from arbitrage.engines.tokens import load_tokenizer
 
-    return load_tokenizer(model.path)
+    return load_tokenizer(model.tokenizer or model.path)
 
 
 def _assemble(config: PairConfig, keeps_hidden_state: bool) -> LoadedPair:
     named = {"router": config.router, **{f"router:{name}": model for name, model in config.routers.items()}}
     routers = {name: _router(model, name) for name, model in named.items() if model}
     keeps_hidden_state = keeps_hidden_state or any(_reads(router, "state") for router in routers.values())
-    pair = Pair(draft=_engine(config.draft, keeps_hidden_state=keeps_hidden_state), target=_engine(config.target))
+    pair = Pair(
+        draft=load_engine(config.draft, keeps_hidden_state=keeps_hidden_state), target=load_engine(config.target)
+    )
     prm = _classifier(config.prm, "prm", "prm") if config.prm else None
     for router in routers.values():
         _warn_of_another_pair(router.input_format.trained_for, pair)

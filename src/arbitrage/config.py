@@ -35,6 +35,8 @@ class ModelConfig:
     """The system message of the chat template."""
     engine: str = "hf"
     """What runs the model: ``hf`` for transformers in process, or the kind of server that listens at ``url``."""
+    tokenizer: str = ""
+    """Folder or hub name of the tokenizer where ``path`` has none, such as a GGUF file's; of a served model only."""
     url: str = ""
     """Where the server listens, such as ``http://127.0.0.1:8101``."""
     served_name: str = ""

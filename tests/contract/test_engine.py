@@ -93,12 +93,12 @@ async def test_only_what_is_new_is_computed(kit):
         own = await session.propose(request(12))
         again = await session.propose(request(12))
         assert essence(again) == essence(own)
-        assert again.cost.num_computed <= 1
+        assert again.cost.num_computed <= kit.block
         for step in (own, candidate("A foreign step.\n\n")):
             known = len(session.token_ids)
             await session.commit(step)
             made = await session.propose(request(12))
-            assert 0 < made.cost.num_computed <= len(session.token_ids) - known
+            assert 0 < made.cost.num_computed <= len(session.token_ids) - known + kit.block - 1
 
 
 async def test_a_foreign_step_is_encoded_once(kit, monkeypatch):
@@ -176,10 +176,11 @@ async def test_proposals_change_the_cost_but_not_the_step(kit, cut):
         made = await session.propose(request(12, proposal=replace(wanted, token_ids=other)))
         assert essence(made) == essence(wanted)
         assert made.cost.num_generated == wanted.cost.num_generated
-        assert made.cost.num_reused >= (wanted.num_tokens - 1 if cut is None else cut)
+        if kit.verifies:
+            assert made.cost.num_reused >= (wanted.num_tokens - 1 if cut is None else cut)
         assert wanted.cost.num_reused == 0
         await session.commit(made)
-        assert (await session.propose(request(12))).cost.num_computed <= made.num_tokens
+        assert (await session.propose(request(12))).cost.num_computed <= made.num_tokens + kit.block - 1
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -192,13 +193,17 @@ async def test_steps_made_together_are_those_made_alone(kit, temperature):
             assert [essence(made) for made in together] == [essence(made) for made in single]
             for a, b in zip(together, single, strict=True):
                 assert a.logprobs == pytest.approx(b.logprobs, abs=1e-4)
-                assert a.first_entropy == pytest.approx(b.first_entropy, abs=1e-4)
+                assert (a.first_entropy is None) is (b.first_entropy is None)
+                if a.first_entropy is not None:
+                    assert a.first_entropy == pytest.approx(b.first_entropy, abs=1e-4)
                 assert a.cost.num_computed + a.cost.num_cached == len(session.token_ids)
             for one in (session, alone):
                 await one.commit(single[0])
 
 
 async def test_own_steps_are_as_likely_as_they_said_and_others_less(kit):
+    if not kit.tells_likelihood:
+        pytest.skip("this server cannot say how likely a given text is")
     async with opened(kit.build(3), PROBLEM) as session:
         for _ in range(3):
             before = session.token_ids
@@ -207,7 +212,7 @@ async def test_own_steps_are_as_likely_as_they_said_and_others_less(kit):
             assert read.logprobs == pytest.approx(own.logprobs, abs=1e-4)
             other = await session.likelihood(candidate("A foreign step.\n\n"))
             assert sum(other.logprobs) < sum(read.logprobs)
-            assert read.cost.num_computed <= own.num_tokens + 1
+            assert read.cost.num_computed <= own.num_tokens + kit.block
             assert (read.cost.num_calls, read.cost.num_generated) == (1, 0)
             assert session.token_ids == before
             await session.commit(own)
@@ -216,6 +221,8 @@ async def test_own_steps_are_as_likely_as_they_said_and_others_less(kit):
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 async def test_reading_a_step_changes_no_later_one(kit, temperature):
+    if not kit.tells_likelihood:
+        pytest.skip("this server cannot say how likely a given text is")
     engine = kit.build(3)
     async with opened(engine, PROBLEM) as session, opened(engine, PROBLEM) as alone:
         foreign = candidate("A foreign step.\n\n")

@@ -1,0 +1,140 @@
+"""The loop on real servers: the tiny pair behind vLLM and llama-server; `make integration` installs both."""
+
+import asyncio
+import itertools
+import random
+import time
+from collections import Counter
+
+import httpx
+import pytest
+
+import arbitrage as arb
+from arbitrage.build import load_engine, problems
+from arbitrage.core.types import Finish
+from arbitrage.engines.http_client import HTTPClient, HTTPOptions
+from arbitrage.policies import RandomEscalation, TargetOnly
+from arbitrage.runtime.pool import each
+from servers import Hang, local_server, response
+
+pytestmark = pytest.mark.integration
+SERVERS = ("vllm", "llama-server")
+BLOCK = 128
+"""vLLM's cache block on a CPU."""
+
+
+@pytest.fixture(params=SERVERS)
+def pair(request, served):
+    models = served(request.param)
+    return arb.Pair(draft=load_engine(models["draft"]), target=load_engine(models["target"]))
+
+
+async def solved(found, pair, policy, *, jobs=8):
+    traces = {}
+
+    async def work(problem):
+        traces[problem.id] = await arb.solve(problem, pair, policy)
+
+    await each(found, work, max_in_flight=jobs)
+    return [traces[problem.id] for problem in found]
+
+
+async def test_greedy_text_is_that_of_transformers(pair):
+    """A served model may differ in a near-tie of logits; the benchmark on more problems explains each."""
+    found, tiny = problems("tiny:test", 20), arb.load("tiny")
+    served = await solved(found, pair, TargetOnly())
+    local = [await arb.solve(problem, tiny.pair, TargetOnly()) for problem in found]
+    same = [a.text == b.text for a, b in zip(served, local, strict=True)]
+    assert sum(same) >= 19
+    ids = [[step.candidate.token_ids for step in trace.steps] for trace in (served[0], local[0])]
+    assert ids[0] == ids[1]
+
+
+async def test_mixed_answers_do_not_depend_on_what_runs_beside_them(pair):
+    found = problems("tiny:validation", 12)
+    together = await solved(found, pair, RandomEscalation(0.5), jobs=12)
+    alone = await solved(found, pair, RandomEscalation(0.5), jobs=1)
+    assert [a.text for a in together] == [b.text for b in alone]
+    assert all(trace.finish is Finish.END_OF_SEQUENCE for trace in together)
+
+
+async def test_only_the_last_cache_block_is_computed_again(pair):
+    for trace in await solved(problems("tiny:validation", 8), pair, TargetOnly(), jobs=1):
+        for before, step in itertools.pairwise(trace.steps):
+            assert step.candidate.cost.num_computed <= BLOCK + before.candidate.num_tokens
+
+
+async def test_a_slow_problem_delays_nobody(pair):
+    """One problem waits a second at every step; the others, side by side with it, end long before it."""
+    found, ended = problems("tiny:validation", 8), {}
+    slow = found[0].id
+
+    class Late:
+        name = "late"
+
+        async def decide(self, turn):
+            if turn.history.problem.id == slow:
+                await asyncio.sleep(1.0)
+            return await TargetOnly().decide(turn)
+
+    async def work(problem):
+        await arb.solve(problem, pair, Late())
+        ended[problem.id] = time.perf_counter()
+
+    started = time.perf_counter()
+    await each(found, work, max_in_flight=4)
+    others = max(moment for name, moment in ended.items() if name != slow)
+    assert others < ended[slow]
+    assert ended[slow] - started >= 3.0
+
+
+async def test_a_thousand_faults_lose_nothing_and_hang_nowhere(served):
+    """A proxy before the real server spoils every second answer in a way drawn by lot, until it has spoilt 1,000."""
+    model, rng, spoilt = served("vllm")["draft"], random.Random(0), Counter()
+    faults = {
+        "reset": b"",
+        "busy": response(429, "later"),
+        "restarting": response(503, "loading"),
+        "error": response(500, "dead"),
+        "truncated": b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{",
+        "broken": response(200, '{"choices": ['),
+        "wrong fields": {"choices": [{"text": "hello"}]},
+        "silent": None,
+    }
+    async with httpx.AsyncClient(base_url=model.url, timeout=60.0) as server:
+
+        async def handler(path, body):
+            if rng.random() < 0.5 and spoilt.total() < 1000:
+                kind = rng.choices(list(faults), [6, 6, 6, 1, 6, 6, 1, 2])[0]
+                spoilt[kind] += 1
+                if kind == "silent":
+                    raise Hang
+                return faults[kind]
+            return (await server.post(path, json=body)).json()
+
+        async with local_server(handler) as proxy:
+            engine = load_engine(model)
+            options = HTTPOptions(timeout_s=1.0, num_retries=12, backoff_s=0.002, max_backoff_s=0.02)
+            engine.client = HTTPClient(proxy.url, options)
+            pair, traces, found = arb.Pair(draft=engine, target=engine), [], iter(problems("tiny:train", 2000))
+            while spoilt.total() < 1000:
+                batch = list(itertools.islice(found, 32))
+                async with asyncio.timeout(120):
+                    traces += await solved(batch, pair, TargetOnly(), jobs=32)
+    assert spoilt.total() == 1000
+    assert set(spoilt) == set(faults)
+    outcomes = Counter(trace.finish for trace in traces)
+    assert set(outcomes) <= {Finish.END_OF_SEQUENCE, Finish.FAILED}
+    assert outcomes[Finish.END_OF_SEQUENCE] > outcomes[Finish.FAILED] > 0
+    failed = [trace.error for trace in traces if trace.finish is Finish.FAILED]
+    assert all("500: dead" in error or "cannot be read" in error or "did not answer" in error for error in failed)
+    alone = await solved([traces[0].problem], arb.Pair(draft=load_engine(model), target=engine), TargetOnly())
+    assert alone[0].finish is not None
+
+
+async def test_a_server_that_is_not_there_is_a_named_failure(served):
+    engine = load_engine(served("vllm")["draft"])
+    engine.client = HTTPClient("http://127.0.0.1:9", HTTPOptions(num_retries=1, backoff_s=0.01))
+    (trace,) = await solved(problems("tiny:test", 1), arb.Pair(draft=engine, target=engine), TargetOnly())
+    assert trace.finish is Finish.FAILED
+    assert "arbitrage up" in trace.error
