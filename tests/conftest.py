@@ -37,7 +37,15 @@ def random_lm(tokenizer: Any) -> Callable[..., Any]:
     import torch
 
     @cache  # Nobody changes a weight: a model may serve many tests.
-    def build(number: int, *, layers: int = 1, context: int = 512, delimiter: float = 5.0, end: float = 4.0) -> Any:
+    def build(
+        number: int,
+        *,
+        layers: int = 1,
+        context: int = 512,
+        delimiter: float = 5.0,
+        end: float = 4.0,
+        tokenizer: Any = tokenizer,
+    ) -> Any:
         model = _llama(tokenizer, layers, context)
         generator = torch.Generator().manual_seed(LIVELY[number])
         with torch.no_grad():
@@ -60,7 +68,7 @@ def chain_lm(tokenizer: Any) -> Callable[..., Any]:
     """Builds a Llama that writes exactly the given ids behind the prompt's last one: no id may come twice."""
     import torch
 
-    def build(first: int, ids: list[int], *, context: int = 512) -> Any:
+    def build(first: int, ids: list[int], *, context: int = 512, tokenizer: Any = tokenizer) -> Any:
         model = _llama(tokenizer, 1, context)
         with torch.no_grad():
             for name, weight in model.named_parameters():

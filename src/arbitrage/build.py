@@ -20,6 +20,7 @@ from arbitrage.evaluation.datasets import read_jsonl, stratified
 from arbitrage.evaluation.run import Entry
 from arbitrage.policies import RSD, Audited, DraftOnly, Oracle, RandomEscalation, RouterPolicy, TargetOnly
 from arbitrage.runtime.store import fingerprint
+from arbitrage.scorers.families import FAMILIES
 from arbitrage.scorers.format import InputFormat
 from arbitrage.scorers.likelihood import LikelihoodScorer
 from arbitrage.tiny import MARKS as TINY_MARKS
@@ -29,6 +30,7 @@ from arbitrage.tiny import dataset as tiny_dataset
 if TYPE_CHECKING:
     from arbitrage.engines.hf import HFEngine
     from arbitrage.scorers.hf import HFScorer
+    from arbitrage.scorers.hf_families import FamilyScorer
     from arbitrage.scorers.probe import ProbeScorer
 
 TINY: Final = "tiny"
@@ -297,6 +299,16 @@ def _hf_scorer(model: ModelConfig, kind: str, name: str) -> "HFScorer":
     return HFScorer.load(model.path, name=name, kind=kind, **options)
 
 
+def _prm(model: ModelConfig) -> "HFScorer | FamilyScorer":
+    """The PRM: of a known family by its format, else as its checkpoint says."""
+    if not model.format:
+        return _hf_scorer(model, "prm", "prm")
+    from arbitrage.scorers.hf_families import FamilyScorer
+
+    family = FAMILIES[model.format]
+    return FamilyScorer.load(model.path, name="prm", family=family, device=model.device, dtype=model.dtype)
+
+
 def _placed(model: ModelConfig) -> dict[str, Any]:
     """Where and how a model is loaded, and how a question is put to it."""
     prompt = PlainPrompt(model.prompt) if model.prompt else ChatPrompt(model.system)
@@ -314,7 +326,7 @@ def _assemble(config: PairConfig, keeps_hidden_state: bool) -> LoadedPair:
     routers = {name: _router(model, name) for name, model in named.items() if model}
     keeps_hidden_state = keeps_hidden_state or any(_reads(router, "state") for router in routers.values())
     pair = Pair(draft=_engine(config.draft, keeps_hidden_state=keeps_hidden_state), target=_engine(config.target))
-    prm = _hf_scorer(config.prm, "prm", "prm") if config.prm else None
+    prm = _prm(config.prm) if config.prm else None
     for router in routers.values():
         _warn_of_another_pair(router.input_format.trained_for, pair)
     return LoadedPair(

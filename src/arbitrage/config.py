@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from arbitrage.core.errors import ConfigError
+from arbitrage.scorers.families import FAMILIES
 
 T = TypeVar("T")
 
@@ -17,7 +18,7 @@ class ModelConfig:
     """One model of a pair.
 
     Raises:
-        ConfigError: If the data type is unknown.
+        ConfigError: If the data type or the format is unknown, or a format comes with a prompt of its own.
     """
 
     path: str
@@ -29,6 +30,8 @@ class ModelConfig:
     """A plain template with ``{question}``; empty for the model's chat template."""
     system: str = ""
     """The system message of the chat template."""
+    format: str = ""
+    """Of a PRM: the family whose layout it reads, a key of :data:`FAMILIES`; empty where the checkpoint says it."""
 
     @property
     def called(self) -> str:
@@ -39,11 +42,26 @@ class ModelConfig:
         known = ("float32", "bfloat16", "float16")
         if self.dtype not in known:
             raise ConfigError(f"dtype must be one of {', '.join(known)}, got {self.dtype!r}")
+        if self.format and self.format not in FAMILIES:
+            near = difflib.get_close_matches(self.format, FAMILIES, n=1)
+            raise ConfigError(
+                f"format must be one of {', '.join(FAMILIES)}, got {self.format!r}",
+                hint=f"did you mean {near[0]!r}?" if near else "leave it out for a checkpoint of this package",
+            )
+        if self.format and (self.prompt or self.system):
+            raise ConfigError(
+                f"the format {self.format!r} puts the question in its own way, got a prompt or a system message too",
+                hint="leave one out",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairConfig:
-    """A draft and a target, with the scorers that some policies need."""
+    """A draft and a target, with the scorers that some policies need.
+
+    Raises:
+        ConfigError: If another model than the PRM has a format.
+    """
 
     name: str
     draft: ModelConfig
@@ -52,6 +70,12 @@ class PairConfig:
     router: ModelConfig | None = None
     routers: Mapping[str, ModelConfig] = field(default_factory=dict)
     """Further routers to compare with it, by name."""
+
+    def __post_init__(self) -> None:
+        others = {"draft": self.draft, "target": self.target, "router": self.router}
+        for role, model in (*others.items(), *((f"routers.{name}", model) for name, model in self.routers.items())):
+            if model is not None and model.format:
+                raise ConfigError(f"a format is for the table [prm], got {model.format!r} in [{role}]")
 
     def model(self, role: str) -> ModelConfig | None:
         """The model of a role: a table's name, or ``router:NAME`` for a further router."""
