@@ -43,7 +43,15 @@ def random_lm(tokenizer: Any) -> Callable[..., Any]:
     import torch
 
     @cache  # Nobody changes a weight: a model may serve many tests.
-    def build(number: int, *, layers: int = 1, context: int = 512, delimiter: float = 5.0, end: float = 4.0) -> Any:
+    def build(
+        number: int,
+        *,
+        layers: int = 1,
+        context: int = 512,
+        delimiter: float = 5.0,
+        end: float = 4.0,
+        tokenizer: Any = tokenizer,
+    ) -> Any:
         model = _llama(tokenizer, layers, context)
         generator = torch.Generator().manual_seed(LIVELY[number])
         with torch.no_grad():
@@ -66,7 +74,7 @@ def chain_lm(tokenizer: Any) -> Callable[..., Any]:
     """Builds a Llama that writes exactly the given ids behind the prompt's last one: no id may come twice."""
     import torch
 
-    def build(first: int, ids: list[int], *, context: int = 512) -> Any:
+    def build(first: int, ids: list[int], *, context: int = 512, tokenizer: Any = tokenizer) -> Any:
         model = _llama(tokenizer, 1, context)
         with torch.no_grad():
             for name, weight in model.named_parameters():
@@ -141,7 +149,7 @@ def _hf_kit(tokenizer: Any, random_lm: Any) -> Kit:
 
 def _served_kit(server: str, urls: Mapping[str, ModelConfig]) -> Kit:
     """Numbers below 3 are the tiny draft, others the tiny target, behind a real server."""
-    from arbitrage.build import load_engine
+    from arbitrage.loading import load_engine
 
     @contextmanager
     def slowed(engine: Any) -> Iterator[None]:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from arbitrage.config import ModelConfig, PairConfig, read_pair
 from arbitrage.core.errors import ConfigError
-from arbitrage.core.ports import Engine, Policy, Scorer
+from arbitrage.core.ports import Policy, Scorer
 from arbitrage.core.solve import solve
 from arbitrage.core.trace import Trace
 from arbitrage.core.turn import Pair, Setting
 from arbitrage.core.types import Problem, Source
-from arbitrage.engines.prompt import ChatPrompt, PlainPrompt, Prompt
 from arbitrage.evaluation.datasets import read_jsonl, stratified
 from arbitrage.evaluation.run import Entry
+from arbitrage.loading import load_engine, load_prm, load_router_model, reads
 from arbitrage.policies import RSD, Audited, DraftOnly, Oracle, RandomEscalation, RouterPolicy, TargetOnly
 from arbitrage.runtime.store import fingerprint
 from arbitrage.scorers.format import InputFormat
@@ -27,13 +27,7 @@ from arbitrage.tiny import WEIGHTS
 from arbitrage.tiny import dataset as tiny_dataset
 
 if TYPE_CHECKING:
-    from arbitrage.engines.http import HTTPEngine
-    from arbitrage.engines.http_client import HTTPClient
-    from arbitrage.scorers.hf import HFScorer
-    from arbitrage.scorers.http import HTTPScorer
-    from arbitrage.scorers.probe import ProbeScorer
-
-    Router = HFScorer | HTTPScorer | ProbeScorer
+    from arbitrage.loading import Router
 
 TINY: Final = "tiny"
 MARKS: Final = {"draft": "Model 0: ", "target": "Model 1: "}
@@ -261,8 +255,8 @@ def load_router(folder: Path, *, pair: str | Path = TINY, device: str = "cpu") -
     Raises:
         CheckpointError: If it is missing, broken, or no router.
     """
-    router = _router(ModelConfig(path=str(folder), device=device), "router")
-    return router, load_engines(pair) if _reads(router, "likelihoods") else None
+    router = load_router_model(ModelConfig(path=str(folder), device=device))
+    return router, load_engines(pair) if reads(router, "likelihoods") else None
 
 
 def load_engines(name: str | Path) -> Pair:
@@ -276,109 +270,14 @@ def load_engines(name: str | Path) -> Pair:
     return Pair(draft=load_engine(config.draft), target=load_engine(config.target))
 
 
-def _router(model: ModelConfig, name: str) -> "Router":
-    from arbitrage.scorers.probe import ProbeHead, ProbeScorer, is_probe
-
-    folder = Path(model.path)
-    if not is_probe(folder):
-        return _classifier(model, "router", name)
-    return ProbeScorer(ProbeHead.load(folder), name=name, input_format=InputFormat.load(folder))
-
-
-def _reads(router: "Router", inputs: str) -> bool:
-    """Whether a router is a probe on these inputs."""
-    from arbitrage.scorers.probe import ProbeScorer
-
-    return isinstance(router, ProbeScorer) and router.head.inputs == inputs
-
-
-def _classifier(model: ModelConfig, kind: str, name: str) -> "HFScorer | HTTPScorer":
-    if model.is_served:
-        return _http_scorer(model, kind, name)
-    from arbitrage.scorers.hf import HFScorer
-
-    options = _placed(model)
-    if not (model.prompt or model.system):
-        options["prompt"] = None  # Then the checkpoint says how it reads a question.
-    return HFScorer.load(model.path, name=name, kind=kind, **options)
-
-
-def _placed(model: ModelConfig) -> dict[str, Any]:
-    """Where and how a model is loaded, and how a question is put to it."""
-    return {"device": model.device, "dtype": model.dtype, "prompt": _prompt(model)}
-
-
-def _prompt(model: ModelConfig) -> Prompt:
-    return PlainPrompt(model.prompt) if model.prompt else ChatPrompt(model.system)
-
-
-def load_engine(model: ModelConfig, *, keeps_hidden_state: bool = False) -> Engine:
-    """One model of a pair as an engine, loaded here or connected to its server.
-
-    Raises:
-        CheckpointError: If it is missing or broken.
-        EngineError: If its server does not answer.
-        ConfigError: If its server serves another model.
-    """
-    if model.is_served:
-        return _http_engine(model)
-    from arbitrage.engines.hf import HFEngine
-
-    return HFEngine.load(model.path, name=model.name, keeps_hidden_state=keeps_hidden_state, **_placed(model))
-
-
-def _http_engine(model: ModelConfig) -> "HTTPEngine":
-    from arbitrage.engines.dialects import DIALECTS
-    from arbitrage.engines.http import HTTPEngine
-
-    return HTTPEngine.connect(
-        _client(model),
-        DIALECTS[model.engine],
-        _tokenizer(model),
-        name=model.called,
-        model=model.served_name,
-        prompt=_prompt(model),
-        context_length=model.context_length,
-    )
-
-
-def _http_scorer(model: ModelConfig, kind: str, name: str) -> "HTTPScorer":
-    from arbitrage.engines.dialects import DIALECTS
-    from arbitrage.engines.http import served_model
-    from arbitrage.scorers.http import HTTPScorer
-
-    client, dialect = _client(model), DIALECTS[model.engine]
-    return HTTPScorer(
-        client,
-        dialect,
-        _tokenizer(model),
-        name=name,
-        model=served_model(dialect.served(client.get(dialect.about)), model.served_name, model.url),
-        input_format=InputFormat.load(Path(model.path), kind),
-        prompt=_prompt(model) if model.prompt or model.system else None,
-    )
-
-
-def _client(model: ModelConfig) -> "HTTPClient":
-    from arbitrage.engines.http_client import HTTPClient, HTTPOptions
-
-    return HTTPClient(model.url, HTTPOptions(timeout_s=model.timeout_s, api_key_env=model.api_key_env))
-
-
-def _tokenizer(model: ModelConfig) -> Any:
-    from arbitrage.engines.tokens import load_tokenizer
-
-    return load_tokenizer(model.tokenizer or model.path)
-
-
 def _assemble(config: PairConfig, keeps_hidden_state: bool) -> LoadedPair:
     named = {"router": config.router, **{f"router:{name}": model for name, model in config.routers.items()}}
-    routers = {name: _router(model, name) for name, model in named.items() if model}
-    keeps_hidden_state = keeps_hidden_state or any(_reads(router, "state") for router in routers.values())
+    routers = {name: load_router_model(model, name) for name, model in named.items() if model}
+    keeps_hidden_state = keeps_hidden_state or any(reads(router, "state") for router in routers.values())
     pair = Pair(
         draft=load_engine(config.draft, keeps_hidden_state=keeps_hidden_state), target=load_engine(config.target)
     )
-    prm = _classifier(config.prm, "prm", "prm") if config.prm else None
+    prm = load_prm(config.prm) if config.prm else None
     for router in routers.values():
         _warn_of_another_pair(router.input_format.trained_for, pair)
     return LoadedPair(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from arbitrage.core.errors import ConfigError
+from arbitrage.scorers.families import FAMILIES
 
 T = TypeVar("T")
 DTYPES: Final = ("float32", "bfloat16", "float16")
@@ -21,7 +22,8 @@ class ModelConfig:
     """One model of a pair.
 
     Raises:
-        ConfigError: If the data type is unknown.
+        ConfigError: If data type, engine or format is unknown, the url does not fit the engine, or a format comes with
+            a prompt of its own.
     """
 
     path: str
@@ -50,6 +52,8 @@ class ModelConfig:
     """Further flags for the server where ``arbitrage up`` starts it."""
     env: Mapping[str, str] = field(default_factory=dict)
     """Environment variables for that server, such as ``CUDA_VISIBLE_DEVICES``."""
+    format: str = ""
+    """Of a PRM: the family whose layout it reads, a key of :data:`FAMILIES`; empty where the checkpoint says it."""
 
     @property
     def called(self) -> str:
@@ -57,13 +61,22 @@ class ModelConfig:
         return self.name or Path(self.path).name
 
     def __post_init__(self) -> None:
-        for name, known in (("dtype", DTYPES), ("engine", ENGINES)):
+        for name, known in (("dtype", DTYPES), ("engine", ENGINES), ("format", ("", *FAMILIES))):
             if (value := getattr(self, name)) not in known:
-                raise ConfigError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+                near = difflib.get_close_matches(str(value), known, n=1)
+                raise ConfigError(
+                    f"{name} must be one of {', '.join(filter(None, known))}, got {value!r}",
+                    hint=f"did you mean {near[0]!r}?" if near else "",
+                )
         if bool(self.url) is not self.is_served:
             raise ConfigError(
                 f"engine {self.engine!r} {'needs' if self.is_served else 'takes no'} url, got {self.url!r}",
                 hint=f"engines that are servers: {', '.join(SERVERS)}",
+            )
+        if self.format and (self.prompt or self.system):
+            raise ConfigError(
+                f"the format {self.format!r} puts the question in its own way, got a prompt or a system message too",
+                hint="leave one out",
             )
 
     @property
@@ -79,7 +92,11 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairConfig:
-    """A draft and a target, with the scorers that some policies need."""
+    """A draft and a target, with the scorers that some policies need.
+
+    Raises:
+        ConfigError: If another model than the PRM has a format, or ``launch`` names no kind of server.
+    """
 
     name: str
     draft: ModelConfig
@@ -95,6 +112,9 @@ class PairConfig:
         for name in self.launch:
             if name not in SERVERS:
                 raise ConfigError(f"[launch] unknown server {name!r}", hint=f"choose from {', '.join(SERVERS)}")
+        for role, model in self.models.items():
+            if model.format and role != "prm":
+                raise ConfigError(f"a format is for the table [prm], got {model.format!r} in [{role}]")
 
     @property
     def models(self) -> dict[str, ModelConfig]:

@@ -10,9 +10,10 @@ import httpx
 import pytest
 
 import arbitrage as arb
-from arbitrage.build import load_engine, problems
+from arbitrage.build import problems
 from arbitrage.core.types import Finish
 from arbitrage.engines.http_client import HTTPClient, HTTPOptions
+from arbitrage.loading import load_engine
 from arbitrage.policies import RandomEscalation, TargetOnly
 from arbitrage.runtime.pool import each
 from servers import Hang, local_server, response

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -15,8 +16,9 @@ from arbitrage.engines.http import HTTPEngine, served_model
 from arbitrage.engines.http_client import HTTPClient, HTTPOptions, ServerBusy, ServerUnreachable
 from arbitrage.engines.prompt import PlainPrompt
 from arbitrage.policies import TargetOnly
+from arbitrage.scorers.families import FAMILIES
 from arbitrage.scorers.format import InputFormat
-from arbitrage.scorers.http import HTTPScorer
+from arbitrage.scorers.http import FamilyLayout, FormatLayout, HTTPScorer
 from helpers import candidate, request, setting
 from servers import Hang, local_server, response
 
@@ -264,9 +266,8 @@ async def test_a_served_classifier_is_read_through_its_format(tokenizer):
     async with local_server(
         in_turn({"data": [{"probs": [0.0, 2.0]}]}, {"data": [{"probs": [0.0, 2.0, 1.0]}]})
     ) as server:
-        scorer = HTTPScorer(
-            HTTPClient(server.url, QUICK), VLLM(), tokenizer, name="router", model="m", input_format=read
-        )
+        layout = FormatLayout(tokenizer, read)
+        scorer = HTTPScorer(HTTPClient(server.url, QUICK), VLLM(), layout, name="router", model="m")
         session = await scorer.open(History(PROBLEM, None))
         await session.commit(candidate("One.\n\n", Source.TARGET))
         score = await session.score(candidate("Two.\n\n"))
@@ -281,6 +282,25 @@ async def test_a_served_classifier_is_read_through_its_format(tokenizer):
             await session.score(candidate("Three."))
         await session.close()
         await session.close()
+
+
+async def test_a_served_language_model_is_read_at_its_label_tokens(tokenizer):
+    family = replace(FAMILIES["rlhflow"], good="3", bad="4")  # The tokenizer of the tests has few tokens.
+    good, bad = family.label_ids(tokenizer)
+    answers = {"choices": [{"logprobs": {"top_logprobs": [{f"token_id:{good}": -1.0, f"token_id:{bad}": -2.0}]}}]}
+    async with local_server(in_turn(answers)) as server:
+        layout = FamilyLayout(tokenizer, family)
+        scorer = HTTPScorer(HTTPClient(server.url, QUICK), VLLM(), layout, name="prm", model="m")
+        session = await scorer.open(History(PROBLEM, None))
+        first = candidate("One.\n\n")
+        assert (await session.score(first)).value == pytest.approx(0.7311, abs=1e-4)
+        await session.commit(first)
+        await session.score(candidate("Two.\n\n"))
+        await session.close()
+    asked, again = [body["prompt"] for _, body in server.requests]
+    closing = family.step_ids(tokenizer, PROBLEM.question, 0, first.text).closing
+    assert again[: len(asked) + len(closing)] == [*asked, *closing]
+    assert server.requests[0][1]["logprob_token_ids"] == [good, bad]
 
 
 def test_keys_come_from_the_environment(monkeypatch):

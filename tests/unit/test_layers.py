@@ -23,11 +23,19 @@ LAYERS = {
     "build": 4,
     "config": 4,
     "launch": 4,
+    "loading": 4,
     "": 5,  # The package itself: the public names.
     "cli": 6,
     "__main__": 7,
 }
-SIDEWAYS = {("scorers", "engines"), ("build", "config"), ("launch", "config"), ("tiny", "training")}
+SIDEWAYS = {
+    ("scorers", "engines"),
+    ("build", "config"),
+    ("launch", "config"),
+    ("loading", "config"),
+    ("build", "loading"),
+    ("tiny", "training"),
+}
 """Imports within a layer that are wanted: a scorer shares the engines' cache, prompt and thread; the tiny recipe trains
 judges on the same sequences as any router."""
 

@@ -6,6 +6,7 @@ import typer
 
 from arbitrage.cli.calibrate import calibrate
 from arbitrage.cli.collect import collect
+from arbitrage.cli.convert_prm import convert_prm
 from arbitrage.cli.demo import demo
 from arbitrage.cli.eval_router import eval_router
 from arbitrage.cli.evaluate import evaluate
@@ -33,6 +34,7 @@ app.command()(train_probe)
 app.command()(eval_router)
 app.command()(calibrate)
 app.command()(up)
+app.command()(convert_prm)
 
 
 def run() -> None:

@@ -83,6 +83,16 @@ class Dialect(Protocol):
     def outputs(self, answer: Any) -> list[float]:
         """Read the answer to :meth:`classify`: the head's raw outputs (logits), one for each label."""
 
+    def label_logprobs(self, model: str, ids: Sequence[int], labels: Sequence[int]) -> Call:
+        """Ask a language model how likely each of these tokens is behind ``ids``.
+
+        Raises:
+            EngineError: If this server cannot say.
+        """
+
+    def labels(self, answer: Any, labels: Sequence[int]) -> list[float]:
+        """Read the answer to :meth:`label_logprobs`, in the order of the tokens."""
+
 
 def _reading(read: Callable[..., Any]) -> Callable[..., Any]:
     """Turn a missing or misshapen field into one clear error."""
@@ -175,6 +185,18 @@ class VLLM:
         """Raw, since the activation was declined."""
         return [float(value) for value in answer["data"][0]["probs"]]
 
+    def label_logprobs(self, model: str, ids: Sequence[int], labels: Sequence[int]) -> Call:
+        """One token, with the log-probabilities of these; the prefix comes from the cache."""
+        wanted = {"logprobs": len(labels), "logprob_token_ids": list(labels), "return_tokens_as_token_ids": True}
+        body = {"model": model, "prompt": list(ids), "max_tokens": 1, "temperature": 0.0, **wanted}
+        return Call("/v1/completions", body)
+
+    @_reading
+    def labels(self, answer: Any, labels: Sequence[int]) -> list[float]:
+        """By names such as ``token_id:648``."""
+        each = answer["choices"][0]["logprobs"]["top_logprobs"][0]
+        return [float(each[f"token_id:{label}"]) for label in labels]
+
 
 @dataclass(frozen=True, slots=True)
 class SGLang:
@@ -238,6 +260,22 @@ class SGLang:
         """Raw, of the last token."""
         return [float(value) for value in answer["embedding"]]
 
+    def label_logprobs(self, model: str, ids: Sequence[int], labels: Sequence[int]) -> Call:
+        """One token, with the log-probabilities of these."""
+        body = {
+            "input_ids": list(ids),
+            "sampling_params": {"max_new_tokens": 1, "temperature": 0.0},
+            "return_logprob": True,
+            "token_ids_logprob": list(labels),
+        }
+        return Call("/generate", body)
+
+    @_reading
+    def labels(self, answer: Any, labels: Sequence[int]) -> list[float]:
+        """Entries are (log-probability, id, text)."""
+        each = {entry[1]: float(entry[0]) for entry in answer["meta_info"]["output_token_ids_logprobs"][0]}
+        return [each[label] for label in labels]
+
 
 @dataclass(frozen=True, slots=True)
 class LlamaServer:
@@ -295,6 +333,14 @@ class LlamaServer:
         raise EngineError("llama-server does not serve classifiers", hint="serve it with vllm, or run it in process")
 
     def outputs(self, answer: Any) -> list[float]:
+        """Never asked."""
+        raise NotImplementedError
+
+    def label_logprobs(self, model: str, ids: Sequence[int], labels: Sequence[int]) -> Call:
+        """Not offered: it tells the likeliest tokens only."""
+        raise EngineError("llama-server cannot tell how likely given tokens are", hint="serve the PRM with vllm")
+
+    def labels(self, answer: Any, labels: Sequence[int]) -> list[float]:
         """Never asked."""
         raise NotImplementedError
 

@@ -1,15 +1,15 @@
 """Classification checkpoints of transformers as PRM or router, scored incrementally."""
 
-import math
 import time
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 from arbitrage.core.errors import CheckpointError, MissingExtra, ScorerError
 from arbitrage.core.ports import Solution
 from arbitrage.core.types import Candidate, Cost, Score
 from arbitrage.engines.prompt import Prompt
-from arbitrage.engines.worker import CancelFlag, worker_for
+from arbitrage.engines.worker import CancelFlag, Worker, worker_for
+from arbitrage.scorers.families import StepIds, checked_probability
 from arbitrage.scorers.format import InputFormat
 
 try:
@@ -26,6 +26,23 @@ try:
     from arbitrage.engines.hf_cache import CachedSequence
 except ImportError as error:
     raise MissingExtra("hf") from error
+
+
+class StepReader(Protocol):
+    """What a session asks of its scorer."""
+
+    model: PreTrainedModel
+    worker: Worker
+
+    @property
+    def name(self) -> str:
+        """How policies and traces call it."""
+
+    def step_ids(self, question: str, index: int, candidate: Candidate) -> StepIds:
+        """Ids of a step at a position of the solution."""
+
+    def probability(self, sequence: CachedSequence, ids: list[int]) -> tuple[float, int]:
+        """Read the score at the last of ``ids``; returns it, and how many tokens were cached."""
 
 
 class HFScorer:
@@ -102,13 +119,18 @@ class HFScorer:
 
     async def open(self, solution: Solution) -> "HFScoring":
         """Start judging a solution; nothing is computed yet."""
-        return HFScoring(self, self.prompt.encode(self.tokenizer, solution.problem.question))
+        question = solution.problem.question
+        return HFScoring(self, question, self.prompt.encode(self.tokenizer, question))
 
     def encode_step(self, candidate: Candidate) -> list[int]:
         """Ids of a step with its author's mark."""
         text = self.input_format.step_text(candidate.source, candidate.text)
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         return ids
+
+    def step_ids(self, question: str, index: int, candidate: Candidate) -> StepIds:
+        """Ids of a step; the same wherever it stands."""
+        return StepIds(scored=tuple(self.encode_step(candidate)))
 
     @torch.inference_mode()
     def probability(self, sequence: CachedSequence, ids: list[int]) -> tuple[float, int]:
@@ -120,22 +142,30 @@ class HFScorer:
         Raises:
             ScorerError: If the context is too short, or the head gives no number.
         """
-        longest = getattr(self.model.config, "max_position_embeddings", len(ids))
-        if len(ids) > longest:
-            raise ScorerError(f"the solution has {len(ids)} tokens, the context of {self.name!r} has {longest}")
-        num_cached = sequence.reuse(ids)
+        num_cached = reuse(sequence, ids, self)
         logits = self.model.score(sequence.states(ids[num_cached:])[-1]).float()
         value = self.input_format.readout.probability(logits.tolist())
-        if math.isnan(value):
-            raise ScorerError(f"the scorer {self.name!r} gave NaN", hint="load it as float32 or bfloat16")
-        return value, num_cached
+        return checked_probability(value, self.name), num_cached
+
+
+def reuse(sequence: CachedSequence, ids: list[int], scorer: StepReader) -> int:
+    """Crop a scorer's cache to what it shares with ``ids``; returns how many of them need no computing.
+
+    Raises:
+        ScorerError: If the context is too short.
+    """
+    longest = getattr(scorer.model.config, "max_position_embeddings", len(ids))
+    if len(ids) > longest:
+        raise ScorerError(f"the solution has {len(ids)} tokens, the context of {scorer.name!r} has {longest}")
+    return sequence.reuse(ids)
 
 
 class HFScoring:
     """One problem's ids and KV cache in a scorer."""
 
-    def __init__(self, scorer: HFScorer, prompt_ids: list[int]) -> None:
-        self._scorer, self._ids = scorer, prompt_ids
+    def __init__(self, scorer: StepReader, question: str, prompt_ids: list[int]) -> None:
+        self._scorer, self._question, self._ids = scorer, question, prompt_ids
+        self._num_steps = 0
         self._sequence = CachedSequence(scorer.model)
 
     async def score(self, candidate: Candidate) -> Score:
@@ -145,7 +175,7 @@ class HFScoring:
     def _score(self, candidate: Candidate, flag: CancelFlag) -> Score:
         flag.check()
         started = time.perf_counter()
-        ids = [*self._ids, *self._scorer.encode_step(candidate)]
+        ids = [*self._ids, *self._step_ids(candidate).scored]
         value, num_cached = self._scorer.probability(self._sequence, ids)
         cost = Cost(
             num_calls=1,
@@ -157,11 +187,16 @@ class HFScoring:
 
     async def commit(self, candidate: Candidate) -> None:
         """Append a step; what a rejected one left in the cache is cropped at the next score."""
-        self._ids.extend(self._scorer.encode_step(candidate))
+        step = self._step_ids(candidate)
+        self._ids.extend((*step.scored, *step.closing))
+        self._num_steps += 1
 
     async def close(self) -> None:
         """Drop the cache."""
         self._sequence = CachedSequence(self._scorer.model)
+
+    def _step_ids(self, candidate: Candidate) -> StepIds:
+        return self._scorer.step_ids(self._question, self._num_steps, candidate)
 
 
 def _loader(path: str | Path) -> type:

@@ -1,7 +1,9 @@
-"""Classification checkpoints behind a server: one request a step, the prefix from the server's cache."""
+"""PRMs and routers behind a server: one request a step, the prefix from the server's cache."""
 
 import time
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from arbitrage.core.errors import EngineError, ScorerError
 from arbitrage.core.ports import Solution
@@ -9,37 +11,119 @@ from arbitrage.core.types import Candidate, Cost, Score
 from arbitrage.engines.dialects import Dialect
 from arbitrage.engines.http_client import HTTPClient
 from arbitrage.engines.prompt import Prompt
-from arbitrage.scorers.format import InputFormat
+from arbitrage.scorers.families import Family, StepIds, checked_probability
+from arbitrage.scorers.format import InputFormat, Readout
+
+
+class Layout(Protocol):
+    """What a served scorer is sent, and what its numbers mean."""
+
+    @property
+    def input_format(self) -> InputFormat:
+        """What the checkpoint says about itself."""
+
+    @property
+    def label_ids(self) -> tuple[int, ...]:
+        """Tokens whose log-probabilities are read; none where a classifier's outputs are."""
+
+    def prompt_ids(self, question: str) -> list[int]:
+        """Ids before the first step."""
+
+    def step_ids(self, question: str, index: int, candidate: Candidate) -> StepIds:
+        """Ids of a step."""
+
+    def probability(self, outputs: Sequence[float]) -> float:
+        """Read the raw outputs.
+
+        Raises:
+            ScorerError: If there are more or fewer than this layout has.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class FormatLayout:
+    """A checkpoint that carries its input format."""
+
+    tokenizer: Any
+    input_format: InputFormat
+    prompt: Prompt | None = None
+    """Defaults to the format's."""
+
+    @property
+    def label_ids(self) -> tuple[int, ...]:
+        """None: it is a classifier."""
+        return ()
+
+    def prompt_ids(self, question: str) -> list[int]:
+        """The question as the format or the pair puts it."""
+        return (self.prompt or self.input_format.question_prompt).encode(self.tokenizer, question)
+
+    def step_ids(self, question: str, index: int, candidate: Candidate) -> StepIds:
+        """The step with its author's mark."""
+        text = self.input_format.step_text(candidate.source, candidate.text)
+        return StepIds(scored=tuple(self.tokenizer.encode(text, add_special_tokens=False)))
+
+    def probability(self, outputs: Sequence[float]) -> float:
+        """By the format's readout."""
+        readout = self.input_format.readout
+        if not readout.fits(len(outputs)):
+            raise ScorerError(f"the server gives {len(outputs)} outputs, which cannot be read as {readout.value!r}")
+        return readout.probability(outputs)
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyLayout:
+    """A PRM of a known family.
+
+    Raises:
+        CheckpointError: If the tokenizer is not of this family.
+    """
+
+    tokenizer: Any
+    family: Family
+
+    def __post_init__(self) -> None:
+        self.family.check(self.tokenizer)
+
+    @property
+    def input_format(self) -> InputFormat:
+        """A PRM that reads one probability."""
+        return InputFormat(kind="prm", readout=Readout.PROBABILITY)
+
+    @property
+    def label_ids(self) -> tuple[int, ...]:
+        """The family's."""
+        return self.family.label_ids(self.tokenizer)
+
+    def prompt_ids(self, question: str) -> list[int]:
+        """The family's."""
+        return self.family.prompt_ids(self.tokenizer, question)
+
+    def step_ids(self, question: str, index: int, candidate: Candidate) -> StepIds:
+        """The family's; it reads no author."""
+        return self.family.step_ids(self.tokenizer, question, index, candidate.text)
+
+    def probability(self, outputs: Sequence[float]) -> float:
+        """By the family's head."""
+        return self.family.head.probability(outputs)
 
 
 class HTTPScorer:
-    """A served classifier that is read at the last token of a step."""
+    """A served model that is read at the last token of a step."""
 
-    def __init__(
-        self,
-        client: HTTPClient,
-        dialect: Dialect,
-        tokenizer: Any,
-        *,
-        name: str,
-        model: str,
-        input_format: InputFormat,
-        prompt: Prompt | None = None,
-    ) -> None:
+    def __init__(self, client: HTTPClient, dialect: Dialect, layout: Layout, *, name: str, model: str) -> None:
         """Wrap a server.
 
         Args:
             client: Where it listens.
             dialect: Which kind it is.
-            tokenizer: The model's, of transformers.
+            layout: How the model reads a solution.
             name: How policies and traces call it.
             model: The id that the server knows it by.
-            input_format: How it reads a solution.
-            prompt: How the question stands before the steps; defaults to the format's.
         """
-        self.client, self.dialect, self.tokenizer = client, dialect, tokenizer
-        self._name, self.model, self.input_format = name, model, input_format
-        self.prompt = prompt or input_format.question_prompt
+        self.client, self.dialect, self.layout = client, dialect, layout
+        self._name, self.model = name, model
+        self.input_format = layout.input_format
 
     @property
     def name(self) -> str:
@@ -48,65 +132,63 @@ class HTTPScorer:
 
     def renamed(self, name: str) -> "HTTPScorer":
         """The same server under another name, with sessions of its own."""
-        return HTTPScorer(
-            self.client,
-            self.dialect,
-            self.tokenizer,
-            name=name,
-            model=self.model,
-            input_format=self.input_format,
-            prompt=self.prompt,
-        )
+        return HTTPScorer(self.client, self.dialect, self.layout, name=name, model=self.model)
 
     async def open(self, solution: Solution) -> "HTTPScoring":
         """Start judging a solution; nothing is sent yet."""
-        ids = self.prompt.encode(self.tokenizer, solution.problem.question)
+        ids = self.layout.prompt_ids(solution.problem.question)
         self.client.acquire()
-        return HTTPScoring(self, ids)
+        return HTTPScoring(self, solution.problem.question, ids)
 
-    def encode_step(self, candidate: Candidate) -> list[int]:
-        """Ids of a step with its author's mark."""
-        text = self.input_format.step_text(candidate.source, candidate.text)
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
-        return ids
+    async def outputs(self, ids: Sequence[int]) -> list[float]:
+        """What the model says behind the last of ``ids``, raw.
+
+        Raises:
+            EngineError: If the server fails.
+        """
+        if labels := self.layout.label_ids:
+            return self.dialect.labels(
+                await self.client.post(*self.dialect.label_logprobs(self.model, ids, labels)), labels
+            )
+        return self.dialect.outputs(await self.client.post(*self.dialect.classify(self.model, ids)))
 
 
 class HTTPScoring:
     """One problem's ids in a served scorer."""
 
-    def __init__(self, scorer: HTTPScorer, prompt_ids: list[int]) -> None:
-        self._scorer, self._ids, self._is_open = scorer, prompt_ids, True
+    def __init__(self, scorer: HTTPScorer, question: str, prompt_ids: list[int]) -> None:
+        self._scorer, self._question, self._ids = scorer, question, prompt_ids
+        self._index, self._is_open = 0, True
 
     async def score(self, candidate: Candidate) -> Score:
         """Score a step; see :class:`arbitrage.core.ports.ScoringSession`.
 
         Raises:
-            ScorerError: If the server fails, or its head has other labels than the format says.
+            ScorerError: If the server fails, or its numbers are not what the layout reads.
         """
         scorer = self._scorer
-        ids = [*self._ids, *scorer.encode_step(candidate)]
+        ids = [*self._ids, *self._step(candidate).scored]
         started = time.perf_counter()
         try:
-            outputs = scorer.dialect.outputs(await scorer.client.post(*scorer.dialect.classify(scorer.model, ids)))
+            outputs = await scorer.outputs(ids)
         except EngineError as error:
             raise ScorerError(f"the scorer {scorer.name!r} failed: {error}") from error
-        seconds = time.perf_counter() - started
-        if not scorer.input_format.readout.fits(len(outputs)):
-            raise ScorerError(
-                f"{scorer.client.url} gives {len(outputs)} outputs, "
-                f"which do not fit the readout {scorer.input_format.readout.value!r} of {scorer.name!r}"
-            )
         # Classification servers do not tell how much of the text their cache answered for.
-        cost = Cost(num_calls=1, num_computed=len(ids), seconds=seconds)
-        value = scorer.input_format.readout.probability(outputs)
+        cost = Cost(num_calls=1, num_computed=len(ids), seconds=time.perf_counter() - started)
+        value = checked_probability(scorer.layout.probability(outputs), scorer.name)
         return Score(scorer=scorer.name, source=candidate.source, value=value, cost=cost)
 
     async def commit(self, candidate: Candidate) -> None:
         """Append a step."""
-        self._ids.extend(self._scorer.encode_step(candidate))
+        step = self._step(candidate)
+        self._ids += [*step.scored, *step.closing]
+        self._index += 1
 
     async def close(self) -> None:
         """Give the connection back."""
         if self._is_open:
             self._is_open = False
             await self._scorer.client.release()
+
+    def _step(self, candidate: Candidate) -> StepIds:
+        return self._scorer.layout.step_ids(self._question, self._index, candidate)

@@ -1,0 +1,333 @@
+"""How public process reward models read a solution: ids in, which output to read, its numbers to a probability.
+
+Pure: a family needs a tokenizer, no model and no server, so that the same functions serve a model in process and one
+behind HTTP. Of every family the score stands at the last of a step's ``scored`` ids: a server is sent the ids up to
+there, and the numbers that it returns for the last one go through :meth:`Head.probability`.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, ClassVar, Final, Protocol
+
+from arbitrage.core.errors import CheckpointError, ScorerError
+from arbitrage.engines.prompt import ChatPrompt
+from arbitrage.scorers.format import Readout
+
+
+class Head(StrEnum):
+    """What a model says at a position, and how that becomes a probability."""
+
+    VALUE = "value"
+    """One number: its sigmoid."""
+    CLASSES = "classes"
+    """Two numbers, bad and good: the softmax of the second."""
+    LANGUAGE = "language"
+    """Logits or log-probabilities of two tokens, good and bad: the softmax of the first."""
+
+    @property
+    def num_outputs(self) -> int:
+        """How many numbers are read."""
+        return 1 if self is Head.VALUE else 2
+
+    def probability(self, outputs: Sequence[float]) -> float:
+        """Read one number in [0, 1] off raw outputs, none of them activated; NaN stays NaN.
+
+        Raises:
+            ScorerError: If there are more or fewer than the head has.
+        """
+        if len(outputs) != self.num_outputs:
+            raise ScorerError(f"a {self.value} head gives {self.num_outputs} numbers for a step, got {len(outputs)}")
+        return Readout.PROBABILITY.probability(outputs[::-1] if self is Head.LANGUAGE else outputs)
+
+
+def checked_probability(value: float, name: str) -> float:
+    """Pass on what is a probability.
+
+    Args:
+        value: What was read.
+        name: Of the scorer.
+
+    Raises:
+        ScorerError: If it is none.
+    """
+    if math.isnan(value):
+        raise ScorerError(f"the scorer {name!r} gave NaN", hint="load it as float32 or bfloat16")
+    if not 0.0 <= value <= 1.0:
+        raise ScorerError(f"the scorer {name!r} gave {value:g}, no probability", hint="read its raw outputs")
+    return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepIds:
+    """The ids that a step adds to a solution."""
+
+    scored: tuple[int, ...]
+    """Up to the position whose output is the step's score."""
+    closing: tuple[int, ...] = ()
+    """What follows once the step is kept, before the next one."""
+
+
+class Family(Protocol):
+    """How the models of one family read a solution. A solution's ids only ever grow, so a KV cache serves it."""
+
+    @property
+    def name(self) -> str:
+        """The key in :data:`FAMILIES`."""
+
+    @property
+    def head(self) -> Head:
+        """What is read."""
+
+    def check(self, tokenizer: Any) -> None:
+        """See whether a tokenizer is of this family.
+
+        Raises:
+            CheckpointError: If it lacks a token or a template that the family needs.
+        """
+
+    def prompt_ids(self, tokenizer: Any, question: str) -> list[int]:
+        """Ids before the first step; none where the first step's hold the question."""
+
+    def step_ids(self, tokenizer: Any, question: str, index: int, text: str) -> StepIds:
+        """Ids of one step.
+
+        Args:
+            tokenizer: The model's.
+            question: The problem in words.
+            index: Position of the step, from 0.
+            text: As it was written, its delimiter included.
+        """
+
+    def label_ids(self, tokenizer: Any) -> tuple[int, ...]:
+        """Ids of the good and the bad token for a language head, none for others."""
+
+
+def encode_solution(family: Family, tokenizer: Any, question: str, steps: Iterable[str]) -> tuple[list[int], list[int]]:
+    """Encode a whole solution for one call, as a server that scores every token wants it.
+
+    Returns:
+        The ids, and the positions of the steps' scores among them.
+    """
+    ids, positions = family.prompt_ids(tokenizer, question), []
+    for index, text in enumerate(steps):
+        step = family.step_ids(tokenizer, question, index, text)
+        positions.append(len(ids) + len(step.scored) - 1)
+        ids += (*step.scored, *step.closing)
+    return ids, positions
+
+
+def _encode(tokenizer: Any, text: str) -> list[int]:
+    ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
+    return ids
+
+
+def _lacks(name: str, thing: str) -> CheckpointError:
+    return CheckpointError(
+        f"the tokenizer has no {thing}, which the format {name!r} needs",
+        hint="name the format that the model was trained in, or use the tokenizer that came with it",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skywork:
+    """Skywork-o1-Open-PRM: a value behind each line.
+
+    The authors' ``prepare_input`` (SkyworkAI/skywork-o1-prm-inference) encodes begin-of-sequence, problem and a newline
+    at once, then every line of the response alone, the last id of an encoded newline behind it. A step's score is the
+    one of its last line.
+    """
+
+    name: ClassVar[str] = "skywork"
+    head: ClassVar[Head] = Head.VALUE
+    separator: str = "\n"
+
+    def check(self, tokenizer: Any) -> None:
+        """Needs begin-of-sequence; see :class:`Family`."""
+        if not tokenizer.bos_token:
+            raise _lacks(self.name, "begin-of-sequence token")
+        if not _encode(tokenizer, self.separator):
+            raise _lacks(self.name, f"token for {self.separator!r}")
+
+    def prompt_ids(self, tokenizer: Any, question: str) -> list[int]:
+        """Begin-of-sequence and the problem's line."""
+        return _encode(tokenizer, f"{tokenizer.bos_token}{question}{self.separator}")
+
+    def step_ids(self, tokenizer: Any, question: str, index: int, text: str) -> StepIds:
+        """Each line alone, a separator behind it."""
+        end, ids = _encode(tokenizer, self.separator)[-1], list[int]()
+        for line in text.rstrip().split(self.separator):
+            ids += [*(_encode(tokenizer, line) if line else ()), end]
+        return StepIds(scored=tuple(ids))
+
+    def label_ids(self, tokenizer: Any) -> tuple[int, ...]:
+        """None."""
+        return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QwenPRM:
+    """Qwen2.5-Math-PRM: two classes at a token of its own behind each step of an assistant's message.
+
+    After the model card's example; the steps there carry no blank line.
+    """
+
+    name: ClassVar[str] = "qwen-prm"
+    head: ClassVar[Head] = Head.CLASSES
+    separator: str = "<extra_0>"
+    system: str = "Please reason step by step, and put your final answer within \\boxed{}."
+
+    def check(self, tokenizer: Any) -> None:
+        """Needs the separator as one token, and a chat template; see :class:`Family`."""
+        if len(_encode(tokenizer, self.separator)) != 1:
+            raise _lacks(self.name, f"token {self.separator!r}")
+        if not tokenizer.chat_template:
+            raise _lacks(self.name, "chat template")
+
+    def prompt_ids(self, tokenizer: Any, question: str) -> list[int]:
+        """System and user message, and the head of the assistant's."""
+        return ChatPrompt(self.system).encode(tokenizer, question)
+
+    def step_ids(self, tokenizer: Any, question: str, index: int, text: str) -> StepIds:
+        """The step and the separator."""
+        return StepIds(scored=(*_encode(tokenizer, text.rstrip()), *_encode(tokenizer, self.separator)))
+
+    def label_ids(self, tokenizer: Any) -> tuple[int, ...]:
+        """None."""
+        return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TRL:
+    """What TRL's ``PRMTrainer`` trains: two classes at the last token of a separator; no chat template.
+
+    The trainer's ``tokenize_row`` (TRL 0.13 to 1.13) encodes prompt and steps alone, begin-of-sequence in front where
+    the tokenizer has one.
+    """
+
+    name: ClassVar[str] = "trl"
+    head: ClassVar[Head] = Head.CLASSES
+    separator: str = "\n\n"
+    """Must be that of the training; the trainer's own default is one newline."""
+
+    def check(self, tokenizer: Any) -> None:
+        """Any tokenizer serves that can write the separator; see :class:`Family`."""
+        if not _encode(tokenizer, self.separator):
+            raise _lacks(self.name, f"token for {self.separator!r}")
+
+    def prompt_ids(self, tokenizer: Any, question: str) -> list[int]:
+        """The question as it is."""
+        begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+        return [*begin, *_encode(tokenizer, question)]
+
+    def step_ids(self, tokenizer: Any, question: str, index: int, text: str) -> StepIds:
+        """The step and the separator, each encoded alone."""
+        return StepIds(scored=(*_encode(tokenizer, text.rstrip()), *_encode(tokenizer, self.separator)))
+
+    def label_ids(self, tokenizer: Any) -> tuple[int, ...]:
+        """None."""
+        return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RLHFlow:
+    """RLHFlow's PRMs: a conversation in which the user says a step and the assistant answers ``+`` or ``-``.
+
+    The authors' ``prm_evaluate.py`` (RLHFlow/RLHF-Reward-Modeling, math-rm) puts the question before the first step,
+    writes ``+`` for every answer, and reads both tokens at the position before it.
+    """
+
+    name: ClassVar[str] = "rlhflow"
+    head: ClassVar[Head] = Head.LANGUAGE
+    good: str = "+"
+    bad: str = "-"
+
+    def check(self, tokenizer: Any) -> None:
+        """Needs a chat template whose turns follow one another unchanged; see :class:`Family`."""
+        if not tokenizer.chat_template:
+            raise _lacks(self.name, "chat template")
+        closing = self.step_ids(tokenizer, "?", 1, "!").closing
+        if closing[:1] != self.label_ids(tokenizer)[:1]:
+            raise _lacks(self.name, f"chat template with {self.good!r} as a token of its own")
+
+    def prompt_ids(self, tokenizer: Any, question: str) -> list[int]:
+        """Nothing: question and first step are one message."""
+        return []
+
+    def step_ids(self, tokenizer: Any, question: str, index: int, text: str) -> StepIds:
+        """The user's turn and the head of the assistant's; behind the score the good answer."""
+        # Turns do not depend on what was said before: one pair of them stands for all.
+        past = [self._user("?"), self._answer()] if index else []
+        says = self._user(text.strip() if index else f"{question} {text.strip()}")
+        before = self._render(tokenizer, past) if past else ""
+        asked = self._render(tokenizer, [*past, says], add_generation_prompt=True)
+        whole = self._render(tokenizer, [*past, says, self._answer()])
+        if not (asked.startswith(before) and whole.startswith(asked)):
+            raise _lacks(self.name, "chat template that leaves earlier turns as they are")
+        scored, closing = _encode(tokenizer, asked[len(before) :]), _encode(tokenizer, whole[len(asked) :])
+        return StepIds(scored=tuple(scored), closing=tuple(closing))
+
+    def label_ids(self, tokenizer: Any) -> tuple[int, ...]:
+        """Of ``+`` and ``-``."""
+        return _encode(tokenizer, self.good)[-1], _encode(tokenizer, self.bad)[-1]
+
+    def _user(self, text: str) -> dict[str, str]:
+        return {"role": "user", "content": text}
+
+    def _answer(self) -> dict[str, str]:
+        return {"role": "assistant", "content": self.good}
+
+    def _render(self, tokenizer: Any, messages: Sequence[Mapping[str, str]], **options: bool) -> str:
+        text: str = tokenizer.apply_chat_template(messages, tokenize=False, **options)
+        return text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MathShepherd:
+    """math-shepherd-mistral-7b-prm: ``+`` against ``-`` at a tag behind each step.
+
+    After the model card: the question, a space, then lines ``Step 1: … ки``, as in the training data (Math-Shepherd,
+    arXiv 2312.08935). A step that does not begin with its number gets it.
+    """
+
+    name: ClassVar[str] = "math-shepherd"
+    head: ClassVar[Head] = Head.LANGUAGE
+    tag: str = "\u043a\u0438"
+    good: str = "+"
+    bad: str = "-"
+
+    def check(self, tokenizer: Any) -> None:
+        """Needs tag, ``+`` and ``-`` as one token each; see :class:`Family`."""
+        tag = _encode(tokenizer, self.tag)
+        if len(tag) != 1 or tag[0] == tokenizer.unk_token_id or _encode(tokenizer, f"1 {self.tag}")[-1:] != tag:
+            raise _lacks(self.name, f"token {self.tag!r}")
+        if len(self.label_ids(tokenizer)) != 2:
+            raise _lacks(self.name, f"tokens {self.good!r} and {self.bad!r}")
+        self.step_ids(tokenizer, "?", 1, "!")
+
+    def prompt_ids(self, tokenizer: Any, question: str) -> list[int]:
+        """Nothing: question and first step are encoded at once."""
+        return []
+
+    def step_ids(self, tokenizer: Any, question: str, index: int, text: str) -> StepIds:
+        """The step and the tag, as they are encoded behind what stands before."""
+        step = text.strip()
+        line = f"{step if re.match(r'Step [0-9]', step) else f'Step {index + 1}: {step}'} {self.tag}"
+        if index == 0:
+            return StepIds(scored=tuple(tokenizer.encode(f"{question} {line}")))
+        before, whole = _encode(tokenizer, self.tag), _encode(tokenizer, f"{self.tag}\n{line}")
+        if whole[: len(before)] != before:
+            raise _lacks(self.name, f"token {self.tag!r} that stays as it is before a newline")
+        return StepIds(scored=tuple(whole[len(before) :]))
+
+    def label_ids(self, tokenizer: Any) -> tuple[int, ...]:
+        """Of ``+`` and ``-``."""
+        return tuple(_encode(tokenizer, f"{self.good} {self.bad}"))
+
+
+FAMILIES: Final[dict[str, Family]] = {
+    family.name: family for family in (Skywork(), QwenPRM(), TRL(), RLHFlow(), MathShepherd())
+}
+"""By the name that a configuration gives as ``format``."""

@@ -1,0 +1,228 @@
+"""Public process reward models in process: transformers' backbones, heads by the layout of their weights.
+
+No remote code: what these checkpoints add to a known backbone is one or two linear layers, found by name.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from arbitrage.core.errors import CheckpointError, MissingExtra, first_line
+from arbitrage.core.ports import Solution
+from arbitrage.core.types import Candidate
+from arbitrage.engines.worker import worker_for
+from arbitrage.scorers.families import FAMILIES, Family, Head, StepIds, checked_probability
+from arbitrage.scorers.hf import HFScoring, reuse
+
+try:
+    import torch
+    from huggingface_hub import snapshot_download
+    from torch import Tensor, nn
+    from transformers import (
+        AutoConfig,
+        AutoModel,
+        AutoModelForCausalLM,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+    )
+    from transformers.utils import logging as hf_logging
+
+    from arbitrage.engines.hf import load_checkpoint
+    from arbitrage.engines.hf_cache import CachedSequence
+    from arbitrage.scorers.hf_weights import read_tensors, weight_map
+except ImportError as error:
+    raise MissingExtra("hf") from error
+
+LAYOUTS: Final = (("v_head.summary",), ("score.0", "score.2"), ("score",))
+"""Names of a head's linear layers: Skywork's; Qwen2.5-Math-PRM's, ReLU between; transformers' own classifiers."""
+_FILES: Final = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+"""What is fetched of a model on the hub."""
+
+
+class FamilyScorer:
+    """A PRM of a known family: same protocol as any scorer, only new tokens are computed."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        name: str,
+        family: Family,
+        head: nn.Module | None = None,
+    ) -> None:
+        """Wrap a loaded model.
+
+        Args:
+            model: A backbone, or a language model for a family that reads one.
+            tokenizer: Its tokenizer.
+            name: How policies and traces call it.
+            family: How it reads a solution.
+            head: Makes raw outputs of a state of shape [hidden]; None for a language model.
+
+        Raises:
+            CheckpointError: If the tokenizer or the head is of another family.
+        """
+        if (head is None) != (family.head is Head.LANGUAGE):
+            kind = "a language model" if family.head is Head.LANGUAGE else "a head"
+            raise CheckpointError(f"the scorer {name!r} needs {kind}: the format {family.name!r} reads one")
+        family.check(tokenizer)
+        self.model, self.tokenizer, self.family, self.head = model.eval(), tokenizer, family, head
+        self._name, self._labels = name, list(family.label_ids(tokenizer))
+        self.worker = worker_for(str(model.device))
+
+    @classmethod
+    def load(
+        cls, path: str | Path, *, name: str, family: Family, device: str = "cpu", dtype: str = "float32"
+    ) -> "FamilyScorer":
+        """Load a checkpoint from a folder or the hub; safetensors only, no remote code.
+
+        Args:
+            path: Which.
+            name: How policies and traces call it.
+            family: How it reads a solution.
+            device: A torch device.
+            dtype: A torch dtype; the head computes in float32.
+
+        Raises:
+            CheckpointError: If it is missing, broken, or of another family.
+        """
+        folder = _local(path)
+        if family.head is Head.LANGUAGE:
+            _check_language_model(folder, family)
+            model, tokenizer = load_checkpoint(AutoModelForCausalLM, folder, device=device, dtype=dtype)
+            return cls(model, tokenizer, name=name, family=family)
+        head = load_head(folder, family)
+        with _unexpected_is_no_news():
+            model, tokenizer = load_checkpoint(AutoModel, folder, device=device, dtype=dtype)
+        num_read = next(head.parameters()).shape[-1]
+        if num_read != model.config.hidden_size:
+            raise CheckpointError(
+                f"the head in {str(folder)!r} reads {num_read} numbers, its backbone gives {model.config.hidden_size}"
+            )
+        return cls(model, tokenizer, name=name, family=family, head=head.to(model.device))
+
+    @property
+    def name(self) -> str:
+        """How policies and traces call it."""
+        return self._name
+
+    def renamed(self, name: str) -> "FamilyScorer":
+        """The same model under another name, with sessions of its own."""
+        return FamilyScorer(self.model, self.tokenizer, name=name, family=self.family, head=self.head)
+
+    async def open(self, solution: Solution) -> HFScoring:
+        """Start judging a solution; nothing is computed yet."""
+        question = solution.problem.question
+        return HFScoring(self, question, self.family.prompt_ids(self.tokenizer, question))
+
+    def step_ids(self, question: str, index: int, candidate: Candidate) -> StepIds:
+        """Ids of a step, whoever wrote it."""
+        return self.family.step_ids(self.tokenizer, question, index, candidate.text)
+
+    @torch.inference_mode()
+    def probability(self, sequence: CachedSequence, ids: list[int]) -> tuple[float, int]:
+        """Read the score at the last of ``ids``, computing only what ``sequence`` lacks.
+
+        Returns:
+            The probability, and how many tokens were cached.
+
+        Raises:
+            ScorerError: If the context is too short, or the outputs make no probability.
+        """
+        num_cached = reuse(sequence, ids, self)
+        outputs = self._outputs(sequence, ids[num_cached:])
+        return checked_probability(self.family.head.probability(outputs.tolist()), self.name), num_cached
+
+    def _outputs(self, sequence: CachedSequence, ids: list[int]) -> Tensor:
+        """What the head says behind the last token, shape [outputs]."""
+        if self.head is None:
+            return sequence.logits(ids)[-1, self._labels].float()
+        outputs: Tensor = self.head(sequence.states(ids)[-1].float())
+        return outputs
+
+
+def load_head(folder: Path, family: Family) -> nn.Sequential:
+    """Build a checkpoint's head, in float32, by the names of its weights.
+
+    Raises:
+        CheckpointError: If there is none, or it has another number of outputs than the family reads.
+    """
+    files = weight_map(folder)
+    names = next((names for names in LAYOUTS if all(f"{name}.weight" in files for name in names)), None)
+    if names is None:
+        wanted = ", ".join(f"{name}.weight" for names in LAYOUTS for name in names[-1:])
+        raise CheckpointError(
+            f"the checkpoint {str(folder)!r} has no head for the format {family.name!r}: none of {wanted}",
+            hint=_formats(lambda head: head is Head.LANGUAGE, "language models"),
+        )
+    weights = read_tensors(files, [key for name in names for key in (f"{name}.weight", f"{name}.bias") if key in files])
+    layers: list[nn.Module] = []
+    for name in names:
+        layers += [*([nn.ReLU()] if layers else ()), _linear(weights[f"{name}.weight"], weights.get(f"{name}.bias"))]
+    head = nn.Sequential(*layers)
+    num_outputs = len(weights[f"{names[-1]}.weight"])
+    if num_outputs != family.head.num_outputs:
+        raise CheckpointError(
+            f"the head {names[-1]} in {str(folder)!r} has {num_outputs} outputs, "
+            f"the format {family.name!r} reads {family.head.num_outputs}",
+            hint=_formats(lambda head: head is not Head.LANGUAGE and head.num_outputs == num_outputs, "it"),
+        )
+    return head
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+    layer.weight = nn.Parameter(weight.float(), requires_grad=False)
+    if bias is not None:
+        layer.bias = nn.Parameter(bias.float(), requires_grad=False)
+    return layer
+
+
+def _formats(fits: Callable[[Head], bool], what: str) -> str:
+    names = ", ".join(name for name, family in FAMILIES.items() if fits(family.head))
+    return f"formats that read {what}: {names}" if names else ""
+
+
+def _check_language_model(folder: Path, family: Family) -> None:
+    """See whether a checkpoint is a language model: with tied embeddings any backbone would load as one.
+
+    Raises:
+        CheckpointError: If its configuration says otherwise.
+    """
+    try:
+        architectures = AutoConfig.from_pretrained(str(folder)).architectures or []
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read the configuration in {str(folder)!r}: {first_line(error)}") from error
+    if not any(architecture.endswith("ForCausalLM") for architecture in architectures):
+        raise CheckpointError(
+            f"the checkpoint {str(folder)!r} is no language model, which the format {family.name!r} reads: "
+            f"architectures {architectures}",
+            hint=_formats(lambda head: head is not Head.LANGUAGE, "other heads"),
+        )
+
+
+def _local(path: str | Path) -> Path:
+    """The folder of a checkpoint; one of the hub is fetched first.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    if Path(path).is_dir():
+        return Path(path)
+    try:
+        return Path(snapshot_download(str(path), allow_patterns=list(_FILES)))
+    except Exception as error:  # The hub's client raises what its many layers like.
+        raise CheckpointError(f"no checkpoint folder at {str(path)!r}, nor on the hub: {first_line(error)}") from error
+
+
+@contextmanager
+def _unexpected_is_no_news() -> Iterator[None]:
+    """Keep transformers from reporting the head, which is read apart, as weights that nobody wants."""
+    before = hf_logging.get_verbosity()
+    hf_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(before)
