@@ -31,7 +31,8 @@ def up(
         for server in wanted:
             console.print(str(server), markup=False)
         return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # A shell starts background jobs deaf to Ctrl-C.
+        signal.signal(number, signal.default_int_handler)
 
     def told(started: Started) -> None:
         console.print(f"{started.server.role} answers at {started.server.url} · log {started.log}", markup=False)
