@@ -249,6 +249,13 @@ async def test_incremental_scores_equal_the_authors_definition(made, judge, name
     assert all(0.0 < value < 1.0 for value in values)
 
 
+@pytest.mark.parametrize("name", ["skywork", "rlhflow"])
+async def test_half_precision_changes_scores_a_little(made, name):
+    scorer = FamilyScorer.load(made(name).folder, name="judge", family=FAMILIES[name], dtype="bfloat16")
+    wanted = made(name).definition(PROBLEM.question, STEPS)
+    assert await scores_of(scorer, STEPS) == pytest.approx(wanted, abs=0.05)
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 async def test_only_new_tokens_are_computed(judge, name):
     scorer = judge(name)
@@ -539,6 +546,7 @@ async def test_a_converted_skywork_prm_gives_the_scores_of_the_value_head(tmp_pa
         (lambda f: (f / "config.json").write_text('{"model_type": "bert"}'), "must be one of .*, got 'bert'"),
         (lambda f: _changed(f, "v_head.summary.bias", None), r"has no v_head\.summary\.bias: it is no Skywork PRM"),
         (lambda f: (f / "model.safetensors").unlink(), r"\.bin files are not read"),
+        (lambda f: (sharded(f), (f / "b.safetensors").unlink()), "cannot read .* from .*b.safetensors"),
     ],
 )
 def test_what_is_no_skywork_prm_is_refused_and_nothing_is_left(tmp_path, harm, told):
@@ -549,6 +557,12 @@ def test_what_is_no_skywork_prm_is_refused_and_nothing_is_left(tmp_path, harm, t
     with pytest.raises(CheckpointError, match=told):
         convert_skywork(source, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["skywork"]
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path, made):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="cannot write"):
+        convert_skywork(made("skywork").folder, tmp_path / "file" / "out")
 
 
 def test_a_folder_that_is_there_is_not_written_over(tmp_path, made):
