@@ -15,6 +15,11 @@ TEXTS = [
     "Step 1: Leo has 14 stamps.\n\nStep 2: Mia has 14*3=42 stamps.\n\nThe answer is \\boxed{42}.\n\n\n",
     "So:\n\n\nx=10, y=20; 100+200=300.\n\n1000-250=750!\n\n\nThus the sum is 12.\n\n",
     "A caf\u00e9 sells 5 \u20ac cakes, na\u00efve r\u00e9sum\u00e9s.\n\nWe divide both sides by 6: x=10.\n\n\n",
+    "A train covers 120 miles in each hour, so it needs 7 hours for 840 miles.\n\nThe price falls by 25 percent.\n\n\n",
+    "Let y be the number of apples in a basket; then 3y + 8 = 29, hence 3y = 21 and y = 7.\n\nCheck: 3*7+8=29.\n\n",
+    "Because both numbers are even, their product is divisible by four. Subtracting gives 1024 - 768 = 256.\n\n",
+    "If a worker paints a wall within 6 hours while another needs 3 hours, together they finish after 2.\n\n",
+    "Suppose that every student chose one subject: 40% mathematics, 35% physics, the remaining 25% history.\n\n",
     "Please reason step by step, and put your final answer within \\boxed{}.\nuser\nassistant\nsystem\n",
 ]
 QWEN_TEMPLATE = (

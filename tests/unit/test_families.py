@@ -111,7 +111,12 @@ class Made:
 
     folder: Path
     tokenizer: Any
-    definition: Callable[[str, list[str]], list[float]]
+    scores: Callable[..., list[float]]
+    model: Any
+
+    def definition(self, question: str, steps: list[str]) -> list[float]:
+        with torch.inference_mode():
+            return self.scores(self.model, self.tokenizer, question, steps)
 
 
 def model_of(kind: str, tokenizer: Any, **values: Any) -> Any:
@@ -155,9 +160,8 @@ def make_skywork(folder: Path) -> Made:
     def value(output: Any) -> Any:
         return summary(output.hidden_states[-1]).squeeze(-1).sigmoid()[0]
 
-    read = at_ends(skywork_layout, value)
     model.config.output_hidden_states = True
-    return Made(folder, tokenizer, lambda *given: read(model, tokenizer, *given))
+    return Made(folder, tokenizer, at_ends(skywork_layout, value), model)
 
 
 def make_qwen(folder: Path) -> Made:
@@ -167,7 +171,7 @@ def make_qwen(folder: Path) -> Made:
     weights = {f"score.{k}": v for k, v in score.named_parameters()}
     written(folder, model, tokenizer, weights, "Qwen2ForProcessRewardModel")
     read = at_ends(qwen_layout, lambda output: score(output.last_hidden_state).softmax(-1)[0, :, 1])
-    return Made(folder, tokenizer, lambda *given: read(model.model, tokenizer, *given))
+    return Made(folder, tokenizer, read, model.model)
 
 
 def make_trl(folder: Path) -> Made:
@@ -177,7 +181,7 @@ def make_trl(folder: Path) -> Made:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     read = at_ends(trl_layout, lambda output: output.logits.softmax(-1)[0, :, 1])
-    return Made(folder, tokenizer, lambda *given: read(model, tokenizer, *given))
+    return Made(folder, tokenizer, read, model)
 
 
 def make_rlhflow(folder: Path) -> Made:
@@ -185,7 +189,7 @@ def make_rlhflow(folder: Path) -> Made:
     model = model_of("LlamaForCausalLM", tokenizer)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return Made(folder, tokenizer, lambda *given: rlhflow_scores(model, tokenizer, *given))
+    return Made(folder, tokenizer, rlhflow_scores, model)
 
 
 def make_shepherd(folder: Path) -> Made:
@@ -193,7 +197,7 @@ def make_shepherd(folder: Path) -> Made:
     model = model_of("MistralForCausalLM", tokenizer, sliding_window=None)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return Made(folder, tokenizer, lambda *given: shepherd_scores(model, tokenizer, *given))
+    return Made(folder, tokenizer, shepherd_scores, model)
 
 
 MAKERS = {
@@ -238,12 +242,18 @@ async def scores_of(scorer: FamilyScorer, texts: list[str]) -> list[float]:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@torch.inference_mode()
 async def test_incremental_scores_equal_the_authors_definition(made, judge, name):
     values = await scores_of(judge(name), STEPS)
     assert values == pytest.approx(made(name).definition(PROBLEM.question, STEPS), abs=1e-5)
     assert len({round(value, 5) for value in values}) == len(STEPS)
     assert all(0.0 < value < 1.0 for value in values)
+
+
+@pytest.mark.parametrize("name", ["skywork", "rlhflow"])
+async def test_half_precision_changes_scores_a_little(made, name):
+    scorer = FamilyScorer.load(made(name).folder, name="judge", family=FAMILIES[name], dtype="bfloat16")
+    wanted = made(name).definition(PROBLEM.question, STEPS)
+    assert await scores_of(scorer, STEPS) == pytest.approx(wanted, abs=0.05)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -271,6 +281,18 @@ async def test_a_solution_longer_than_the_context_is_an_error(judge):
     session = await judge("trl").open(History(PROBLEM, None))
     with pytest.raises(ScorerError, match=r"\d+ tokens, the context of 'judge' has 512"):
         await session.score(candidate("word " * 600))
+
+
+async def test_a_window_that_slides_ends_the_context(judge, monkeypatch):
+    """A step that is rejected could not be cropped from the cache."""
+    scorer = judge("math-shepherd")
+    session = await scorer.open(History(PROBLEM, None))
+    num_tokens = len(scorer.step_ids(PROBLEM.question, 0, REJECTED).scored)
+    monkeypatch.setattr(scorer.model.config, "sliding_window", num_tokens)
+    with pytest.raises(ScorerError, match=f"{num_tokens} tokens, the context of 'judge' has {num_tokens - 1}"):
+        await session.score(REJECTED)
+    monkeypatch.setattr(scorer.model.config, "sliding_window", num_tokens + 1)
+    await session.score(REJECTED)
 
 
 async def test_a_score_that_is_no_number_is_an_error(made):
@@ -370,12 +392,12 @@ def test_a_tokenizer_of_another_family_is_refused(name, told):
 @pytest.mark.parametrize(
     ("template", "told"),
     [
-        ("{% for m in messages %}{{ m['content'] }}{% endfor %}", "'\\+' as a token of its own"),
+        ("{% for m in messages %}({{ m['content'] }}){% endfor %}", r"'\+' as a token of its own"),
         ("{{ messages[-1]['content'] }}", "leaves earlier turns as they are"),
     ],
 )
 def test_a_chat_template_that_rewrites_turns_is_refused(template, told):
-    tokenizer = vocabularies.byte_bpe("<|end|>", chat_template=template + "{{ '' if add_generation_prompt else '++' }}")
+    tokenizer = vocabularies.byte_bpe("<|end|>", chat_template=template)
     with pytest.raises(CheckpointError, match=told):
         FAMILIES["rlhflow"].check(tokenizer)
 
@@ -456,8 +478,7 @@ async def test_a_pair_names_its_prm_by_format(made, tmp_path, random_lm, tokeniz
     (tmp_path / "pair.toml").write_text(text)
     loaded = load(tmp_path / "pair.toml")
     assert (loaded.prm.name, loaded.auditor.name) == ("prm", "audit")
-    with torch.inference_mode():
-        wanted = made("skywork").definition(PROBLEM.question, STEPS[:1])
+    wanted = made("skywork").definition(PROBLEM.question, STEPS[:1])
     session = await loaded.prm.open(History(PROBLEM, None))
     assert [(await session.score(candidate(STEPS[0]))).value] == pytest.approx(wanted, abs=1e-5)
 
@@ -493,7 +514,6 @@ def sharded(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [lambda folder: None, sharded], ids=["one file", "sharded"])
-@torch.inference_mode()
 async def test_a_converted_skywork_prm_gives_the_scores_of_the_value_head(tmp_path, change):
     source, out = tmp_path / "skywork", tmp_path / "out"
     source.mkdir()
@@ -509,7 +529,8 @@ async def test_a_converted_skywork_prm_gives_the_scores_of_the_value_head(tmp_pa
     assert (type(plain).__name__, plain.config.num_labels) == ("Qwen2ForSequenceClassification", 1)
     assert (report["missing_keys"], report["unexpected_keys"]) == (set(), {"score.bias"})
     ids, ends = skywork_layout(made.tokenizer, PROBLEM.question, STEPS)
-    logits = [plain(torch.tensor([ids[: end + 1]])).logits[0, 0] - 0.7 for end in ends]
+    with torch.inference_mode():
+        logits = [plain(torch.tensor([ids[: end + 1]])).logits[0, 0] - 0.7 for end in ends]
     assert torch.stack(logits).sigmoid().tolist() == pytest.approx(made.definition(PROBLEM.question, STEPS), abs=1e-5)
     config = json.loads((out / "config.json").read_text())
     assert "auto_map" not in config
@@ -525,6 +546,7 @@ async def test_a_converted_skywork_prm_gives_the_scores_of_the_value_head(tmp_pa
         (lambda f: (f / "config.json").write_text('{"model_type": "bert"}'), "must be one of .*, got 'bert'"),
         (lambda f: _changed(f, "v_head.summary.bias", None), r"has no v_head\.summary\.bias: it is no Skywork PRM"),
         (lambda f: (f / "model.safetensors").unlink(), r"\.bin files are not read"),
+        (lambda f: (sharded(f), (f / "b.safetensors").unlink()), "cannot read .* from .*b.safetensors"),
     ],
 )
 def test_what_is_no_skywork_prm_is_refused_and_nothing_is_left(tmp_path, harm, told):
@@ -535,6 +557,12 @@ def test_what_is_no_skywork_prm_is_refused_and_nothing_is_left(tmp_path, harm, t
     with pytest.raises(CheckpointError, match=told):
         convert_skywork(source, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["skywork"]
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path, made):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="cannot write"):
+        convert_skywork(made("skywork").folder, tmp_path / "file" / "out")
 
 
 def test_a_folder_that_is_there_is_not_written_over(tmp_path, made):

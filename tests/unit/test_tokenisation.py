@@ -14,7 +14,7 @@ from arbitrage.core.turn import Pair
 from arbitrage.core.types import Finish, Sampling, Source
 from arbitrage.engines.hf import HFEngine
 from arbitrage.engines.prompt import PlainPrompt
-from arbitrage.policies import DraftOnly, RandomEscalation, TargetOnly
+from arbitrage.policies import RandomEscalation, TargetOnly
 from helpers import PROBLEM, Watched, candidate, opened, request, setting
 
 END = "<|end|>"
@@ -22,7 +22,7 @@ BOUNDARIES = ["\n\n", ".\n\n", "\n\n\n", ":\n\n\n", " \n\n", ".\n", "\n", "\r\n"
 PIECES = [*BOUNDARIES, *" \t.,:)!=+-0127", "step", " the", "x=10", "\u00e9", "\u20ac", "\U0001f600", "\u4e2d", "\u0301"]
 """What steps are made of here: line ends of every kind, digits, characters of one to four bytes, one that combines."""
 TEXTS = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
-PROPERTY = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+PROPERTY = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.fixture(scope="session")
@@ -187,14 +187,15 @@ def test_steps_end_with_the_token_that_completes_the_delimiter(chain_lm, bpe, pi
 
 
 @PROPERTY
-@given(text=st.lists(st.sampled_from("\u00e9\u20ac\U0001f600\u4e2da"), min_size=1, max_size=4).map("".join))
-@example(text="\U0001f600\u20ac")
-def test_a_token_limit_cuts_between_characters_and_loses_no_id(chain_lm, bpe, text):
+@given(text=st.text("\u00e9\u20ac\U0001f600\u4e2da", min_size=1, max_size=4), limit=st.integers(1, 6))
+@example(text="\U0001f600\u20ac", limit=5)
+@example(text="a\u4e2d", limit=3)
+def test_a_token_limit_cuts_between_characters_and_loses_no_id(chain_lm, bpe, text, limit):
     ids = plain(text, bpe)
     assume(can_chain(bpe, ids))
     engine = chained(chain_lm, bpe, ids)
 
-    async def steps_of(limit):
+    async def steps():
         async with opened(engine) as session:
             made = []
             while not made or (made[-1].token_ids and made[-1].finish is Finish.TOKEN_LIMIT):
@@ -202,15 +203,14 @@ def test_a_token_limit_cuts_between_characters_and_loses_no_id(chain_lm, bpe, te
                 await session.commit(made[-1])
             return made, list(session.token_ids)
 
-    for limit in range(1, 6):
-        made, held = asyncio.run(steps_of(limit))
-        joined = [id for step in made for id in step.token_ids]
-        assert held == prompt_of(engine) + joined
-        assert joined == ids[: len(joined)]
-        assert "\ufffd" not in "".join(step.text for step in made)
-        assert text.startswith("".join(step.text for step in made))
-        if made[-1].finish is Finish.END_OF_SEQUENCE or limit >= 4:
-            assert joined == ids
+    made, held = asyncio.run(steps())
+    joined, read = [id for step in made for id in step.token_ids], "".join(step.text for step in made)
+    assert held == prompt_of(engine) + joined
+    assert joined == ids[: len(joined)]
+    assert text.startswith(read)
+    assert "\ufffd" not in read
+    if limit >= 4:  # There is room for any character, so none stops the answer.
+        assert read == text
 
 
 # --- draft and target with different tokenizers ------------------------------------------------------
@@ -223,13 +223,13 @@ def pair_of(random_lm, bpe, other_bpe, numbers):
     return Pair(draft=engine(numbers[0], other_bpe, "draft"), target=engine(numbers[1], bpe, "target"))
 
 
-@settings(PROPERTY, max_examples=25)
+@settings(PROPERTY, max_examples=15)
 @given(
     numbers=st.tuples(st.integers(0, 4), st.integers(0, 4)),
     seed=st.integers(0, 99),
     temperature=st.sampled_from([0.0, 1.0, 3.0]),
     max_step_tokens=st.integers(1, 9),
-    policy=st.sampled_from([RandomEscalation(0.5), DraftOnly(), TargetOnly()]),
+    policy=st.sampled_from([RandomEscalation(0.3), RandomEscalation(0.7)]),
 )
 def test_the_answer_is_the_chosen_steps_and_every_session_holds_them(
     random_lm, bpe, other_bpe, numbers, seed, temperature, max_step_tokens, policy

@@ -154,7 +154,9 @@ def reuse(sequence: CachedSequence, ids: list[int], scorer: StepReader) -> int:
     Raises:
         ScorerError: If the context is too short.
     """
-    longest = getattr(scorer.model.config, "max_position_embeddings", len(ids))
+    config, window = scorer.model.config, getattr(scorer.model.config, "sliding_window", None)
+    # A rejected step cannot be cropped once a window has slid.
+    longest = min(getattr(config, "max_position_embeddings", len(ids)), window - 1 if window else len(ids))
     if len(ids) > longest:
         raise ScorerError(f"the solution has {len(ids)} tokens, the context of {scorer.name!r} has {longest}")
     return sequence.reuse(ids)

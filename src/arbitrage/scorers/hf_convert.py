@@ -10,6 +10,7 @@ from typing import Any, Final
 from arbitrage.core.errors import CheckpointError, ConfigError, MissingExtra, first_line
 
 try:
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     from arbitrage.scorers.hf_weights import INDEX, WEIGHTS, read_tensors, weight_map
@@ -49,7 +50,7 @@ def convert_skywork(source: Path, out: Path) -> Converted:
 
     Raises:
         ConfigError: If ``out`` exists.
-        CheckpointError: If ``source`` is missing, broken, or of another layout.
+        CheckpointError: If ``source`` is missing, broken, or of another layout, or ``out`` cannot be written.
     """
     if out.exists():
         raise ConfigError(f"the folder {str(out)!r} exists already", hint="name a new one")
@@ -59,13 +60,18 @@ def convert_skywork(source: Path, out: Path) -> Converted:
         raise CheckpointError(f"the checkpoint {str(source)!r} has no {', '.join(missing)}: it is no Skywork PRM")
     part = out.with_name(f"{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    sizes = _write_weights(files, part)
-    (part / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-    for file in sorted(source.iterdir()):
-        if file.suffix in _COPIED and file.name not in (CONFIG, INDEX):
-            shutil.copyfile(file, part / file.name)
-    part.rename(out)
+    try:
+        part.mkdir(parents=True)
+        sizes = _write_weights(files, part)
+        (part / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+        for file in sorted(source.iterdir()):
+            if file.suffix in _COPIED and file.name not in (CONFIG, INDEX):
+                shutil.copyfile(file, part / file.name)
+        part.rename(out)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"cannot write {str(out)!r}: {first_line(error)}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
     return Converted(
         folder=out, architecture=config["architectures"][0], num_tensors=len(sizes), num_bytes=sum(sizes.values())
     )
