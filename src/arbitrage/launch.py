@@ -6,7 +6,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from arbitrage.config import ModelConfig, PairConfig
-from arbitrage.core.errors import ConfigError
+from arbitrage.core.errors import ConfigError, EngineError
 from arbitrage.engines.dialects import DIALECTS
 from arbitrage.runtime.servers import Server
 
@@ -34,7 +34,7 @@ def servers(config: PairConfig) -> list[Server]:
         if known and known[0].path != model.path:
             raise ConfigError(f"{known[1].role} and {role} share {model.url} but are different models")
         if not known:
-            found[model.url] = (model, _server(role, model, config.launch))
+            found[model.url] = (model, server_for(role, model, config.launch))
     if not found:
         raise ConfigError(
             f"the pair {config.name!r} names no server", hint='give its models an engine such as "vllm" and a url'
@@ -42,7 +42,17 @@ def servers(config: PairConfig) -> list[Server]:
     return [server for _, server in found.values()]
 
 
-def _server(role: str, model: ModelConfig, launch: Mapping[str, Sequence[str]]) -> Server:
+def server_for(role: str, model: ModelConfig, launch: Mapping[str, Sequence[str]]) -> Server:
+    """The server of one model.
+
+    Args:
+        role: What the model is to the pair.
+        model: With an engine that is a server.
+        launch: What starts a kind of server, where it is not :data:`COMMANDS`.
+
+    Raises:
+        ConfigError: If its address has no port, or its server does not serve such a model.
+    """
     where = urlsplit(model.url)
     if where.hostname is None or where.port is None:
         raise ConfigError(f"[{role}] url needs a host and a port to start a server at, got {model.url!r}")
@@ -51,6 +61,23 @@ def _server(role: str, model: ModelConfig, launch: Mapping[str, Sequence[str]]) 
     return Server(
         role=role.replace(":", "-"), url=model.url, about=DIALECTS[model.engine].about, command=command, env=model.env
     )
+
+
+def answers(server: Server) -> bool:
+    """Whether a server tells what it serves: false while it starts.
+
+    Raises:
+        EngineError: If something else listens there.
+    """
+    from arbitrage.engines.http_client import HTTPClient  # Needs an extra; commands can be shown without.
+
+    try:
+        HTTPClient(server.url).get(server.about)
+    except EngineError as error:
+        if error.is_retryable:
+            return False
+        raise
+    return True
 
 
 def _vllm(model: ModelConfig, host: str, port: int, classifies: bool) -> list[str]:

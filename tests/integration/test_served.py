@@ -11,11 +11,13 @@ import pytest
 
 import arbitrage as arb
 from arbitrage.build import problems
+from arbitrage.config import ModelConfig
 from arbitrage.core.types import Finish
 from arbitrage.engines.http_client import HTTPClient, HTTPOptions
-from arbitrage.loading import load_engine
-from arbitrage.policies import RandomEscalation, TargetOnly
+from arbitrage.loading import load_engine, load_prm, load_router_model
+from arbitrage.policies import Audited, RandomEscalation, TargetOnly
 from arbitrage.runtime.pool import each
+from arbitrage.tiny import WEIGHTS
 from servers import Hang, local_server, response
 
 pytestmark = pytest.mark.integration
@@ -63,6 +65,22 @@ async def test_only_the_last_cache_block_is_computed_again(pair):
     for trace in await solved(problems("tiny:validation", 8), pair, TargetOnly(), jobs=1):
         for before, step in itertools.pairwise(trace.steps):
             assert step.candidate.cost.num_computed <= BLOCK + before.candidate.num_tokens
+
+
+@pytest.mark.parametrize("kind", ["prm", "router"])
+async def test_a_served_classifier_says_what_it_says_in_process(serve, kind):
+    own = ModelConfig(path=str(WEIGHTS / kind))
+    load = load_prm if kind == "prm" else load_router_model
+    there, here = load(serve("vllm", {kind: own})[kind], "there"), load(own, "here")
+    pair = arb.load("tiny").pair
+    for problem in problems("tiny:validation", 6):
+        trace = await arb.solve(problem, pair, Audited(Audited(RandomEscalation(0.5), there), here))
+        scores = {
+            name: [score.value for step in trace.steps for score in step.scores if score.scorer == name]
+            for name in ("there", "here")
+        }
+        assert len(scores["here"]) >= len(trace.steps)
+        assert scores["there"] == pytest.approx(scores["here"], abs=1e-3)
 
 
 async def test_a_slow_problem_delays_nobody(pair):

@@ -193,3 +193,19 @@ with running([one], Path({str(tmp_path)!r}), is_ready=lambda one: True) as (star
     while is_alive(pid) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not is_alive(pid)
+
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_configurations_are_complete(path):
+    config = read_pair(path)
+    assert set(config.models) == {"draft", "target", "prm", "router"}
+    assert "Memory" in path.read_text()
+    if any(model.is_served for model in config.models.values()):
+        assert len({server.url for server in servers(config)}) == 4
+
+
+def test_configurations_are_there():
+    assert len(CONFIGS) >= 3

@@ -9,9 +9,8 @@ import typer
 from rich.console import Console
 
 from arbitrage.build import pair_config
-from arbitrage.core.errors import EngineError
-from arbitrage.launch import servers
-from arbitrage.runtime.servers import Server, Started, running
+from arbitrage.launch import answers, servers
+from arbitrage.runtime.servers import Started, running
 
 
 def up(
@@ -38,7 +37,7 @@ def up(
         console.print(f"{started.server.role} answers at {started.server.url} · log {started.log}", markup=False)
 
     try:
-        with running(wanted, logs, is_ready=_answers, told=told, timeout_s=timeout) as all_started:
+        with running(wanted, logs, is_ready=answers, told=told, timeout_s=timeout) as all_started:
             console.print("all servers answer; Ctrl-C stops them")
             while True:
                 for started in all_started:
@@ -46,15 +45,3 @@ def up(
                 time.sleep(1.0)
     except KeyboardInterrupt:
         console.print("all servers are stopped")
-
-
-def _answers(server: Server) -> bool:
-    from arbitrage.engines.http_client import HTTPClient
-
-    try:
-        HTTPClient(server.url).get(server.about)
-    except EngineError as error:
-        if error.is_retryable:  # Not there yet, or still loading.
-            return False
-        raise
-    return True
