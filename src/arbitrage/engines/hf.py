@@ -4,12 +4,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
 
 from arbitrage.core.errors import CheckpointError, ContextOverflow, MissingExtra, first_line
 from arbitrage.core.ports import StepRequest
 from arbitrage.core.types import Candidate, Cost, Finish, Likelihood, Problem, Sampling, Source
 from arbitrage.engines.prompt import ChatPrompt, Prompt
+from arbitrage.engines.tokens import TokenText
 from arbitrage.engines.worker import CancelFlag, worker_for
 
 try:
@@ -32,11 +32,8 @@ try:
 except ImportError as error:
     raise MissingExtra("hf") from error
 
-_CONTEXT_IDS: Final = 8
-"""A step is decoded behind so many ids: some tokenizers write a token otherwise at the start of a text."""
 
-
-class HFEngine:
+class HFEngine(TokenText):
     """A causal language model as an engine; sessions share its weights and its device's thread."""
 
     def __init__(
@@ -58,13 +55,13 @@ class HFEngine:
             keeps_hidden_state: Whether candidates carry the last layer's state at their last token. It costs one
                 forward of that token, which a step behind it need not repeat; lost if the step is rejected.
         """
-        self.model, self.tokenizer, self._name = model.eval(), tokenizer, name
+        super().__init__(tokenizer)
+        self.model, self._name = model.eval(), name
         self.prompt = prompt or ChatPrompt()
         self.keeps_hidden_state = keeps_hidden_state
         self.worker = worker_for(str(model.device))
         self.eos_ids = _eos_ids(model, tokenizer)
         self.context_length: int = getattr(model.config, "max_position_embeddings", 1 << 30)
-        self._token_texts: dict[int, str] = {}
 
     @classmethod
     def load(
@@ -103,24 +100,6 @@ class HFEngine:
                 f"the context of {self.name} has {self.context_length}"
             )
         return HFSession(self, ids, source)
-
-    def decode(self, ids: Sequence[int], context: Sequence[int]) -> str:
-        """Text of ``ids`` as it reads behind ``context``."""
-        head = list(context[-_CONTEXT_IDS:])
-        whole: str = self.tokenizer.decode([*head, *ids], clean_up_tokenization_spaces=False)
-        return whole[len(self.tokenizer.decode(head, clean_up_tokenization_spaces=False)) :]
-
-    def encode(self, text: str) -> list[int]:
-        """Ids of a foreign step."""
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
-        return ids
-
-    def may_complete(self, token: int, delimiter: str) -> bool:
-        """Whether a token can be the one that completes the delimiter; spares decoding after each token."""
-        if token not in self._token_texts:
-            self._token_texts[token] = self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
-        text = self._token_texts[token]
-        return delimiter[-1] in text or "\ufffd" in text
 
 
 class HFSession:
@@ -176,8 +155,7 @@ class HFSession:
         self._sequence = CachedSequence(self._engine.model)
 
     def _own_ids(self, candidate: Candidate) -> Sequence[int]:
-        is_own = candidate.source is self._source
-        return candidate.token_ids if is_own and candidate.token_ids else self._engine.encode(candidate.text)
+        return self._engine.ids_of(candidate, self._source)
 
     @torch.inference_mode()
     def _read(self, ids: list[int], proposed: list[int], num_step: int, flag: CancelFlag) -> Likelihood:
@@ -240,7 +218,7 @@ class HFSession:
 
     def _candidate(self, done: "_Decoded", ids: list[int]) -> Candidate:
         """What was decoded behind ``ids``, its cost left out."""
-        new = self._whole_characters(done.new, ids) if done.finish is Finish.TOKEN_LIMIT else done.new
+        new = self._engine.whole_characters(done.new, ids) if done.finish is Finish.TOKEN_LIMIT else done.new
         return Candidate(
             source=self._source,
             text=self._engine.decode(new, ids),
@@ -298,13 +276,6 @@ class HFSession:
             return []
         is_last = proposal.finish is Finish.END_OF_SEQUENCE
         return [*self._own_ids(proposal), *(sorted(self._engine.eos_ids)[:1] if is_last else ())]
-
-    def _whole_characters(self, new: list[int], ids: list[int]) -> list[int]:
-        """Drop tokens at a cut that hold only part of a character: half of one is no text."""
-        for length in range(len(new), max(len(new) - 4, -1), -1):
-            if not self._engine.decode(new[:length], ids).endswith("\ufffd"):
-                return new[:length]
-        return new
 
     def _hidden_state(self, ids: list[int]) -> tuple[float, ...]:
         self._sequence.crop(len(ids) - 1)
