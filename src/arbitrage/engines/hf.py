@@ -1,16 +1,15 @@
 """Any causal language model of transformers, in process: a KV cache per session and a tight decoding loop."""
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
-from arbitrage.core.errors import CheckpointError, ContextOverflow, MissingExtra, first_line
-from arbitrage.core.ports import StepRequest
-from arbitrage.core.types import Candidate, Cost, Finish, Likelihood, Problem, Sampling, Source
-from arbitrage.engines.prompt import ChatPrompt, Prompt
-from arbitrage.engines.tokens import TokenText
-from arbitrage.engines.worker import CancelFlag, worker_for
+from arbitrage.core.errors import CheckpointError, MissingExtra, first_line
+from arbitrage.core.types import Sampling
+from arbitrage.engines.local import LocalEngine, Picker
+from arbitrage.engines.prompt import Prompt
+from arbitrage.engines.worker import CancelFlag
 
 try:
     import torch
@@ -33,7 +32,7 @@ except ImportError as error:
     raise MissingExtra("hf") from error
 
 
-class HFEngine(TokenText):
+class HFEngine(LocalEngine):
     """A causal language model as an engine; sessions share its weights and its device's thread."""
 
     def __init__(
@@ -55,13 +54,12 @@ class HFEngine(TokenText):
             keeps_hidden_state: Whether candidates carry the last layer's state at their last token. It costs one
                 forward of that token, which a step behind it need not repeat; lost if the step is rejected.
         """
-        super().__init__(tokenizer)
-        self.model, self._name = model.eval(), name
-        self.prompt = prompt or ChatPrompt()
-        self.keeps_hidden_state = keeps_hidden_state
-        self.worker = worker_for(str(model.device))
+        super().__init__(
+            tokenizer, name=name, device=str(model.device), prompt=prompt, keeps_hidden_state=keeps_hidden_state
+        )
+        self.model = model.eval()
         self.eos_ids = _eos_ids(model, tokenizer)
-        self.context_length: int = getattr(model.config, "max_position_embeddings", 1 << 30)
+        self.context_length = getattr(model.config, "max_position_embeddings", 1 << 30)
 
     @classmethod
     def load(
@@ -82,227 +80,33 @@ class HFEngine(TokenText):
         model, tokenizer = load_checkpoint(AutoModelForCausalLM, path, device=device, dtype=dtype)
         return cls(model, tokenizer, name=name or Path(path).name, prompt=prompt, keeps_hidden_state=keeps_hidden_state)
 
-    @property
-    def name(self) -> str:
-        """Identifies the model in traces and run keys."""
-        return self._name
+    def sequence(self) -> CachedSequence:
+        """A new sequence, empty."""
+        return CachedSequence(self.model)
 
-    async def open(self, problem: Problem, source: Source) -> "HFSession":
-        """Start a session; nothing is computed before the first proposal.
+    def picker(self, sampling: Sampling, seed: int) -> Picker:
+        """The function that picks each token of one step; log-probabilities stay on the device."""
+        return _picker(sampling, seed, self.model.device)
 
-        Raises:
-            ContextOverflow: If the prompt leaves no room for an answer.
-        """
-        ids = self.prompt.encode(self.tokenizer, problem.question)
-        if len(ids) >= self.context_length:
-            raise ContextOverflow(
-                f"the prompt of problem {problem.id!r} has {len(ids)} tokens, "
-                f"the context of {self.name} has {self.context_length}"
-            )
-        return HFSession(self, ids, source)
+    def entropy(self, row: Tensor) -> Tensor:
+        """Entropy at temperature 1 of one row of logits, in nats."""
+        each: Tensor = torch.special.entr(row.float().softmax(dim=-1))
+        return each.sum()
 
+    def logprobs(self, rows: Tensor, tokens: Sequence[int]) -> tuple[float, ...]:
+        """Log-probability at temperature 1 of one token in each of the first rows."""
+        if not tokens:
+            return ()
+        chosen = torch.tensor(tokens, device=rows.device)[:, None]
+        return tuple(rows[: len(tokens)].float().log_softmax(dim=-1).gather(-1, chosen)[:, 0].tolist())
 
-class HFSession:
-    """One problem's ids and KV cache."""
+    def floats(self, values: Sequence[Tensor]) -> tuple[float, ...]:
+        """Log-probabilities as plain numbers, in one transfer from the device."""
+        return tuple(torch.stack(list(values)).tolist()) if values else ()
 
-    def __init__(self, engine: HFEngine, prompt_ids: Sequence[int], source: Source) -> None:
-        self._engine, self._source = engine, source
-        self._ids = list(prompt_ids)
-        self._sequence = CachedSequence(engine.model)
-
-    @property
-    def token_ids(self) -> tuple[int, ...]:
-        """Prompt and committed steps."""
-        return tuple(self._ids)
-
-    async def propose(self, request: StepRequest) -> Candidate:
-        """Write one step on the device's thread; see :class:`arbitrage.core.ports.Session`."""
-        ids, max_tokens = self._prefix(request)
-        return await self._engine.worker.run(lambda flag: self._generate(ids, request, max_tokens, flag))
-
-    async def propose_many(self, request: StepRequest, seeds: Sequence[int]) -> list[Candidate]:
-        """Write several steps in one batch; see :class:`arbitrage.core.ports.Session`."""
-        ids, max_tokens = self._prefix(request)
-        return await self._engine.worker.run(lambda flag: self._generate_many(ids, request, seeds, max_tokens, flag))
-
-    def _prefix(self, request: StepRequest) -> tuple[list[int], int]:
-        """The ids to continue from, and how many tokens there may be.
-
-        Raises:
-            ContextOverflow: If there may be none.
-        """
-        ids = [*self._ids, *(self._own_ids(request.after) if request.after else ())]
-        room = self._engine.context_length - len(ids)
-        if room < 1:
-            raise ContextOverflow(f"{len(ids)} tokens fill the context of {self._engine.name}")
-        return ids, min(request.max_tokens, room)
-
-    async def likelihood(self, candidate: Candidate) -> Likelihood:
-        """Read a step on the device's thread; see :class:`arbitrage.core.ports.Session`."""
-        ids, proposed = list(self._ids), self._proposed_ids(candidate)
-        if len(ids) + len(proposed) > self._engine.context_length:
-            raise ContextOverflow(f"{len(ids) + len(proposed)} tokens do not fit the context of {self._engine.name}")
-        return await self._engine.worker.run(
-            lambda flag: self._read(ids, proposed, len(self._own_ids(candidate)), flag)
-        )
-
-    async def commit(self, candidate: Candidate) -> None:
-        """Append a step's ids; they are computed with the next proposal, if they are not in the cache."""
-        self._ids.extend(self._own_ids(candidate))
-
-    async def close(self) -> None:
-        """Drop the cache."""
-        self._sequence = CachedSequence(self._engine.model)
-
-    def _own_ids(self, candidate: Candidate) -> Sequence[int]:
-        return self._engine.ids_of(candidate, self._source)
-
-    @torch.inference_mode()
-    def _read(self, ids: list[int], proposed: list[int], num_step: int, flag: CancelFlag) -> Likelihood:
-        """Log-probabilities of the first ``num_step`` of ``proposed``; a proposal of the same needs no forward pass."""
-        flag.check()
-        started = time.perf_counter()
-        wanted = [*ids, *proposed]
-        num_cached = self._sequence.reuse(wanted, len(proposed) + 1)
-        logits = self._sequence.logits(wanted[num_cached:], num_last=len(proposed) + 1)[:num_step].float()
-        chosen = torch.tensor(proposed[:num_step], device=logits.device)[:, None]
-        logprobs = tuple(logits.log_softmax(dim=-1).gather(-1, chosen)[:, 0].tolist()) if num_step else ()
-        cost = Cost(
-            num_calls=1,
-            num_computed=len(wanted) - num_cached,
-            num_cached=num_cached,
-            seconds=time.perf_counter() - started,
-        )
-        return Likelihood(logprobs=logprobs, cost=cost)
-
-    @torch.inference_mode()
-    def _generate(self, ids: list[int], request: StepRequest, max_tokens: int, flag: CancelFlag) -> Candidate:
-        started = time.perf_counter()
-        proposed = self._proposed_ids(request.proposal)[: max_tokens - 1]
-        num_cached = min(len(ids), self._sequence.reuse([*ids, *proposed], len(proposed) + 1))
-        done = self._decode(ids, proposed, request, max_tokens, flag)
-        made = self._candidate(done, ids)
-        if self._engine.keeps_hidden_state:
-            made = replace(made, hidden_state=self._hidden_state([*ids, *made.token_ids]))
-        return replace(made, cost=_cost(done, len(ids), num_cached, time.perf_counter() - started))
-
-    @torch.inference_mode()
-    def _generate_many(
-        self, ids: list[int], request: StepRequest, seeds: Sequence[int], max_tokens: int, flag: CancelFlag
-    ) -> list[Candidate]:
-        started = time.perf_counter()
-        num_cached = self._sequence.reuse(ids)
-        first = self._sequence.logits(ids[len(self._sequence) :])
-        logits, branches = first.expand(len(seeds), -1), self._sequence.branches(len(seeds))
-        picks = [_picker(request.sampling, seed, self._engine.model.device) for seed in seeds]
-        all_done = [_Decoded(first_entropy=_entropy(first[0])) for _ in seeds]
-        running = list(range(len(seeds)))
-        while True:
-            flag.check()
-            rows = [
-                row
-                for row, i in enumerate(running)
-                if not self._take(all_done[i], *picks[i](logits[row]), ids, request.delimiter, max_tokens)
-            ]
-            if not rows:
-                break
-            if len(rows) < len(running):
-                branches.keep(rows)
-                running = [running[row] for row in rows]
-            logits = branches.logits([all_done[i].new[-1] for i in running])
-        seconds = (time.perf_counter() - started) / len(seeds)
-        return [
-            replace(self._candidate(done, ids), cost=_cost(done, len(ids), len(ids) if i else num_cached, seconds))
-            for i, done in enumerate(all_done)
-        ]
-
-    def _candidate(self, done: "_Decoded", ids: list[int]) -> Candidate:
-        """What was decoded behind ``ids``, its cost left out."""
-        new = self._engine.whole_characters(done.new, ids) if done.finish is Finish.TOKEN_LIMIT else done.new
-        return Candidate(
-            source=self._source,
-            text=self._engine.decode(new, ids),
-            token_ids=tuple(new),
-            finish=done.finish,
-            logprobs=tuple(torch.stack(done.logprobs[: len(new)]).tolist()) if new else (),
-            first_entropy=float(done.first_entropy),
-            cost=Cost(),
-        )
-
-    def _decode(
-        self, ids: list[int], proposed: list[int], request: StepRequest, max_tokens: int, flag: CancelFlag
-    ) -> "_Decoded":
-        """Decode until the delimiter, end-of-sequence or the budget.
-
-        Proposed tokens go through the model together with what the cache lacks. Each position's token is then
-        picked as always; while it equals the proposed one, its successor's logits are already there.
-        """
-        sequence = self._sequence
-        pick = _picker(request.sampling, request.seed, self._engine.model.device)
-        logits = sequence.logits([*ids, *proposed][len(sequence) :], num_last=len(proposed) + 1)
-        done, row = _Decoded(first_entropy=_entropy(logits[0])), 0
-        while True:
-            flag.check()
-            token, logprob = pick(logits[row])
-            is_proposed = row < len(proposed) and token == proposed[row]
-            done.num_reused += is_proposed
-            if self._take(done, token, logprob, ids, request.delimiter, max_tokens):
-                break
-            if is_proposed:
-                row += 1
-            else:
-                sequence.crop(len(ids) + len(done.new) - 1)
-                logits, row, proposed = sequence.logits([token]), 0, []
-        sequence.crop(len(ids) + len(done.new))
-        return done
-
-    def _take(
-        self, done: "_Decoded", token: int, logprob: Tensor, ids: list[int], delimiter: str, max_tokens: int
-    ) -> bool:
-        """Append a token; whether the step ends with it."""
-        engine = self._engine
-        if token in engine.eos_ids:
-            done.finish = Finish.END_OF_SEQUENCE
-            return True
-        done.new.append(token)
-        done.logprobs.append(logprob)
-        if engine.may_complete(token, delimiter) and delimiter in engine.decode(done.new, ids):
-            done.finish = Finish.STEP_END
-            return True
-        return len(done.new) >= max_tokens
-
-    def _proposed_ids(self, proposal: Candidate | None) -> list[int]:
-        if proposal is None:
-            return []
-        is_last = proposal.finish is Finish.END_OF_SEQUENCE
-        return [*self._own_ids(proposal), *(sorted(self._engine.eos_ids)[:1] if is_last else ())]
-
-    def _hidden_state(self, ids: list[int]) -> tuple[float, ...]:
-        self._sequence.crop(len(ids) - 1)
-        return tuple(self._sequence.look_ahead(ids[len(self._sequence) :]).float().tolist())
-
-
-@dataclass(slots=True)
-class _Decoded:
-    """What one decoding loop made."""
-
-    first_entropy: Tensor
-    new: list[int] = field(default_factory=list)
-    """Ids without end-of-sequence."""
-    logprobs: list[Tensor] = field(default_factory=list)
-    finish: Finish = Finish.TOKEN_LIMIT
-    num_reused: int = 0
-
-
-def _cost(done: _Decoded, num_prompt: int, num_cached: int, seconds: float) -> Cost:
-    return Cost(
-        num_calls=1,
-        num_computed=num_prompt - num_cached,
-        num_cached=num_cached,
-        num_generated=len(done.new) + (done.finish is Finish.END_OF_SEQUENCE),
-        num_reused=done.num_reused,
-        seconds=seconds,
-    )
+    def computing(self, flag: CancelFlag) -> AbstractContextManager[Any]:
+        """No call needs gradients."""
+        return torch.inference_mode()
 
 
 def load_checkpoint(
@@ -334,11 +138,6 @@ def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> froz
     configured = getattr(model.generation_config, "eos_token_id", None)
     ids = configured if isinstance(configured, list) else [configured]
     return frozenset(id for id in (*ids, tokenizer.eos_token_id) if id is not None)
-
-
-def _entropy(logits: Tensor) -> Tensor:
-    each: Tensor = torch.special.entr(logits.float().softmax(dim=-1))
-    return each.sum()
 
 
 def _picker(sampling: Sampling, seed: int, device: torch.device) -> Callable[[Tensor], tuple[int, Tensor]]:

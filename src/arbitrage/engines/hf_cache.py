@@ -65,16 +65,15 @@ class CachedSequence:
         self._known = known[-num_last:]
         return self._known
 
-    def look_ahead(self, ids: Sequence[int]) -> Tensor:
+    def look_ahead(self, ids: Sequence[int]) -> tuple[float, ...]:
         """Append tokens to a language model's sequence for their state; what follows them is then known too.
 
         Returns:
-            Last hidden state of the last position, shape [hidden].
+            Last hidden state of the last position.
         """
         output = self._append(self._model, ids, logits_to_keep=1, output_hidden_states=True)
         self._known = output.logits[0]
-        state: Tensor = output.hidden_states[-1][0, -1]
-        return state
+        return tuple(output.hidden_states[-1][0, -1].float().tolist())
 
     def states(self, ids: Sequence[int]) -> Tensor:
         """Append tokens to the backbone's sequence.
@@ -107,6 +106,11 @@ class CachedSequence:
         cache.batch_repeat_interleave(count)
         return Branches(self._model, cache, len(self._ids))
 
+    def close(self) -> None:
+        """Forget everything."""
+        self._cache, self._known = DynamicCache(config=self._model.config), None
+        self._ids.clear()
+
 
 class Branches:
     """Continuations of one sequence, all equally long, so that nothing is padded."""
@@ -130,3 +134,6 @@ class Branches:
     def keep(self, rows: Sequence[int]) -> None:
         """Drop all other branches."""
         self._cache.batch_select_indices(torch.tensor(rows, device=self._model.device))
+
+    def close(self) -> None:
+        """Nothing outlives the object."""
