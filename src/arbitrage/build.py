@@ -1,6 +1,7 @@
 """From names to objects: the one place that knows every class."""
 
 import asyncio
+import difflib
 import warnings
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +16,8 @@ from arbitrage.core.solve import solve
 from arbitrage.core.trace import Trace
 from arbitrage.core.turn import Pair, Setting
 from arbitrage.core.types import Problem, Source
-from arbitrage.engines.prompt import ChatPrompt, PlainPrompt
-from arbitrage.evaluation.datasets import read_jsonl, stratified
+from arbitrage.evaluation.datasets import FieldMap, read_file, stratified
+from arbitrage.evaluation.hub import NAMED, PREFIX, HubSet, read_hub
 from arbitrage.evaluation.run import Entry
 from arbitrage.policies import RSD, Audited, DraftOnly, Oracle, RandomEscalation, RouterPolicy, TargetOnly
 from arbitrage.runtime.store import fingerprint
@@ -119,7 +120,13 @@ class LoadedPair:
     def identity(self, roles: Sequence[str]) -> dict[str, Any]:
         """What tells these models from others, for a run's key; reads a part of each weights file."""
         models = {role: model for role in roles if (model := self.config.model(role))}
-        return {role: {**asdict(model), "weights": fingerprint(Path(model.path))} for role, model in models.items()}
+        identities = {
+            role: {**asdict(model), "weights": fingerprint(Path(model.path))} for role, model in models.items()
+        }
+        for identity in identities.values():
+            if not identity["examples"]:  # As in runs that were begun before there were any.
+                del identity["examples"]
+        return identities
 
     def threshold_for(self, budget: str) -> float:
         """The threshold that ``arbitrage calibrate`` chose for a budget.
@@ -292,15 +299,14 @@ def _hf_scorer(model: ModelConfig, kind: str, name: str) -> "HFScorer":
     from arbitrage.scorers.hf import HFScorer
 
     options = _placed(model)
-    if not (model.prompt or model.system):
+    if not (model.prompt or model.system or model.examples):
         options["prompt"] = None  # Then the checkpoint says how it reads a question.
     return HFScorer.load(model.path, name=name, kind=kind, **options)
 
 
 def _placed(model: ModelConfig) -> dict[str, Any]:
     """Where and how a model is loaded, and how a question is put to it."""
-    prompt = PlainPrompt(model.prompt) if model.prompt else ChatPrompt(model.system)
-    return {"device": model.device, "dtype": model.dtype, "prompt": prompt}
+    return {"device": model.device, "dtype": model.dtype, "prompt": model.question_prompt}
 
 
 def _engine(model: ModelConfig, *, keeps_hidden_state: bool = False) -> "HFEngine":
@@ -367,26 +373,47 @@ def parse_threshold(text: str) -> float:
         raise ConfigError(f"threshold must be a number in [0, 1], got {text!r}") from error
 
 
-def problems(dataset: str, limit: int | None = None, *, stratify: str = "", seed: int = 0) -> list[Problem]:
-    """Problems by name: ``tiny:SPLIT`` or ``tiny:SPLIT:SEED`` for the tiny world, else a JSONL file.
+def problems(
+    dataset: str, limit: int | None = None, *, stratify: str = "", seed: int = 0, fields: str = ""
+) -> list[Problem]:
+    """Problems by the name of their dataset.
 
     Args:
-        dataset: The name.
+        dataset: ``tiny:SPLIT`` or ``tiny:SPLIT:SEED`` for the tiny world, a benchmark such as ``math500``,
+            ``hub:OWNER/NAME`` for any dataset of the hub, or a JSONL or Parquet file.
         limit: Only the first so many.
         stratify: A metadata field; the first so many then hold its values in equal shares.
         seed: Of that choice.
+        fields: Which columns hold what, such as ``question=problem,answer=solution,id=uid``.
 
     Raises:
-        ConfigError: If there is no such split, file or field, or it holds no problems.
+        ConfigError: If there is no such dataset, split, file or field, or it holds no problems.
+        MissingExtra: If the hub's library is not installed.
     """
     if limit is not None and limit < 1:
         raise ConfigError(f"limit must be at least 1, got {limit}")
     kind, _, split = dataset.partition(":")
+    if fields and (kind == TINY or dataset in NAMED):
+        raise ConfigError(f"fields are for files and {PREFIX}…, the columns of {dataset!r} are known; got {fields!r}")
     if kind == TINY:  # Endless, and balanced by itself.
         return _tiny_problems(split, limit or tiny_dataset.DEFAULT_COUNT)
-    if stratify:
-        return stratified(read_jsonl(Path(dataset)), stratify, seed=seed)[:limit]
-    return read_jsonl(Path(dataset), limit)
+    field_map = FieldMap.parse(fields)
+    read_limit = None if stratify else limit
+    if dataset in NAMED or dataset.startswith(PREFIX):
+        source = NAMED.get(dataset) or HubSet.parse(dataset.removeprefix(PREFIX), field_map)
+        found = read_hub(source, read_limit)
+    elif Path(dataset).suffix or Path(dataset).is_file():
+        found = read_file(Path(dataset), read_limit, field_map)
+    else:
+        raise ConfigError(f"no dataset {dataset!r}", hint=_dataset_hint(dataset))
+    return stratified(found, stratify, seed=seed)[:limit] if stratify else found
+
+
+def _dataset_hint(dataset: str) -> str:
+    near = difflib.get_close_matches(dataset, NAMED, n=1)
+    return (
+        f"did you mean {near[0]!r}?" if near else f"give a file, tiny:test, {PREFIX}OWNER/NAME, or {', '.join(NAMED)}"
+    )
 
 
 def _tiny_problems(name: str, count: int) -> list[Problem]:

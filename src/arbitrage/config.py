@@ -3,11 +3,12 @@
 import difflib
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 from arbitrage.core.errors import ConfigError
+from arbitrage.engines.prompt import Example, Prompt, prompt_of
 
 T = TypeVar("T")
 
@@ -17,7 +18,7 @@ class ModelConfig:
     """One model of a pair.
 
     Raises:
-        ConfigError: If the data type is unknown.
+        ConfigError: If the data type or the prompt is unknown.
     """
 
     path: str
@@ -26,9 +27,12 @@ class ModelConfig:
     device: str = "cpu"
     dtype: str = "float32"
     prompt: str = ""
-    """A plain template with ``{question}``; empty for the model's chat template."""
+    """A key of :data:`arbitrage.engines.prompt.PROMPTS`, or a plain template with ``{question}``; empty for the model's
+    chat template."""
     system: str = ""
     """The system message of the chat template."""
+    examples: tuple[Example, ...] = ()
+    """Solved problems to show before the question."""
 
     @property
     def called(self) -> str:
@@ -39,6 +43,12 @@ class ModelConfig:
         known = ("float32", "bfloat16", "float16")
         if self.dtype not in known:
             raise ConfigError(f"dtype must be one of {', '.join(known)}, got {self.dtype!r}")
+        _ = self.question_prompt
+
+    @property
+    def question_prompt(self) -> Prompt:
+        """How a question is put to the model."""
+        return prompt_of(self.prompt, system=self.system, examples=self.examples)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,10 +92,15 @@ def _models(tables: Mapping[str, Any], path: Path, prefix: str = "") -> dict[str
     for key, value in tables.items():
         if not isinstance(value, dict):
             raise ConfigError(f"{path}: {prefix}{key} must be a table, got {value!r}", hint=f"write [{prefix}{key}]")
-    return {
-        key: _parse(ModelConfig, _located(value, path.parent), f"{path} [{prefix}{key}]")
-        for key, value in tables.items()
-    }
+    return {key: _model(value, path.parent, f"{path} [{prefix}{key}]") for key, value in tables.items()}
+
+
+def _model(record: Mapping[str, Any], folder: Path, place: str) -> ModelConfig:
+    shown = record.get("examples", [])
+    if not isinstance(shown, list) or not all(isinstance(example, dict) for example in shown):
+        raise ConfigError(f"{place}: examples must be tables with a question and a solution, got {shown!r}")
+    examples = tuple(_parse(Example, example, f"{place}, an example") for example in shown)
+    return _parse(ModelConfig, {**_located(record, folder), "examples": examples}, place)
 
 
 def _located(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -102,5 +117,5 @@ def _parse(kind: type[T], record: Mapping[str, Any], place: str) -> T:
     try:
         return kind(**record)
     except TypeError as error:
-        required = ", ".join(sorted(set(known[: 3 if kind is PairConfig else 1]) - set(record)))
-        raise ConfigError(f"{place}: missing {required}") from error
+        required = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}  # type: ignore[arg-type]
+        raise ConfigError(f"{place}: missing {', '.join(sorted(required - set(record)))}") from error

@@ -5,7 +5,7 @@ import pytest
 
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.types import Problem
-from arbitrage.evaluation.datasets import read_jsonl, stratified
+from arbitrage.evaluation.datasets import read_file, stratified
 
 PROBLEMS = [Problem(id=str(i), question="?", metadata={"level": "easy" if i % 10 else "hard"}) for i in range(100)]
 
@@ -27,5 +27,5 @@ def test_a_missing_field_is_named_with_those_that_are_there():
 def test_plain_fields_of_a_line_become_metadata(tmp_path):
     path = tmp_path / "problems.jsonl"
     path.write_text(json.dumps({"id": 7, "question": "?", "answer": 4, "level": 3, "tags": ["x"]}))
-    (problem,) = read_jsonl(path)
+    (problem,) = read_file(path)
     assert problem == Problem(id="7", question="?", answer="4", metadata={"level": "3"})

@@ -1,0 +1,85 @@
+"""Formulas compared by algebra, with math-verify; nothing here ends by itself, so it runs in a worker."""
+
+import re
+from functools import lru_cache
+from typing import Any, Final
+
+from arbitrage.core.errors import MissingExtra
+from arbitrage.evaluation.grading.answers import Formula, compare, exactly_same, formulas, is_several, read
+from arbitrage.evaluation.grading.exact import Verdict
+from arbitrage.evaluation.grading.latex import number
+
+try:
+    import sympy
+    from latex2sympy2_extended import NormalizationConfig
+    from math_verify import LatexExtractionConfig, parse, verify
+except ImportError as error:
+    raise MissingExtra("math") from error
+
+_EXTRACTION: Final = LatexExtractionConfig(
+    boxed_match_priority=-1,
+    # Units, boxes and names are gone already; what is left is repaired, not reinterpreted.
+    normalization_config=NormalizationConfig(
+        basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False
+    ),
+)
+
+
+def judge(answer: str | None, gold: str) -> Verdict:
+    """Grade one answer.
+
+    Args:
+        answer: What the box held; None without one.
+        gold: The gold answer.
+    """
+    meant = read(gold)
+    if not all(isinstance(part, Formula) and _parsed(part.text) for part in formulas(meant)):
+        return Verdict.UNGRADED
+    if answer is None:
+        return Verdict.WRONG
+    said = read(answer, is_list=is_several(meant))
+    return Verdict.CORRECT if compare(said, meant, _same) else Verdict.WRONG
+
+
+def _same(said: Formula, meant: Formula) -> bool:
+    verdict = exactly_same(said, meant)
+    if verdict is not None:
+        return verdict
+    left, right = said.text, meant.text
+    if meant.name and "=" in left:
+        right = f"{meant.name}={right}"
+    elif said.name and "=" in right:
+        left = f"{said.name}={left}"
+    if _equal(left, right):
+        return True
+    if said.is_percent == meant.is_percent:
+        return False
+    if said.is_percent:
+        return _equal(rf"\frac{{{left}}}{{100}}", right)
+    return _equal(left, rf"\frac{{{right}}}{{100}}")
+
+
+def _equal(said: str, meant: str) -> bool:
+    gold, target = _parsed(meant), _parsed(said)
+    if not gold or not target:
+        return False
+    return bool(verify(gold, target, timeout_seconds=None, allow_set_relation_comp=True))
+
+
+@lru_cache(maxsize=4096)
+def _parsed(text: str) -> list[Any]:
+    """The formula as sympy objects; none if it cannot be read.
+
+    Numbers are exact: 0.3333 is no third.
+    """
+    if (value := number(text)) is not None:
+        return [sympy.Rational(value.numerator, value.denominator)]
+    text = re.sub(r"(?<=\d)i(?![A-Za-z])", " i", text)  # The imaginary unit is recognised by itself only.
+    found: list[Any] = parse(
+        f"${text}$",
+        extraction_config=[_EXTRACTION],
+        fallback_mode="no_fallback",
+        extraction_mode="first_match",
+        parsing_timeout=None,
+    )
+    return found
