@@ -12,7 +12,7 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from arbitrage.evaluation.datasets import read_file
@@ -30,7 +30,7 @@ OPENING = re.compile(
 
 def rewrites(gold: str) -> Iterator[tuple[str, str]]:
     """Other spellings of an answer, with what was done."""
-    yield "spaces", f"  {re.sub(r'([=+,])', r'\1 ', gold).replace(' ', '  ')} " if "#" not in gold else gold
+    yield "spaces", " " + re.sub(r"([=+]|,(?!\d{3}))", r" \1 ", gold).replace(" ", "  ") + " "
     fewer = re.sub(r"(?<![A-Za-z\d]) +| +(?=[-+=,)\]}])", "", gold)
     if fewer != gold:
         yield "fewer spaces", fewer
@@ -49,7 +49,7 @@ def rewrites(gold: str) -> Iterator[tuple[str, str]]:
     answer = read(gold)
     if isinstance(answer, Formula) and not answer.name and not re.search(r"\\text|\\mbox|[=<>%]|circ", gold):
         yield "unit", gold.rstrip("$. ") + r" \text{ cm}^2"
-    if re.search(r"\s*\\(?:text|mbox)\{ ?[a-z]+\}(\^2)?$", gold):
+    if re.search(r".\s*\\(?:text|mbox)\{ ?[a-z]+\}(\^2)?$", gold):
         yield "no unit", re.sub(r"\s*\\(?:text|mbox)\{ ?[a-z]+\}(\^2)?$", "", gold)
     if "circ" in gold:
         yield "no degrees", re.sub(r"\^\{?\\circ\}?", "", gold)
@@ -140,16 +140,14 @@ def main() -> None:
         for name in SETS:
             problems = read_file(arguments.data / f"{name}.jsonl", field_map=NAMED[name].field_map)
             golds = [problem.answer or "" for problem in problems]
-            kinds: dict[str, tuple[Callable[[str], Iterator[tuple[str, str]]], Verdict]] = {
-                "gold": (lambda gold: iter([("gold", gold)]), Verdict.CORRECT),
-                "rewritten": (rewrites, Verdict.CORRECT),
-                "perturbed": (lambda gold: perturbations(gold, golds, rng), Verdict.WRONG),
-            }
-            for kind, (change, wanted) in kinds.items():
-                pairs = [(done, answer, gold) for gold in golds for done, answer in change(gold)]
-                check(name, kind, pairs, grader, wanted)
-                if kind != "gold" and name in ("math500", "olympiadbench"):
-                    timed += [(answer, gold) for _, answer, gold in pairs]
+            same = [("gold", gold, gold) for gold in golds]
+            rewritten = [(done, answer, gold) for gold in golds for done, answer in rewrites(gold)]
+            perturbed = [(done, answer, gold) for gold in golds for done, answer in perturbations(gold, golds, rng)]
+            check(name, "gold", same, grader, Verdict.CORRECT)
+            check(name, "rewritten", rewritten, grader, Verdict.CORRECT)
+            check(name, "perturbed", perturbed, grader, Verdict.WRONG)
+            if name in ("math500", "olympiadbench"):
+                timed += [(answer, gold) for _, answer, gold in rewritten + perturbed]
     rng.shuffle(timed)
     speed(timed, arguments.num)
     hanging(timed[:20])

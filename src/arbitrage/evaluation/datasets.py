@@ -101,7 +101,7 @@ def gold_of(value: Any) -> str | None:
     text = "" if value is None else str(value)
     if "####" in text:
         text = text.rpartition("####")[2]
-    elif (boxed := last_boxed(text)) is not None:
+    elif (boxed := last_boxed(re.sub(r"\\(?:boxed|fbox)\s*\{", r"\\boxed{", text))) is not None:
         text = boxed
     elif found := re.findall(r"\\boxed\s+([^\s$}]+)", text):  # As in "\boxed 7".
         text = found[-1]

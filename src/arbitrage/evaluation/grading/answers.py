@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final
 
 from arbitrage.evaluation.grading.latex import canonical, number, without_percent, without_unit
@@ -46,7 +47,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Prose:
-    """Sentences, or nothing: no machine can tell whether another answer says the same."""
+    """Sentences, nothing, or no end: no machine can tell whether another answer says the same."""
 
     text: str
 
@@ -58,6 +59,10 @@ Same = Callable[[Formula, Formula], bool | None]
 LIST: Final = "list"
 UNION: Final = "union"
 MATRIX: Final = "matrix"
+MAX_LENGTH: Final = 4000
+"""A text of more characters is no answer: a model that did not stop."""
+MAX_DEPTH: Final = 40
+"""Of brackets in brackets; what nests deeper is not read."""
 
 _TOKEN: Final = re.compile(r"\\begin\{|\\end\{|\\cup(?![A-Za-z])|\\.|.", re.DOTALL)
 _OPENING: Final = ("\\begin{", "\\{", "{", "(", "[")
@@ -87,10 +92,30 @@ def read(text: str, *, is_list: bool = False) -> Answer:
         text: What a box holds, or a gold answer; LaTeX or plain.
         is_list: Whether several values are expected: then a comma never marks thousands.
     """
+    if len(text) > MAX_LENGTH:
+        return Prose(text)
     text = canonical(text)
-    if not is_list and not re.search(r"[(\[{]", text):
-        text = _THOUSANDS.sub(lambda found: found[0].replace(",", ""), text)
+    if _depth(text) > MAX_DEPTH:
+        return Prose(text)
+    if not is_list:
+        # Inside brackets a comma parts coordinates or elements.
+        outside = re.split(r"[(\[{]", text, maxsplit=1)[0]
+        text = _THOUSANDS.sub(lambda found: found[0].replace(",", ""), outside) + text[len(outside) :]
     return _read(text)
+
+
+def read_both(answer: str | None, gold: str) -> tuple[Answer | None, Answer]:
+    """Take an answer and its gold answer apart, and read commas in both alike."""
+    meant = read(gold)
+    is_list = isinstance(meant, Group) and meant.kind == LIST
+    said = None if answer is None else read(answer, is_list=is_list)
+    return said, read(gold, is_list=True) if is_list else meant
+
+
+def _depth(text: str) -> int:
+    """How deep brackets nest."""
+    steps = ((token in _OPENING) - (token in _CLOSING) for token in _TOKEN.findall(text))
+    return max(accumulate(steps), default=0)
 
 
 def _read(text: str) -> Answer:
@@ -203,11 +228,6 @@ def formulas(answer: Answer) -> Iterator[Formula | Prose]:
     elif isinstance(answer, Group):
         for item in answer.items:
             yield from formulas(item)
-
-
-def is_several(answer: Answer) -> bool:
-    """Whether it is a list of values."""
-    return isinstance(answer, Group) and answer.kind == LIST
 
 
 def is_plain(formula: Formula | Prose) -> bool:

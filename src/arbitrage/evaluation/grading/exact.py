@@ -2,7 +2,7 @@
 
 import enum
 
-from arbitrage.evaluation.grading.answers import Prose, compare, exactly_same, formulas, is_plain, is_several, read
+from arbitrage.evaluation.grading.answers import Prose, compare, exactly_same, formulas, is_plain, read_both
 
 
 class Verdict(enum.StrEnum):
@@ -32,14 +32,14 @@ def judge_exactly(answer: str | None, gold: str) -> tuple[Verdict, bool]:
         The verdict, and whether it is final. One that is not holds only if nothing better is at hand: equal text is
         correct, other text wrong.
     """
-    meant = read(gold)
+    said, meant = read_both(answer, gold)
     parts = list(formulas(meant))
     if any(isinstance(part, Prose) for part in parts):
         return Verdict.UNGRADED, True
     # Whether a gold answer counts must not depend on the answer, or two policies were measured on different problems:
     # equal text is final only where the gold answer is known to be readable.
     is_final = all(map(is_plain, parts))
-    if answer is None:
+    if said is None:
         return Verdict.WRONG, is_final
-    same = compare(read(answer, is_list=is_several(meant)), meant, exactly_same)
+    same = compare(said, meant, exactly_same)
     return (Verdict.CORRECT if same else Verdict.WRONG), is_final and same is not None

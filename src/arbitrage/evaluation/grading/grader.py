@@ -23,8 +23,6 @@ Grade = Callable[[Trace], bool | None]
 
 LIMIT_S: Final = 5.0
 MAX_WORKERS: Final = 8
-MAX_LENGTH: Final = 4000
-"""An answer of more characters is no answer: a model that did not stop."""
 
 
 class Grader:
@@ -72,7 +70,8 @@ class Grader:
             hard: dict[Pair, Verdict] = {}
             for pair in wanted:
                 if pair not in self._known and pair not in hard:
-                    verdict, is_final = _judge_cheaply(*pair)
+                    answer, gold = pair
+                    verdict, is_final = (Verdict.UNGRADED, True) if gold is None else judge_exactly(answer, gold)
                     (self._known if is_final else hard)[pair] = verdict
             self._known |= self._judge(hard)
             return [self._known[pair] for pair in wanted]
@@ -113,14 +112,6 @@ class Grader:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-
-def _judge_cheaply(answer: str | None, gold: str | None) -> tuple[Verdict, bool]:
-    if gold is None:
-        return Verdict.UNGRADED, True
-    if answer is not None and len(answer) > MAX_LENGTH:
-        answer = None
-    return judge_exactly(answer, gold)
 
 
 @cache

@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from arbitrage.core.errors import MissingExtra
-from arbitrage.evaluation.grading.answers import Formula, compare, exactly_same, formulas, is_several, read
+from arbitrage.evaluation.grading.answers import Formula, compare, exactly_same, formulas, read_both
 from arbitrage.evaluation.grading.exact import Verdict
 from arbitrage.evaluation.grading.latex import number
 
@@ -32,13 +32,10 @@ def judge(answer: str | None, gold: str) -> Verdict:
         answer: What the box held; None without one.
         gold: The gold answer.
     """
-    meant = read(gold)
+    said, meant = read_both(answer, gold)
     if not all(isinstance(part, Formula) and _parsed(part.text) for part in formulas(meant)):
         return Verdict.UNGRADED
-    if answer is None:
-        return Verdict.WRONG
-    said = read(answer, is_list=is_several(meant))
-    return Verdict.CORRECT if compare(said, meant, _same) else Verdict.WRONG
+    return Verdict.CORRECT if said is not None and compare(said, meant, _same) else Verdict.WRONG
 
 
 def _same(said: Formula, meant: Formula) -> bool:
