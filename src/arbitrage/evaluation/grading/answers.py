@@ -246,9 +246,9 @@ def exactly_same(said: Formula, meant: Formula) -> bool | None:
         share, other = (left, right) if said.is_percent else (right, left)
         return other in (share, share / 100)
     if based := _BASE.fullmatch(meant.text):
-        other = _BASE.fullmatch(said.text)
-        digits, base = (other[1], other[2] or other[3]) if other else (said.text, "")
-        return digits == based[1] and base in ("", based[2] or based[3])
+        digits, base = based[1], based[2] or based[3]
+        found = _BASE.fullmatch(said.text)
+        return (found[1], found[2] or found[3]) == (digits, base) if found else said.text == digits
     if said.is_percent == meant.is_percent and _key(said.text) == _key(meant.text):
         return True
     return None
