@@ -74,9 +74,12 @@ _NAME: Final = re.compile(
 )
 _MEMBER: Final = re.compile(r"[A-Za-z]\s?\\in(?![A-Za-z])\s?")
 _CHOICE: Final = re.compile(r"(?:\\text\s?\{\s*)?(?:\(([A-Za-z])\)|([A-Z])\))\s*\}?|\\text\s?\{\s*([A-Z])\s*\}")
-_LABELLED: Final = re.compile(r"(?:\\text\s?\{\s*)?\(([A-F])\)\s*\}?\s*:?\s*(?P<rest>[\w\\\-.].*)")
+_LABELLED: Final = re.compile(
+    r"(?:(?:\\text\s?\{\s*)?\((?P<first>[A-F])\)\s*\}?\s*:?\s*|(?P<second>[A-F])[.:)] )(?P<rest>[\w\\\-.].*)"
+)
 _TEXT: Final = re.compile(r"\\text\s?\{([^{}]*)\}")
 _SENTENCE: Final = re.compile(r"[A-Za-z][A-Za-z'’-]+(?: [A-Za-z][A-Za-z'’-]+)+")
+_LOGIC: Final = ("yes", "no", "true", "false", "none")
 _PROSE: Final = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,} [A-Za-z]{2,}|\\text\s?\{[^{}]*[A-Za-z]{3,}[^{}]*\}")
 _GRID: Final = re.compile(r"\\begin\{([pbB]?matrix|array)\}(?:\{[^{}]*\})?(.*)\\end\{\1\}", re.DOTALL)
 _ROW_END: Final = re.compile(r"\\\\(?:\[[^\]]*\])?")
@@ -125,7 +128,7 @@ def _read(text: str) -> Answer:
     if found := _CHOICE.fullmatch(text):
         return Choice(next(filter(None, found.groups())).upper())
     if found := _LABELLED.fullmatch(text):
-        return Choice(found[1], _read(found["rest"]))
+        return Choice(found["first"] or found["second"], _read(found["rest"]))
     if words := _words(text):
         return words
     parts = _split(text, (",", ";"))
@@ -137,7 +140,7 @@ def _read(text: str) -> Answer:
 def _words(text: str) -> Words | None:
     found = _TEXT.fullmatch(text)
     content = " ".join((found[1] if found else text).replace(",", " ").split()).strip(" .")
-    if (found and re.search("[A-Za-z]{2}", content)) or _SENTENCE.fullmatch(content):
+    if (found and re.search("[A-Za-z]{2}", content)) or _SENTENCE.fullmatch(content) or content.casefold() in _LOGIC:
         return Words(content.casefold())
     return None
 
@@ -231,10 +234,11 @@ def formulas(answer: Answer) -> Iterator[Formula | Prose]:
 
 
 def is_plain(formula: Formula | Prose) -> bool:
-    """Whether equality needs no algebra: a number, with a base or without."""
-    return isinstance(formula, Formula) and (
-        number(formula.text) is not None or _BASE.fullmatch(formula.text) is not None
-    )
+    """Whether it is sure to be readable: a number, with a base or without, or infinity."""
+    if isinstance(formula, Prose):
+        return False
+    text = formula.text
+    return number(text) is not None or bool(_BASE.fullmatch(text)) or text.lstrip("-") == "\\infty"
 
 
 def exactly_same(said: Formula, meant: Formula) -> bool | None:
@@ -297,7 +301,7 @@ def _same_choice(said: Answer, meant: Answer, same: Same) -> bool | None:
 
 def _same_group(said: Group, meant: Group, same: Same) -> bool | None:
     kinds = (said.kind, meant.kind)
-    if kinds in ((LIST, LIST), (UNION, UNION), ("()", LIST), ("[]", LIST)):
+    if set(kinds) <= {LIST, UNION} or kinds in (("()", LIST), ("[]", LIST)):
         return _in_any_order(said.items, meant.items, same)
     if UNION in kinds or MATRIX in kinds:
         if kinds == ("()", MATRIX):

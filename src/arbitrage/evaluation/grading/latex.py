@@ -31,7 +31,8 @@ _RULES: Final = [
         (r"(?<!\\)\\[!,;:> ]|~|\\q?quad(?![A-Za-z])|\\(?:display|text|script)style(?![A-Za-z])", " "),
         (r"(?<![\d.,])(\d{1,3}) (?=\d{3}(?:\D|$))", r"\1"),
         (r"\\(?:left|right)(?![A-Za-z])\s*\.?|\\[bB]igg?[lrm]?(?![A-Za-z])", ""),
-        (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
+        (r"\\[dtc](frac|binom)(?![A-Za-z])", r"\\\1"),
+        (r"\\mathbb\s*(?:\{\s*R\s*\}|R)", r"(-\\infty,\\infty)"),
         (r"\\(?:mbox|hbox|textbf|textit|textrm|textsf|textnormal|mathrm|mathsf|rm)\s*\{", r"\\text{"),
         (r"\\(?:mathbf|boldsymbol|bm|mathit|emph)\s*\{([^{}]*)\}", r"\1"),
         (r"\\geq(?:slant)?(?![A-Za-z])", r"\\ge "),
@@ -52,10 +53,12 @@ _RULES: Final = [
         (r"\\sqrt\s*([0-9A-Za-z])", r"\\sqrt{\1}"),
         (r"\\text\{\s*,?\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])", ","),
         (r",\s*,", ","),
+        (r"(?<=[\d}])\s*\\approx.*", ""),
         (r"\s+", " "),
     )
 ]
-_FRACTION: Final = re.compile(rf"\\frac\s*({_ONE})\s*({_ONE})")
+_TWO: Final = re.compile(rf"\\(frac|binom)\s*({_ONE})\s*({_ONE})")
+_ANGLE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))")
 _UNITS: Final = (
     "degrees?|deg|radians?|cents?|dollars?|units?|inch(?:es)?|feet|foot|ft|yards?|miles?|mph|cm|mm|km|kg|"
     "met(?:er|re)s?|centimet(?:er|re)s?|kilomet(?:er|re)s?|grams?|kilograms?|pounds?|ounces?|lit(?:er|re)s?|"
@@ -80,16 +83,19 @@ _NUMBERS: Final = [
         r"(?P<sign>[-+]?)\s?(?P<whole>\d+)\s(?P<over>\d+)/(?P<under>\d+)",
     )
 ]
+_REPEATING: Final = re.compile(r"(-?)(\d*\.\d*)\\overline\s?\{(\d+)\}")
 
 
 def canonical(text: str) -> str:
     r"""One spelling for what is written in many: ``\left``, ``\dfrac``, spacing, currency, degrees, thousands."""
     for written, meant in _UNICODE.items():
         text = text.replace(written, meant)
+    if re.search(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])", text):  # Elsewhere degrees are a unit.
+        text = _ANGLE.sub(r"{(\1\\pi/180)}", text)
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
     for _ in range(4):  # Fractions in fractions, from the outside in.
-        text = _FRACTION.sub(lambda m: rf"\frac{{{_bare(m[1])}}}{{{_bare(m[2])}}}", text)
+        text = _TWO.sub(lambda m: rf"\{m[1]}{{{_bare(m[2])}}}{{{_bare(m[3])}}}", text)
     return text.strip(" ").rstrip(".,; ")
 
 
@@ -110,13 +116,18 @@ def without_unit(text: str) -> str:
 
 def number(text: str) -> Fraction | None:
     """The value of a decimal, a fraction or a mixed number in canonical spelling; None for anything else."""
-    for pattern in _NUMBERS:
-        if found := pattern.fullmatch(text):
-            parts = found.groupdict()
-            try:
-                value = Fraction(parts["over"]) / Fraction(parts.get("under") or 1)
-                value += int(parts.get("whole") or 0)
-            except (ValueError, ZeroDivisionError):  # Also of more digits than Python reads.
-                return None
-            return -value if parts["sign"] == "-" else value
+    try:
+        for pattern in _NUMBERS:
+            if found := pattern.fullmatch(text):
+                parts = found.groupdict()
+                value = Fraction(parts["over"]) / Fraction(parts.get("under") or 1) + int(parts.get("whole") or 0)
+                return -value if parts["sign"] == "-" else value
+        if found := _REPEATING.fullmatch(text):
+            sign, start, period = found.groups()
+            value = Fraction(start) + Fraction(
+                int(period), (10 ** len(period) - 1) * 10 ** len(start.partition(".")[2])
+            )
+            return -value if sign else value
+    except (ValueError, ZeroDivisionError):  # Also of more digits than Python reads.
+        pass
     return None
