@@ -60,10 +60,27 @@ def _whole(formula: Formula) -> str:
 
 
 def _equal(said: str, meant: str) -> bool:
-    gold, target = _parsed(meant), _parsed(said)
-    if not gold or not target or _differ(target[0], gold[0]):
+    left, right = _parsed(said), _parsed(meant)
+    if not left or not right:
         return False
-    return bool(verify(gold, target, timeout_seconds=None, allow_set_relation_comp=True))
+    value, gold = _result(left[0]), _result(right[0])
+    if isinstance(value, sympy.Eq) or isinstance(gold, sympy.Eq):
+        return isinstance(value, sympy.Eq) and isinstance(gold, sympy.Eq) and _is_multiple(value, gold)
+    return not _differ(value, gold) and bool(verify(gold, value, timeout_seconds=None, allow_set_relation_comp=True))
+
+
+def _result(value: Any) -> Any:
+    """What a calculation comes to: of ``2+3=5``, the 5; other equations stay."""
+    return value.rhs if isinstance(value, sympy.Eq) and not value.lhs.free_symbols else value
+
+
+def _is_multiple(said: Any, meant: Any) -> bool:
+    """Whether one equation is the other times a constant; by their solutions, all that have none would be the same."""
+    try:
+        ratio = sympy.simplify((said.lhs - said.rhs) / (meant.lhs - meant.rhs))
+        return bool(ratio.is_number and ratio.is_finite and not ratio.is_zero)
+    except (AttributeError, TypeError, ValueError, NotImplementedError):
+        return False
 
 
 def _differ(said: Any, meant: Any) -> bool:
