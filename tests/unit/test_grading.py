@@ -37,6 +37,7 @@ HANGS = "9^{9^{9^{9^{9}}}}!"
         ("15", r"15\mbox{ cm}^2"),
         (r"5.4 \text{ cents}", "5.4"),
         ("18 inches", "18"),
+        (r"18 \text{ in}^3", "18"),
         ("60 miles per hour", "60"),
         ("30 degrees", r"30^{\circ}"),
         ("52_8", "52_{8}"),
@@ -173,6 +174,8 @@ ALGEBRA = [
     ("t(0,4]", "$t(0,4]$", UNGRADED),
     (None, "$t(0,4]$", UNGRADED),
     ("f(x)=2x, where x is an integer", "f(x)=2x, where x is an integer", UNGRADED),
+    ("See the proof, it is long", "See the proof, it is long", UNGRADED),
+    (r"2n \text{ for all } n", r"2n \text{ for all } n", UNGRADED),
     ("5", "", UNGRADED),
     ("5", None, UNGRADED),
 ]

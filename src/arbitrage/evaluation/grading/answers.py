@@ -61,6 +61,8 @@ UNION: Final = "union"
 MATRIX: Final = "matrix"
 MAX_LENGTH: Final = 4000
 """A text of more characters is no answer: a model that did not stop."""
+MAX_WORDS: Final = 5
+"""A longer answer in words is a sentence, which may be put in other words."""
 MAX_DEPTH: Final = 40
 """Of brackets in brackets; what nests deeper is not read."""
 
@@ -137,11 +139,12 @@ def _read(text: str) -> Answer:
     return _read_item(_MEMBER.sub("", text) if _MEMBER.match(text) else text)
 
 
-def _words(text: str) -> Words | None:
+def _words(text: str) -> Words | Prose | None:
     found = _TEXT.fullmatch(text)
-    content = " ".join((found[1] if found else text).replace(",", " ").split()).strip(" .")
+    words = (found[1] if found else text).replace(",", " ").split()
+    content = " ".join(words).strip(" .")
     if (found and re.search("[A-Za-z]{2}", content)) or _SENTENCE.fullmatch(content) or content.casefold() in _LOGIC:
-        return Words(content.casefold())
+        return Words(content.casefold()) if len(words) <= MAX_WORDS else Prose(content)
     return None
 
 

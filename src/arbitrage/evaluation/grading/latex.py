@@ -64,7 +64,7 @@ _UNITS: Final = (
     "met(?:er|re)s?|centimet(?:er|re)s?|kilomet(?:er|re)s?|grams?|kilograms?|pounds?|ounces?|lit(?:er|re)s?|"
     "seconds?|sec|minutes?|min|hours?|hrs?|days?|weeks?|months?|years?|points?|people|students?"
 )
-_CLAUSE: Final = "for|where|if|when|with|is|are|in|as|such"
+_CLAUSE: Final = "for|where|if|when|with|is|are|in(?= )|as|such"
 """Words that begin a condition, not a unit."""
 _POWER: Final = r"(?:\s*\^\s*(?:\{\s*\d\s*\}|\d))?"
 _UNIT: Final = re.compile(
