@@ -1,6 +1,7 @@
 """From names to objects: the one place that knows every class."""
 
 import asyncio
+import difflib
 import warnings
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,8 @@ from arbitrage.core.solve import solve
 from arbitrage.core.trace import Trace
 from arbitrage.core.turn import Pair, Setting
 from arbitrage.core.types import Problem, Source
-from arbitrage.evaluation.datasets import read_jsonl, stratified
+from arbitrage.evaluation.datasets import FieldMap, read_file, stratified
+from arbitrage.evaluation.hub import NAMED, PREFIX, HubSet, read_hub
 from arbitrage.evaluation.run import Entry
 from arbitrage.loading import load_engine, load_prm, load_router_model, reads
 from arbitrage.policies import RSD, Audited, DraftOnly, Oracle, RandomEscalation, RouterPolicy, TargetOnly
@@ -330,26 +332,47 @@ def parse_threshold(text: str) -> float:
         raise ConfigError(f"threshold must be a number in [0, 1], got {text!r}") from error
 
 
-def problems(dataset: str, limit: int | None = None, *, stratify: str = "", seed: int = 0) -> list[Problem]:
-    """Problems by name: ``tiny:SPLIT`` or ``tiny:SPLIT:SEED`` for the tiny world, else a JSONL file.
+def problems(
+    dataset: str, limit: int | None = None, *, stratify: str = "", seed: int = 0, fields: str = ""
+) -> list[Problem]:
+    """Problems by the name of their dataset.
 
     Args:
-        dataset: The name.
+        dataset: ``tiny:SPLIT`` or ``tiny:SPLIT:SEED`` for the tiny world, a benchmark such as ``math500``,
+            ``hub:OWNER/NAME`` for any dataset of the hub, or a JSONL or Parquet file.
         limit: Only the first so many.
         stratify: A metadata field; the first so many then hold its values in equal shares.
         seed: Of that choice.
+        fields: Which columns hold what, such as ``question=problem,answer=solution,id=uid``.
 
     Raises:
-        ConfigError: If there is no such split, file or field, or it holds no problems.
+        ConfigError: If there is no such dataset, split, file or field, or it holds no problems.
+        MissingExtra: If the hub's library is not installed.
     """
     if limit is not None and limit < 1:
         raise ConfigError(f"limit must be at least 1, got {limit}")
     kind, _, split = dataset.partition(":")
+    if fields and (kind == TINY or dataset in NAMED):
+        raise ConfigError(f"fields are for files and {PREFIX}…, the columns of {dataset!r} are known; got {fields!r}")
     if kind == TINY:  # Endless, and balanced by itself.
         return _tiny_problems(split, limit or tiny_dataset.DEFAULT_COUNT)
-    if stratify:
-        return stratified(read_jsonl(Path(dataset)), stratify, seed=seed)[:limit]
-    return read_jsonl(Path(dataset), limit)
+    field_map = FieldMap.parse(fields)
+    read_limit = None if stratify else limit
+    if dataset in NAMED or dataset.startswith(PREFIX):
+        source = NAMED.get(dataset) or HubSet.parse(dataset.removeprefix(PREFIX), field_map)
+        found = read_hub(source, read_limit)
+    elif Path(dataset).suffix or Path(dataset).is_file():
+        found = read_file(Path(dataset), read_limit, field_map)
+    else:
+        raise ConfigError(f"no dataset {dataset!r}", hint=_dataset_hint(dataset))
+    return stratified(found, stratify, seed=seed)[:limit] if stratify else found
+
+
+def _dataset_hint(dataset: str) -> str:
+    near = difflib.get_close_matches(dataset, NAMED, n=1)
+    return (
+        f"did you mean {near[0]!r}?" if near else f"give a file, tiny:test, {PREFIX}OWNER/NAME, or {', '.join(NAMED)}"
+    )
 
 
 def _tiny_problems(name: str, count: int) -> list[Problem]:

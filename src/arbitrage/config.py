@@ -3,11 +3,12 @@
 import difflib
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from arbitrage.core.errors import ConfigError
+from arbitrage.engines.prompt import Example, Prompt, prompt_of
 from arbitrage.scorers.families import FAMILIES
 
 T = TypeVar("T")
@@ -22,8 +23,8 @@ class ModelConfig:
     """One model of a pair.
 
     Raises:
-        ConfigError: If data type, engine or format is unknown, the url does not fit the engine, or a format comes with
-            a prompt of its own.
+        ConfigError: If data type, engine, format or prompt is unknown, the url does not fit the engine, or a format
+            comes with a prompt of its own.
     """
 
     path: str
@@ -32,9 +33,12 @@ class ModelConfig:
     device: str = "cpu"
     dtype: str = "float32"
     prompt: str = ""
-    """A plain template with ``{question}``; empty for the model's chat template."""
+    """A key of :data:`arbitrage.engines.prompt.PROMPTS`, or a plain template with ``{question}``; empty for the model's
+    chat template."""
     system: str = ""
     """The system message of the chat template."""
+    examples: tuple[Example, ...] = ()
+    """Solved problems to show before the question."""
     engine: str = "hf"
     """What runs the model: ``hf`` for transformers in process, or the kind of server that listens at ``url``."""
     tokenizer: str = ""
@@ -73,7 +77,8 @@ class ModelConfig:
                 f"engine {self.engine!r} {'needs' if self.is_served else 'takes no'} url, got {self.url!r}",
                 hint=f"engines that are servers: {', '.join(SERVERS)}",
             )
-        if self.format and (self.prompt or self.system):
+        _ = self.question_prompt
+        if self.format and (self.prompt or self.system or self.examples):
             raise ConfigError(
                 f"the format {self.format!r} puts the question in its own way, got a prompt or a system message too",
                 hint="leave one out",
@@ -87,7 +92,13 @@ class ModelConfig:
     @property
     def identity(self) -> dict[str, Any]:
         """What of this changes what the model writes; where it is reached does not."""
-        return {name: value for name, value in asdict(self).items() if name not in _REACHED}
+        defaults = {f.name: f.default for f in fields(self)}
+        return {name: v for name, v in asdict(self).items() if name not in _REACHED and v != defaults[name]}
+
+    @property
+    def question_prompt(self) -> Prompt:
+        """How a question is put to the model."""
+        return prompt_of(self.prompt, system=self.system, examples=self.examples)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,20 +164,23 @@ def _models(tables: Mapping[str, Any], path: Path, prefix: str = "") -> dict[str
     for key, value in tables.items():
         if not isinstance(value, dict):
             raise ConfigError(f"{path}: {prefix}{key} must be a table, got {value!r}", hint=f"write [{prefix}{key}]")
-    return {
-        key: _parse(ModelConfig, _model(value, path, f"{path} [{prefix}{key}]"), f"{path} [{prefix}{key}]")
-        for key, value in tables.items()
-    }
+    return {key: _model(value, path.parent, f"{path} [{prefix}{key}]") for key, value in tables.items()}
 
 
-def _model(record: Mapping[str, Any], path: Path, place: str) -> dict[str, Any]:
-    found = _located(record, path.parent)
-    return found | ({"serve": _words(found["serve"], f"{place} serve")} if "serve" in found else {})
+def _model(record: Mapping[str, Any], folder: Path, place: str) -> ModelConfig:
+    found, shown = _located(record, folder), record.get("examples", [])
+    if not isinstance(shown, list) or not all(isinstance(example, dict) for example in shown):
+        raise ConfigError(f"{place}: examples must be tables with a question and a solution, got {shown!r}")
+    found["examples"] = tuple(_parse(Example, example, f"{place}, an example") for example in shown)
+    if "serve" in found:
+        found["serve"] = _words(found["serve"], f"{place} serve")
+    return _parse(ModelConfig, found, place)
 
 
 def _located(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    local = folder / str(record.get("path", ""))
-    return {**record, "path": str(local)} if "path" in record and local.exists() else dict(record)
+    """Paths as they are from here, where they are of this file's folder and not names on the hub."""
+    paths = {key: folder / str(record[key]) for key in ("path", "tokenizer") if record.get(key)}
+    return {**record, **{key: str(local) for key, local in paths.items() if local.exists()}}
 
 
 def _words(value: Any, place: str) -> tuple[str, ...]:
@@ -184,5 +198,5 @@ def _parse(kind: type[T], record: Mapping[str, Any], place: str) -> T:
     try:
         return kind(**record)
     except TypeError as error:
-        required = ", ".join(sorted(set(known[: 3 if kind is PairConfig else 1]) - set(record)))
-        raise ConfigError(f"{place}: missing {required}") from error
+        required = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}  # type: ignore[arg-type]
+        raise ConfigError(f"{place}: missing {', '.join(sorted(required - set(record)))}") from error

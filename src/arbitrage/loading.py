@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 from arbitrage.config import ModelConfig
 from arbitrage.core.ports import Engine
-from arbitrage.engines.prompt import ChatPrompt, PlainPrompt, Prompt
 from arbitrage.scorers.families import FAMILIES
 from arbitrage.scorers.format import InputFormat
 
@@ -78,7 +77,8 @@ def reads(router: "Router", inputs: str) -> bool:
 
 
 def _classifier(model: ModelConfig, kind: str, name: str) -> "HFScorer | HTTPScorer":
-    own = _prompt(model) if model.prompt or model.system else None  # Else the checkpoint says how it reads a question.
+    # Without a prompt of the pair's the checkpoint says how it reads a question.
+    own = model.question_prompt if model.prompt or model.system or model.examples else None
     if model.is_served:
         from arbitrage.scorers.http import FormatLayout
 
@@ -91,11 +91,7 @@ def _classifier(model: ModelConfig, kind: str, name: str) -> "HFScorer | HTTPSco
 
 def _placed(model: ModelConfig) -> dict[str, Any]:
     """Where and how a model is loaded, and how a question is put to it."""
-    return {"device": model.device, "dtype": model.dtype, "prompt": _prompt(model)}
-
-
-def _prompt(model: ModelConfig) -> Prompt:
-    return PlainPrompt(model.prompt) if model.prompt else ChatPrompt(model.system)
+    return {"device": model.device, "dtype": model.dtype, "prompt": model.question_prompt}
 
 
 def _http_engine(model: ModelConfig) -> "HTTPEngine":
@@ -108,7 +104,7 @@ def _http_engine(model: ModelConfig) -> "HTTPEngine":
         _tokenizer(model),
         name=model.called,
         model=model.served_name,
-        prompt=_prompt(model),
+        prompt=model.question_prompt,
         context_length=model.context_length,
     )
 

@@ -8,7 +8,7 @@ import arbitrage as arb
 from arbitrage.build import entries, problems
 from arbitrage.config import read_pair
 from arbitrage.core.errors import ConfigError
-from arbitrage.evaluation.datasets import read_jsonl
+from arbitrage.evaluation.datasets import read_file
 from arbitrage.evaluation.run import Entry
 
 PAIR = '[draft]\npath = "a"\n[target]\npath = "b"\n'
@@ -53,10 +53,10 @@ def test_a_bad_configuration_names_its_fault(tmp_path, text, told):
 def test_problems_are_read_with_their_ids_and_answers(tmp_path):
     path = tmp_path / "problems.jsonl"
     path.write_text('{"question": "1+1?", "answer": 2}\n\n{"question": "2+2?", "id": "b"}\n')
-    first, second = read_jsonl(path)
+    first, second = read_file(path)
     assert (first.id, first.answer) == ("1", "2")
     assert (second.id, second.answer) == ("b", None)
-    assert read_jsonl(path, limit=1) == [first]
+    assert read_file(path, limit=1) == [first]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_bad_dataset_names_the_line(tmp_path, lines, told):
     path = tmp_path / "problems.jsonl"
     path.write_text("\n".join(lines))
     with pytest.raises(ConfigError, match=told):
-        read_jsonl(path)
+        read_file(path)
 
 
 def test_tiny_problems_are_balanced_and_reproducible():

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,9 +17,12 @@ from arbitrage.core.errors import ConfigError
 from arbitrage.core.trace import Trace
 from arbitrage.core.turn import Setting
 from arbitrage.core.types import Finish, Problem
+from arbitrage.evaluation.grading import Verdict, grade_traces
+from arbitrage.evaluation.hub import NAMED
 from arbitrage.evaluation.run import Entry, Results, compare, rows_of
 from arbitrage.evaluation.summary import summary_of
 
+DATASET_HELP = f"tiny:test, tiny:ood, …, {', '.join(NAMED)}, hub:OWNER/NAME, or a JSONL or Parquet file."
 SCHEMA = 1
 """Version of the JSON line."""
 
@@ -32,8 +36,12 @@ def evaluate(
         ),
     ] = ",".join(POLICIES),
     thresholds: Annotated[str, typer.Option(help="Comma-separated, in [0, 1]; empty for each policy's default.")] = "",
-    dataset: Annotated[str, typer.Option(help="tiny:test, tiny:ood, … or a JSONL file.")] = "tiny:test",
+    dataset: Annotated[str, typer.Option(help=DATASET_HELP)] = "tiny:test",
+    fields: Annotated[
+        str, typer.Option(help="Columns of a file or hub dataset: question=problem,answer=solution,id=uid.")
+    ] = "",
     limit: Annotated[int | None, typer.Option(help="Only the first so many problems.")] = None,
+    stratify: Annotated[str, typer.Option(help="Take a field's values in equal shares, such as level.")] = "",
     seed: SeedOption = 0,
     proposals: Annotated[
         bool, typer.Option(help="Offer rejected draft steps to the target as token proposals.")
@@ -47,16 +55,20 @@ def evaluate(
     gained nothing (by the PRM), mean seconds per problem, speed-up over target-only in this run, share of the
     time outside model calls.
     """
-    found = problems(dataset, limit)
+    found = problems(dataset, limit, stratify=stratify, fields=fields)
     wanted = entries(_split(policies), [parse_threshold(text) for text in _split(thresholds)])
     loaded = load(pair)
     results = run_comparison(loaded, found, wanted, Setting(seed=seed, use_proposals=proposals), traces)
+    verdicts = Counter(grade_traces(trace for solved in results.values() for trace in solved))
     rows = rows_of(results)
     for entry, solved in results.items():
         if failed := [trace for trace in solved if trace.finish is Finish.FAILED]:
             typer.echo(f"{entry.policy}: {len(failed)} of {len(solved)} failed, first: {failed[0].error}", err=True)
     table_console().print(rows_table(rows, f"{loaded.name} on {dataset}, {len(found)} problems, seed {seed}"))
     summary = summary_of(results, rows, seed=seed)
+    for verdict in (Verdict.UNGRADED, Verdict.TIMED_OUT):
+        if verdicts[verdict]:
+            typer.echo(f"{verdicts[verdict]} answers {verdict.value.replace('_', ' ')}: not in the accuracy")
     for line in summary_lines(summary):
         typer.echo(line)
     if as_json:

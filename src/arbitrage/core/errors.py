@@ -53,6 +53,10 @@ class RowError(ArbitrageError):
     """Training rows that this version cannot read, or that a router cannot learn from."""
 
 
+class GradingError(ArbitrageError):
+    """Answers that cannot be graded because the grading processes do not start."""
+
+
 class EngineError(ArbitrageError):
     """A generating backend failed."""
 

@@ -18,7 +18,7 @@ from typing import Final, Self
 from arbitrage.core.errors import ConfigError, MissingExtra, TraceError
 from arbitrage.core.trace import Trace
 from arbitrage.core.types import Finish
-from arbitrage.evaluation.grading import is_correct
+from arbitrage.evaluation import grading
 
 try:
     import numpy as np
@@ -117,7 +117,7 @@ class Outcome:
     is_correct: bool
 
     @classmethod
-    def of(cls, trace: Trace) -> Self:
+    def of(cls, trace: Trace, *, grade: grading.Grade = grading.is_correct) -> Self:
         """Condense a trace."""
         if trace.finish is Finish.FAILED:
             return cls(problem=trace.problem.id, target_token_share=1.0, seconds=float("inf"), is_correct=False)
@@ -125,7 +125,7 @@ class Outcome:
             problem=trace.problem.id,
             target_token_share=trace.target_token_share or 0.0,
             seconds=trace.latency_s,
-            is_correct=is_correct(trace) is True,
+            is_correct=grade(trace) is True,
         )
 
 

@@ -1,15 +1,111 @@
-"""Problems from a JSONL file, and balanced samples of them."""
+"""Problems from JSONL and Parquet files, and balanced samples of them."""
 
+import difflib
 import json
 import random
-from collections.abc import Sequence
-from itertools import chain, zip_longest
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import chain, islice, zip_longest
 from pathlib import Path
+from typing import Any, Self
 
-from arbitrage.core.errors import ConfigError
+from arbitrage.core.errors import ConfigError, MissingExtra, ProblemError, first_line
+from arbitrage.core.trace import last_boxed
 from arbitrage.core.types import Problem
 
-_OWN = ("id", "question", "answer")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldMap:
+    """Which column of a dataset holds what."""
+
+    question: str = "question"
+    answer: str = "answer"
+    """May hold a whole solution: then the answer is what its last box holds, or what follows ``####``."""
+    id: str = "id"
+    """Rows without one are numbered from 1."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a map such as ``question=problem,answer=solution,id=uid``; what it leaves out keeps its own name.
+
+        Raises:
+            ConfigError: If a part is no ``FIELD=COLUMN``, or there is no such field.
+        """
+        known, found = [field.name for field in fields(cls)], dict[str, str]()
+        for part in filter(None, map(str.strip, text.split(","))):
+            name, equals, column = (word.strip() for word in part.partition("="))
+            if not equals or not column:
+                raise ConfigError(f"not a field map: {part!r}", hint="write question=COLUMN,answer=COLUMN,id=COLUMN")
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                raise ConfigError(
+                    f"unknown field {name!r} in the field map {text!r}",
+                    hint=f"did you mean {near[0]!r}?" if near else f"fields are {', '.join(known)}",
+                )
+            if name in found:
+                raise ConfigError(f"the field map {text!r} names {name!r} twice")
+            found[name] = column
+        return cls(**found)
+
+    def problem(self, record: Mapping[str, Any], number: int, place: str) -> Problem:
+        """Make a problem of a row; other plain columns become metadata.
+
+        Args:
+            record: The row.
+            number: Its number, for want of an id.
+            place: Where it stands, for errors.
+
+        Raises:
+            ConfigError: If the question's column is missing, or another that does not have its usual name, or the
+                question is no text or empty.
+        """
+        if not isinstance(record, Mapping):
+            raise ConfigError(f"{place}: not a problem: {record!r}", hint="each row needs a question")
+        for field in fields(self):
+            column = getattr(self, field.name)
+            if column not in record and (field.name == "question" or column != field.default):
+                raise ConfigError(
+                    f"{place}: not a problem: no column {column!r} for the {field.name}, only {', '.join(record)}",
+                    hint=f"say which it is: --fields {field.name}=COLUMN",
+                )
+        question, found_id = record[self.question], record.get(self.id)
+        if not isinstance(question, str):
+            raise ConfigError(f"{place}: not a problem: the question must be a text, got {question!r}")
+        own = (self.question, self.answer, self.id)
+        try:
+            return Problem(
+                id=str(number if found_id is None else found_id),
+                question=question,
+                answer=gold_of(record.get(self.answer)),
+                metadata={k: str(v) for k, v in record.items() if k not in own and isinstance(v, str | int | float)},
+            )
+        except ProblemError as error:
+            raise ConfigError(f"{place}: {error}") from error
+
+
+def gold_of(value: Any) -> str | None:
+    r"""The gold answer in a dataset's column.
+
+    Args:
+        value: A number or a text; a solution, whose answer follows ``####`` (GSM8K) or stands in its last box (MATH);
+            or a list of answers (OlympiadBench).
+
+    Returns:
+        None for nothing.
+    """
+    if isinstance(value, list | tuple):
+        return ", ".join(filter(None, map(gold_of, value))) or None
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    text = "" if value is None else str(value)
+    if "####" in text:
+        text = text.rpartition("####")[2]
+    elif (boxed := last_boxed(re.sub(r"\\(?:boxed|fbox)\s*\{", r"\\boxed{", text))) is not None:
+        text = boxed
+    elif found := re.findall(r"\\boxed\s+([^\s$}]+)", text):  # As in "\boxed 7".
+        text = found[-1]
+    return text.strip() or None
 
 
 def stratified(problems: Sequence[Problem], field: str, *, seed: int) -> list[Problem]:
@@ -34,40 +130,76 @@ def stratified(problems: Sequence[Problem], field: str, *, seed: int) -> list[Pr
     return [problem for problem in chain.from_iterable(zip_longest(*shuffled)) if problem is not None]
 
 
-def read_jsonl(path: Path, limit: int | None = None) -> list[Problem]:
-    """Read one problem a line: ``question``, and where known ``answer`` and ``id``; other plain fields are metadata.
+def gathered(
+    rows: Iterable[tuple[str, Any]], field_map: FieldMap, dataset: str, limit: int | None = None
+) -> list[Problem]:
+    """Make problems of rows, none twice.
+
+    Args:
+        rows: For each where it stands, and the row.
+        field_map: Which column holds what.
+        dataset: Its name, for errors.
+        limit: Only the first so many; no further row is read.
 
     Raises:
-        ConfigError: If the file is missing, empty, or a line is no problem; the line's number is named.
+        ConfigError: If there are none, one is no problem, or an id appears twice.
     """
-    if not path.is_file():
-        raise ConfigError(f"no dataset file at {str(path)!r}", hint="give a JSONL file, or tiny:test")
+    seen: dict[str, str] = {}
     problems: list[Problem] = []
-    seen: set[str] = set()
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
-        if limit is not None and len(problems) >= limit:
-            break
-        if not line.strip():
-            continue
-        problem = _read_line(line, f"{path}:{number}", number)
+    for number, (place, record) in enumerate(islice(rows, limit), start=1):
+        problem = field_map.problem(record, number, place)
         if problem.id in seen:
-            raise ConfigError(f"{path}:{number}: the id {problem.id!r} appears twice")
-        seen.add(problem.id)
+            raise ConfigError(
+                f"{place}: the id {problem.id!r} appears twice, first at {seen[problem.id]}",
+                hint="name a column of unique ids, as in --fields id=COLUMN",
+            )
+        seen[problem.id] = place
         problems.append(problem)
     if not problems:
-        raise ConfigError(f"the dataset {str(path)!r} is empty")
+        raise ConfigError(f"the dataset {dataset!r} is empty")
     return problems
 
 
-def _read_line(line: str, place: str, number: int) -> Problem:
+def read_file(path: Path, limit: int | None = None, field_map: FieldMap | None = None) -> list[Problem]:
+    """Read problems from a file: Parquet by its ending, else JSONL.
+
+    Args:
+        path: The file.
+        limit: Only the first so many.
+        field_map: Which column holds what; by default ``question``, and where known ``answer`` and ``id``.
+
+    Raises:
+        ConfigError: If the file is missing, broken or empty, or a row is no problem; the row is named.
+        MissingExtra: If Parquet cannot be read here.
+    """
+    if not path.is_file():
+        raise ConfigError(f"no dataset file at {str(path)!r}", hint="give a JSONL or Parquet file, or a dataset's name")
+    rows = _parquet_rows(path) if path.suffix == ".parquet" else _jsonl_rows(path)
+    return gathered(rows, field_map or FieldMap(), str(path), limit)
+
+
+def _jsonl_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                try:
+                    yield f"{path}:{number}", json.loads(line)
+                except ValueError as error:
+                    raise ConfigError(
+                        f"{path}:{number}: not a problem: {error}", hint="one JSON object a line"
+                    ) from error
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
     try:
-        record = json.loads(line)
-        answer = record.get("answer")
-        return Problem(
-            id=str(record.get("id", number)),
-            question=record["question"],
-            answer=None if answer is None else str(answer),
-            metadata={k: str(v) for k, v in record.items() if k not in _OWN and isinstance(v, str | int | float)},
-        )
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ConfigError(f"{place}: not a problem: {error!r}", hint="each line needs a field question") from error
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+    except ImportError as error:
+        raise MissingExtra("hub") from error
+    try:
+        with ParquetFile(path) as file:
+            rows = chain.from_iterable(batch.to_pylist() for batch in file.iter_batches())
+            for number, row in enumerate(rows, start=1):
+                yield f"{path}, row {number}", row
+    except ArrowException as error:
+        raise ConfigError(f"{path}: not Parquet: {first_line(error)}") from error

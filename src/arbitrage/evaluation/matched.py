@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from arbitrage.core.trace import Trace
-from arbitrage.evaluation.grading import is_correct
+from arbitrage.evaluation.grading import Grade, is_correct
 from arbitrage.evaluation.metrics import Interval, bootstrap
 from arbitrage.evaluation.run import Entry, Results
 
@@ -25,7 +25,13 @@ class Matched:
 
 
 def fastest_matched(
-    results: Results, policy: str, reference: Entry, *, margin: float = 0.015, rng: random.Random
+    results: Results,
+    policy: str,
+    reference: Entry,
+    *,
+    margin: float = 0.015,
+    rng: random.Random,
+    grade: Grade = is_correct,
 ) -> Matched | None:
     """Find the fastest entry of ``policy`` at matched accuracy and compare it with ``reference``.
 
@@ -38,15 +44,14 @@ def fastest_matched(
     Raises:
         KeyError: If target-only or the reference did not run.
     """
-    target = results[Entry("target")]
-    floor = _accuracy(target) - margin
-    matching = [e for e, found in results.items() if e.policy == policy and _accuracy(found) >= floor]
+    target_right = _right(results[Entry("target")], grade)
+    floor = fmean(target_right) - margin
+    matching = [e for e, found in results.items() if e.policy == policy and fmean(_right(found, grade)) >= floor]
     if not matching:
         return None
     entry = min(matching, key=lambda e: fmean(_seconds(results[e])))
     mine, theirs = _seconds(results[entry]), _seconds(results[reference])
-    right, target_right = _right(results[entry]), _right(target)
-    num = len(mine)
+    right, num = _right(results[entry], grade), len(mine)
     return Matched(
         entry=entry,
         accuracy_gap=fmean(right) - fmean(target_right),
@@ -56,12 +61,8 @@ def fastest_matched(
     )
 
 
-def _right(traces: Sequence[Trace]) -> list[bool]:
-    return [is_correct(trace) is True for trace in traces]
-
-
-def _accuracy(traces: Sequence[Trace]) -> float:
-    return fmean(_right(traces))
+def _right(traces: Sequence[Trace], grade: Grade) -> list[bool]:
+    return [grade(trace) is True for trace in traces]
 
 
 def _seconds(traces: Sequence[Trace]) -> list[float]:

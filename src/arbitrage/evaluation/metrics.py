@@ -8,7 +8,7 @@ from statistics import fmean
 
 from arbitrage.core.trace import Trace
 from arbitrage.core.types import Finish, Source
-from arbitrage.evaluation.grading import is_correct
+from arbitrage.evaluation.grading import Grade, is_correct
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,9 +40,18 @@ class Row:
     overhead_share: float | None
     """Share of the latency outside model calls."""
     num_failed: int
+    num_ungraded: int = 0
+    """Answers whose gold answer is unknown or unreadable, or whose grading timed out; not in the accuracy."""
 
 
-def summarize(policy: str, threshold: float | None, traces: Sequence[Trace], target_s: float | None) -> Row:
+def summarize(
+    policy: str,
+    threshold: float | None,
+    traces: Sequence[Trace],
+    target_s: float | None,
+    *,
+    grade: Grade = is_correct,
+) -> Row:
     """Condense the traces of one policy.
 
     Args:
@@ -50,8 +59,9 @@ def summarize(policy: str, threshold: float | None, traces: Sequence[Trace], tar
         threshold: Its threshold, if it has one.
         traces: One per problem. Failed ones count as wrong, and not in the times.
         target_s: Mean seconds of target-only on the same problems in the same run, if it ran.
+        grade: Says which are right.
     """
-    graded = [correct for trace in traces if (correct := is_correct(trace)) is not None]
+    graded = [correct for trace in traces if (correct := grade(trace)) is not None]
     interval = wilson(sum(graded), len(graded)) if graded else None
     done = [trace for trace in traces if trace.finish is not Finish.FAILED]
     steps = [step for trace in done for step in trace.steps]
@@ -74,6 +84,7 @@ def summarize(policy: str, threshold: float | None, traces: Sequence[Trace], tar
         speedup_vs_target=target_s / seconds if target_s and seconds else None,
         overhead_share=1 - sum(trace.model_s for trace in done) / latency if latency else None,
         num_failed=len(traces) - len(done),
+        num_ungraded=len(traces) - len(graded),
     )
 
 

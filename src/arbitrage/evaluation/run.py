@@ -10,6 +10,7 @@ from arbitrage.core.solve import solve
 from arbitrage.core.trace import Trace
 from arbitrage.core.turn import Pair, Setting
 from arbitrage.core.types import Problem
+from arbitrage.evaluation.grading import Grade, is_correct
 from arbitrage.evaluation.metrics import Row, summarize
 
 
@@ -60,8 +61,8 @@ async def compare(
     return results
 
 
-def rows_of(results: Results) -> list[Row]:
+def rows_of(results: Results, *, grade: Grade = is_correct) -> list[Row]:
     """Condense results into one row an entry; speed-ups are against target-only of the same run."""
     target = [trace.latency_s for trace in results.get(Entry("target"), ())]
     target_s = fmean(target) if target else None
-    return [summarize(entry.policy, entry.threshold, found, target_s) for entry, found in results.items()]
+    return [summarize(entry.policy, entry.threshold, found, target_s, grade=grade) for entry, found in results.items()]

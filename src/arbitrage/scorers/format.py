@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from arbitrage.core.errors import CheckpointError, ConfigError
 from arbitrage.core.types import Source
-from arbitrage.engines.prompt import ChatPrompt, PlainPrompt, Prompt
+from arbitrage.engines.prompt import Prompt, prompt_of
 
 FILE: Final = "arbitrage.json"
 """Stands beside ``config.json`` in a checkpoint that was made for this package."""
@@ -61,7 +61,7 @@ class InputFormat:
     system: str = ""
     """System message of the chat template."""
     prompt: str = ""
-    """A plain template with ``{question}``; empty for the model's chat template."""
+    """A named prompt, or a plain template with ``{question}``; empty for the model's chat template."""
     annotation: Mapping[str, str] = field(default_factory=dict)
     """Words before each step that tell its author, by source; empty: no history annotation."""
     trained_for: Mapping[str, str] = field(default_factory=dict)
@@ -83,7 +83,7 @@ class InputFormat:
     @property
     def question_prompt(self) -> Prompt:
         """How the question stands before the steps."""
-        return PlainPrompt(self.prompt) if self.prompt else ChatPrompt(self.system)
+        return prompt_of(self.prompt, system=self.system)
 
     def step_text(self, source: Source, text: str) -> str:
         """A step as the scorer reads it: its author's mark, then its text."""
