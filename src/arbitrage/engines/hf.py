@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from arbitrage.core.errors import CheckpointError, ContextOverflow, MissingExtra, first_line
 from arbitrage.core.ports import StepRequest
@@ -34,6 +34,13 @@ except ImportError as error:
 
 _CONTEXT_IDS: Final = 8
 """A step is decoded behind so many ids: some tokenizers write a token otherwise at the start of a text."""
+
+
+class Guesser(Protocol):
+    """Says how a text may go on, for a model to verify: what is right spares it a forward pass a token."""
+
+    def guess(self, ids: Sequence[int], limit: int) -> list[int]:
+        """At most ``limit`` tokens that may follow ``ids`` (prompt and answer so far); none where it has no idea."""
 
 
 class HFEngine:
@@ -102,7 +109,11 @@ class HFEngine:
                 f"the prompt of problem {problem.id!r} has {len(ids)} tokens, "
                 f"the context of {self.name} has {self.context_length}"
             )
-        return HFSession(self, ids, source)
+        return HFSession(self, ids, source, self.guesser(problem, ids))
+
+    def guesser(self, problem: Problem, prompt_ids: Sequence[int]) -> Guesser | None:
+        """What guesses ahead in a session on this problem; nothing, unless a subclass says what."""
+        return None
 
     def decode(self, ids: Sequence[int], context: Sequence[int]) -> str:
         """Text of ``ids`` as it reads behind ``context``."""
@@ -126,8 +137,10 @@ class HFEngine:
 class HFSession:
     """One problem's ids and KV cache."""
 
-    def __init__(self, engine: HFEngine, prompt_ids: Sequence[int], source: Source) -> None:
-        self._engine, self._source = engine, source
+    def __init__(
+        self, engine: HFEngine, prompt_ids: Sequence[int], source: Source, guesser: Guesser | None = None
+    ) -> None:
+        self._engine, self._source, self._guesser = engine, source, guesser
         self._ids = list(prompt_ids)
         self._sequence = CachedSequence(engine.model)
 
@@ -181,17 +194,23 @@ class HFSession:
 
     @torch.inference_mode()
     def _read(self, ids: list[int], proposed: list[int], num_step: int, flag: CancelFlag) -> Likelihood:
-        """Log-probabilities of the first ``num_step`` of ``proposed``; a proposal of the same needs no forward pass."""
+        """Log-probabilities of the first ``num_step`` of ``proposed``; a proposal of the same needs no forward pass.
+
+        Nor does a step of which only the last token was not read before.
+        """
         flag.check()
         started = time.perf_counter()
         wanted = [*ids, *proposed]
-        num_cached = self._sequence.reuse(wanted, len(proposed) + 1)
-        logits = self._sequence.logits(wanted[num_cached:], num_last=len(proposed) + 1)[:num_step].float()
+        num_cached = num_needed = len(ids) + num_step - 1
+        logits = self._sequence.known(wanted[:num_needed], num_step)
+        if logits is None:
+            num_cached, num_needed = self._sequence.reuse(wanted, len(proposed) + 1), len(wanted)
+            logits = self._sequence.logits(wanted[num_cached:], num_last=len(proposed) + 1)[:num_step]
         chosen = torch.tensor(proposed[:num_step], device=logits.device)[:, None]
-        logprobs = tuple(logits.log_softmax(dim=-1).gather(-1, chosen)[:, 0].tolist()) if num_step else ()
+        logprobs = tuple(logits.float().log_softmax(dim=-1).gather(-1, chosen)[:, 0].tolist()) if num_step else ()
         cost = Cost(
             num_calls=1,
-            num_computed=len(wanted) - num_cached,
+            num_computed=num_needed - num_cached,
             num_cached=num_cached,
             seconds=time.perf_counter() - started,
         )
@@ -199,10 +218,11 @@ class HFSession:
 
     @torch.inference_mode()
     def _generate(self, ids: list[int], request: StepRequest, max_tokens: int, flag: CancelFlag) -> Candidate:
-        started = time.perf_counter()
+        started, done = time.perf_counter(), _Decoded()
         proposed = self._proposed_ids(request.proposal)[: max_tokens - 1]
-        num_cached = min(len(ids), self._sequence.reuse([*ids, *proposed], len(proposed) + 1))
-        done = self._decode(ids, proposed, request, max_tokens, flag)
+        ahead = proposed or self._guess(ids, max_tokens, done)
+        num_cached = min(len(ids), self._sequence.reuse([*ids, *ahead], len(ahead) + 1))
+        self._decode(ids, ahead, request, max_tokens, done, flag)
         made = self._candidate(done, ids)
         if self._engine.keeps_hidden_state:
             made = replace(made, hidden_state=self._hidden_state([*ids, *made.token_ids]))
@@ -247,36 +267,58 @@ class HFSession:
             token_ids=tuple(new),
             finish=done.finish,
             logprobs=tuple(torch.stack(done.logprobs[: len(new)]).tolist()) if new else (),
-            first_entropy=float(done.first_entropy),
+            first_entropy=None if done.first_entropy is None else float(done.first_entropy),
             cost=Cost(),
         )
 
     def _decode(
-        self, ids: list[int], proposed: list[int], request: StepRequest, max_tokens: int, flag: CancelFlag
-    ) -> "_Decoded":
+        self,
+        ids: list[int],
+        ahead: list[int],
+        request: StepRequest,
+        max_tokens: int,
+        done: "_Decoded",
+        flag: CancelFlag,
+    ) -> None:
         """Decode until the delimiter, end-of-sequence or the budget.
 
-        Proposed tokens go through the model together with what the cache lacks. Each position's token is then
-        picked as always; while it equals the proposed one, its successor's logits are already there.
+        Tokens ahead, proposed or guessed, go through the model together with what the cache lacks. Each position's
+        token is then picked as always; while it equals the one ahead, its successor's logits are already there.
+        What is left of them at the end stays: guesses may reach into the next step.
         """
         sequence = self._sequence
         pick = _picker(request.sampling, request.seed, self._engine.model.device)
-        logits = sequence.logits([*ids, *proposed][len(sequence) :], num_last=len(proposed) + 1)
-        done, row = _Decoded(first_entropy=_entropy(logits[0])), 0
+        logits, row = sequence.logits([*ids, *ahead][len(sequence) :], num_last=len(ahead) + 1), 0
+        done.first_entropy = _entropy(logits[0])
         while True:
             flag.check()
             token, logprob = pick(logits[row])
-            is_proposed = row < len(proposed) and token == proposed[row]
-            done.num_reused += is_proposed
+            is_ahead = row < len(ahead) and token == ahead[row]
+            if is_ahead:
+                done.confirm()
             if self._take(done, token, logprob, ids, request.delimiter, max_tokens):
-                break
-            if is_proposed:
-                row += 1
-            else:
+                return
+            row += 1
+            if not is_ahead:
                 sequence.crop(len(ids) + len(done.new) - 1)
-                logits, row, proposed = sequence.logits([token]), 0, []
-        sequence.crop(len(ids) + len(done.new))
-        return done
+                ahead = self._guess(ids, max_tokens, done)
+                logits, row = sequence.logits([token, *ahead], num_last=len(ahead) + 1), 0
+
+    def _guess(self, ids: list[int], max_tokens: int, done: "_Decoded") -> list[int]:
+        """What may come next: what was guessed beyond the end of the step before, else a new guess."""
+        limit = max_tokens - 1 - len(done.new)
+        if self._guesser is None or limit < 1:
+            return []
+        done.is_guessing = True
+        so_far = [*ids, *done.new]
+        rest = self._sequence.behind(so_far)[:limit]
+        if rest or self._sequence.known(so_far, 1) is not None:
+            return rest  # The next token costs no forward pass: first take it, then guess.
+        started = time.perf_counter()
+        guessed = self._guesser.guess(so_far, limit)
+        done.num_guessed += len(guessed)
+        done.guessing_s += time.perf_counter() - started
+        return guessed
 
     def _take(
         self, done: "_Decoded", token: int, logprob: Tensor, ids: list[int], delimiter: str, max_tokens: int
@@ -315,12 +357,24 @@ class HFSession:
 class _Decoded:
     """What one decoding loop made."""
 
-    first_entropy: Tensor
+    first_entropy: Tensor | None = None
     new: list[int] = field(default_factory=list)
     """Ids without end-of-sequence."""
     logprobs: list[Tensor] = field(default_factory=list)
     finish: Finish = Finish.TOKEN_LIMIT
     num_reused: int = 0
+    is_guessing: bool = False
+    """Whether the tokens ahead are guesses, no longer a proposal."""
+    num_guessed: int = 0
+    num_confirmed: int = 0
+    guessing_s: float = 0.0
+
+    def confirm(self) -> None:
+        """Count a token that was there already."""
+        if self.is_guessing:
+            self.num_confirmed += 1
+        else:
+            self.num_reused += 1
 
 
 def _cost(done: _Decoded, num_prompt: int, num_cached: int, seconds: float) -> Cost:
@@ -330,7 +384,10 @@ def _cost(done: _Decoded, num_prompt: int, num_cached: int, seconds: float) -> C
         num_cached=num_cached,
         num_generated=len(done.new) + (done.finish is Finish.END_OF_SEQUENCE),
         num_reused=done.num_reused,
+        num_guessed=done.num_guessed,
+        num_confirmed=done.num_confirmed,
         seconds=seconds,
+        guessing_s=done.guessing_s,
     )
 
 
