@@ -1,9 +1,12 @@
 """How a question becomes a prompt: a chat template, or plain text around it."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from arbitrage.core.errors import ConfigError
+
+_ANSWER: Final = "(answer)"
+"""Stands for an answer in a rendered chat."""
 
 
 class Prompt(Protocol):
@@ -11,6 +14,9 @@ class Prompt(Protocol):
 
     def encode(self, tokenizer: Any, question: str) -> list[int]:
         """Encode one question with the model's tokenizer."""
+
+    def follow_up(self, tokenizer: Any, text: str) -> str:
+        """What stands between an answer and the next one, if ``text`` is asked in between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,16 @@ class ChatPrompt:
         ids: list[int] = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
         return ids
 
+    def follow_up(self, tokenizer: Any, text: str) -> str:
+        """The end of the answer, the user's ``text`` and the beginning of an answer, as the template writes them."""
+        messages = [
+            {"role": "user", "content": "?"},
+            {"role": "assistant", "content": _ANSWER},
+            {"role": "user", "content": text},
+        ]
+        whole: str = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        return whole.rpartition(_ANSWER)[2]
+
 
 @dataclass(frozen=True, slots=True)
 class PlainPrompt:
@@ -53,3 +69,7 @@ class PlainPrompt:
         """Fill the template; special tokens are the tokenizer's own."""
         ids: list[int] = tokenizer.encode(self.template.replace("{question}", question))
         return ids
+
+    def follow_up(self, tokenizer: Any, text: str) -> str:
+        """A paragraph of its own."""
+        return f"\n\n{text}\n\n"
