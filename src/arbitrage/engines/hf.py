@@ -201,16 +201,16 @@ class HFSession:
         flag.check()
         started = time.perf_counter()
         wanted = [*ids, *proposed]
-        num_cached = num_needed = len(ids) + num_step - 1
-        logits = self._sequence.known(wanted[:num_needed], num_step)
+        num_cached = len(wanted)
+        logits = self._sequence.known(wanted[: len(ids) + num_step - 1], num_step)
         if logits is None:
-            num_cached, num_needed = self._sequence.reuse(wanted, len(proposed) + 1), len(wanted)
+            num_cached = self._sequence.reuse(wanted, len(proposed) + 1)
             logits = self._sequence.logits(wanted[num_cached:], num_last=len(proposed) + 1)[:num_step]
         chosen = torch.tensor(proposed[:num_step], device=logits.device)[:, None]
         logprobs = tuple(logits.float().log_softmax(dim=-1).gather(-1, chosen)[:, 0].tolist()) if num_step else ()
         cost = Cost(
             num_calls=1,
-            num_computed=num_needed - num_cached,
+            num_computed=len(wanted) - num_cached,
             num_cached=num_cached,
             seconds=time.perf_counter() - started,
         )

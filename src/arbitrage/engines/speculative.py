@@ -8,7 +8,7 @@ from arbitrage.core.types import Problem
 from arbitrage.engines.hf import Guesser, HFEngine
 from arbitrage.engines.hf_cache import CachedSequence
 
-DRAFT_TOKENS: Final = 4
+DRAFT_TOKENS: Final = 6
 """Guesses of a draft model for one forward pass of the target; see docs/policies.md for the choice."""
 LOOKUP_TOKENS: Final = 4
 """Likewise of the look-up."""
