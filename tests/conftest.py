@@ -135,8 +135,11 @@ def _scripted_kit() -> Kit:
     return Kit(build, slowed)
 
 
-def _hf_kit(tokenizer: Any, random_lm: Any) -> Kit:
+def _hf_kit(request: pytest.FixtureRequest, wrap: Callable[[Any, Any], Engine] = lambda target, draft: target) -> Kit:
+    """Random models; ``wrap`` makes an engine of the one with the number and the one behind it."""
     from arbitrage.engines.hf import HFEngine
+
+    random_lm, tokenizer = request.getfixturevalue("random_lm"), request.getfixturevalue("tokenizer")
 
     @contextmanager
     def slowed(engine: Any) -> Iterator[None]:
@@ -144,7 +147,28 @@ def _hf_kit(tokenizer: Any, random_lm: Any) -> Kit:
         yield
         hook.remove()
 
-    return Kit(lambda number: HFEngine(random_lm(number), tokenizer, name=f"hf-{number}"), slowed)
+    def plain(number: int) -> HFEngine:
+        return HFEngine(random_lm(number), tokenizer, name=f"hf-{number}")
+
+    return Kit(lambda number: wrap(plain(number), plain(number + 1)), slowed)
+
+
+def _speculative_kit(request: pytest.FixtureRequest) -> Kit:
+    def wrap(target: Any, draft: Any) -> Engine:
+        from arbitrage.engines.speculative import SpeculativeEngine
+
+        return SpeculativeEngine.by_draft(target, draft, 3)
+
+    return _hf_kit(request, wrap)
+
+
+def _ngram_kit(request: pytest.FixtureRequest) -> Kit:
+    def wrap(target: Any, draft: Any) -> Engine:
+        from arbitrage.engines.speculative import SpeculativeEngine
+
+        return SpeculativeEngine.by_lookup(target, 3)
+
+    return _hf_kit(request, wrap)
 
 
 def _served_kit(server: str, urls: Mapping[str, ModelConfig]) -> Kit:
@@ -233,7 +257,9 @@ def served(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
 
 KITS: dict[str, Callable[[pytest.FixtureRequest], Kit]] = {
     "scripted": lambda request: _scripted_kit(),
-    "hf": lambda request: _hf_kit(request.getfixturevalue("tokenizer"), request.getfixturevalue("random_lm")),
+    "hf": _hf_kit,
+    "speculative": _speculative_kit,
+    "ngram": _ngram_kit,
     "vllm": lambda request: _served_kit("vllm", request.getfixturevalue("served")("vllm")),
     "llama-server": lambda request: _served_kit("llama-server", request.getfixturevalue("served")("llama-server")),
 }

@@ -1,6 +1,6 @@
 """Step-level speculative reasoning: a draft model writes, a router decides when the target should."""
 
-from arbitrage.build import POLICIES, LoadedPair, load
+from arbitrage.build import POLICIES, SOLVERS, LoadedPair, load
 from arbitrage.core.errors import ArbitrageError
 from arbitrage.core.solve import solve
 from arbitrage.core.trace import Trace
@@ -9,6 +9,7 @@ from arbitrage.core.types import Candidate, Cost, Decision, Finish, Limits, Prob
 
 __all__ = [
     "POLICIES",
+    "SOLVERS",
     "ArbitrageError",
     "Candidate",
     "Cost",

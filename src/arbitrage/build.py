@@ -5,31 +5,49 @@ import difflib
 import warnings
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from arbitrage.config import ModelConfig, PairConfig, read_pair
 from arbitrage.core.errors import ConfigError
-from arbitrage.core.ports import Policy, Scorer
-from arbitrage.core.solve import solve
+from arbitrage.core.ports import Engine, Policy, Scorer, Solver
+from arbitrage.core.solve import solve_by
 from arbitrage.core.trace import Trace
 from arbitrage.core.turn import Pair, Setting
 from arbitrage.core.types import Problem, Source
 from arbitrage.evaluation.datasets import FieldMap, read_file, stratified
+from arbitrage.evaluation.grading import is_same
 from arbitrage.evaluation.hub import NAMED, PREFIX, HubSet, read_hub
 from arbitrage.evaluation.run import Entry
 from arbitrage.loading import load_engine, load_prm, load_router_model, reads
-from arbitrage.policies import RSD, Audited, DraftOnly, Oracle, RandomEscalation, RouterPolicy, TargetOnly
+from arbitrage.policies import (
+    RSD,
+    Audited,
+    Confidence,
+    DraftOnly,
+    FirstEntropy,
+    Judge,
+    Majority,
+    OnPair,
+    Oracle,
+    RandomEscalation,
+    RouterPolicy,
+    TargetOnly,
+)
 from arbitrage.runtime.store import fingerprint
 from arbitrage.scorers.format import InputFormat
+from arbitrage.scorers.judge import RATING, JudgeScorer
 from arbitrage.scorers.likelihood import LikelihoodScorer
 from arbitrage.tiny import MARKS as TINY_MARKS
 from arbitrage.tiny import WEIGHTS
 from arbitrage.tiny import dataset as tiny_dataset
 
 if TYPE_CHECKING:
+    from arbitrage.engines.hf import HFEngine
     from arbitrage.loading import Router
+
+T = TypeVar("T", int, float)
 
 TINY: Final = "tiny"
 MARKS: Final = {"draft": "Model 0: ", "target": "Model 1: "}
@@ -66,14 +84,34 @@ class LoadedPair:
         """
         if name.startswith("router:"):
             return self._router_policy(name, threshold)
+        if name.partition(":")[0] in SOLVERS:
+            raise ConfigError(f"{name!r} solves whole problems, here a rule for single steps is needed")
         if name not in POLICIES:
-            raise ConfigError(f"unknown policy {name!r}", hint=f"choose from {', '.join(POLICIES)}")
+            raise ConfigError(f"unknown policy {name!r}", hint=f"choose from {', '.join([*POLICIES, *SOLVERS])}")
         return POLICIES[name](self, threshold)
+
+    def method(self, name: str, threshold: float | None = None) -> Policy | Solver:
+        """Build a policy or a solver on this pair.
+
+        Args:
+            name: A key of :data:`SOLVERS`, or ``NAME:NUMBER`` for another number than its default; else as for
+                :meth:`policy`.
+            threshold: As for :meth:`policy`; ignored by solvers.
+
+        Raises:
+            ConfigError: As for :meth:`policy`; also if the number is none, or the pair cannot be solved with so.
+        """
+        kind, _, number = name.partition(":")
+        if kind not in SOLVERS:
+            return self.policy(name, threshold)
+        if number and not number.isdecimal():
+            raise ConfigError(f"the number in {name!r} must be a whole number, got {number!r}")
+        return SOLVERS[kind](self, name, int(number) if number else None)
 
     @property
     def policies(self) -> list[str]:
-        """Every policy by name, the further routers' included."""
-        return [*POLICIES, *(name for name in self.routers if name not in POLICIES)]
+        """Every policy and solver by name, the further routers' included."""
+        return [*POLICIES, *SOLVERS, *(name for name in self.routers if name not in POLICIES)]
 
     def _router_policy(self, name: str, threshold: float | None) -> Policy:
         router = self.routers.get(name)
@@ -81,12 +119,12 @@ class LoadedPair:
             raise self._lacks(name.replace(":", "s."))
         return RouterPolicy(router, _or(threshold, router.input_format.thresholds.get("default", 0.5)), name)
 
-    def audited(self, policy: Policy) -> Policy:
+    def audited(self, policy: Policy | Solver) -> Policy | Solver:
         """The policy with every candidate scored by the auditor, where there is one; its latency is the same.
 
-        A policy that never has two candidates is left alone: there is nothing to compare.
+        A policy that never has two candidates of a step is left alone, and a solver: there is nothing to compare.
         """
-        if self.auditor is None or isinstance(policy, DraftOnly | TargetOnly):
+        if self.auditor is None or isinstance(policy, DraftOnly | TargetOnly | Solver):
             return policy
         return Audited(policy, self.auditor)
 
@@ -94,7 +132,7 @@ class LoadedPair:
         self,
         question: str,
         *,
-        policy: str | Policy = "router",
+        policy: str | Policy | Solver = "router",
         threshold: float | None = None,
         setting: Setting | None = None,
         watch: Callable[[Trace], None] = lambda trace: None,
@@ -103,18 +141,18 @@ class LoadedPair:
 
         Args:
             question: The problem in words.
-            policy: A key of :data:`POLICIES`, or a policy object.
+            policy: A name as for :meth:`method`, or an object.
             threshold: See :meth:`policy`; not used with an object.
             setting: Limits, sampling and seed; greedy by default.
             watch: Called with the trace so far after every step.
 
         Raises:
             ProblemError: If the question is empty.
-            ConfigError: See :meth:`policy`.
+            ConfigError: See :meth:`method`.
         """
         problem = Problem(id="question", question=question)
-        rule = self.policy(policy, threshold) if isinstance(policy, str) else policy
-        return _run(solve(problem, self.pair, rule, setting, watch=watch))
+        method = self.method(policy, threshold) if isinstance(policy, str) else policy
+        return _run(solve_by(method, problem, self.pair, setting, watch=watch))
 
     def identity(self, roles: Sequence[str]) -> dict[str, Any]:
         """What tells these models from others, for a run's key; reads a part of each weights file."""
@@ -161,14 +199,55 @@ POLICIES: Final[dict[str, Callable[[LoadedPair, float | None], Policy]]] = {
     "rsd": lambda pair, threshold: RSD(pair.needs(pair.prm, "prm"), _or(threshold, 0.7)),
     "oracle": lambda pair, threshold: Oracle(pair.needs(pair.prm, "prm"), _or(threshold, 0.0)),
     "likelihood": lambda pair, threshold: RouterPolicy(LikelihoodScorer(), _or(threshold, 0.25), "likelihood"),
+    "confidence": lambda pair, threshold: Confidence(_or(threshold, 0.9)),
+    "entropy": lambda pair, threshold: FirstEntropy(_or(threshold, 0.5)),
+    "judge": lambda pair, threshold: Judge(_judge(pair.pair.target), _or(threshold, 7 / 9)),
     "router": lambda pair, threshold: pair._router_policy("router", threshold),
 }
-FIXED: Final = ("draft", "target")
-"""Policies without a threshold."""
+"""Rules for single steps, by name."""
+SOLVERS: Final[dict[str, Callable[[LoadedPair, str, int | None], Solver]]] = {
+    "speculative": lambda pair, name, num: _speculative(pair.pair, name, num),
+    "ngram": lambda pair, name, num: _ngram(pair.pair, name, num),
+    "majority": lambda pair, name, num: Majority(pair=pair.pair, is_same=is_same, num=_or(num, 5), name=name),
+}
+"""Other ways to solve whole problems, by name; ``NAME:NUMBER`` sets how many tokens are guessed, or drafts vote."""
+FIXED: Final = ("draft", "target", *SOLVERS)
+"""Policies and solvers without a threshold."""
 
 
-def _or(threshold: float | None, default: float) -> float:
-    return default if threshold is None else threshold
+def _judge(target: Engine) -> Scorer:
+    """The target as a judge, asked as its own chat asks; in plain words where it has none."""
+    prompt, tokenizer = getattr(target, "prompt", None), getattr(target, "tokenizer", None)
+    return JudgeScorer() if prompt is None else JudgeScorer(request=prompt.follow_up(tokenizer, RATING))
+
+
+def _speculative(pair: Pair, name: str, num_tokens: int | None) -> Solver:
+    """Target-only, with tokens that the draft guesses."""
+    from arbitrage.engines.speculative import DRAFT_TOKENS, SpeculativeEngine
+
+    target, draft = _in_process(pair.target, name), _in_process(pair.draft, name)
+    guessing = SpeculativeEngine.by_draft(target, draft, _or(num_tokens, DRAFT_TOKENS))
+    return OnPair(TargetOnly(name), replace(pair, target=guessing))
+
+
+def _ngram(pair: Pair, name: str, num_tokens: int | None) -> Solver:
+    """Target-only, with tokens that are looked up in what is written already."""
+    from arbitrage.engines.speculative import LOOKUP_TOKENS, SpeculativeEngine
+
+    guessing = SpeculativeEngine.by_lookup(_in_process(pair.target, name), _or(num_tokens, LOOKUP_TOKENS))
+    return OnPair(TargetOnly(name), replace(pair, target=guessing))
+
+
+def _in_process(engine: Engine, name: str) -> "HFEngine":
+    from arbitrage.engines.hf import HFEngine
+
+    if not isinstance(engine, HFEngine):
+        raise ConfigError(f"{name!r} needs models of the hf engine, {engine.name!r} is none")
+    return engine
+
+
+def _or(value: T | None, default: T) -> T:
+    return default if value is None else value
 
 
 def _run(work: Coroutine[Any, Any, Trace]) -> Trace:
@@ -302,7 +381,7 @@ def entries(policies: Sequence[str], thresholds: Sequence[float]) -> list[Entry]
     """All rows of a comparison: each policy at each threshold, the fixed ones once.
 
     Args:
-        policies: Names of policies; ``NAME@0.2`` is that one at that threshold only.
+        policies: Names of policies and solvers; ``NAME@0.2`` is that one at that threshold only.
         thresholds: Of all others; none for the defaults.
 
     Raises:
@@ -315,7 +394,8 @@ def entries(policies: Sequence[str], thresholds: Sequence[float]) -> list[Entry]
             made.append(Entry(name, parse_threshold(own)))
         else:
             made += [
-                Entry(name, threshold) for threshold in ([None] if name in FIXED or not thresholds else thresholds)
+                Entry(name, threshold)
+                for threshold in ([None] if name.partition(":")[0] in FIXED or not thresholds else thresholds)
             ]
     return made
 

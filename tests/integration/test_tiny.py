@@ -54,6 +54,25 @@ async def test_proposals_do_not_change_what_the_target_writes(pair, policy):
         assert [s.candidate.token_ids for s in mixed.steps] == [s.candidate.token_ids for s in alone.steps]
 
 
+@pytest.mark.parametrize("name", ["speculative", "speculative:1", "ngram"])
+async def test_token_level_speculation_changes_nothing_but_the_time(pair, name):
+    method = pair.method(name)
+    for problem in problems("tiny:validation", 6):
+        alone = await arb.solve(problem, pair.pair, pair.policy("target"))
+        guessed = await method.solve(problem, arb.Setting())
+        assert [s.candidate.token_ids for s in guessed.steps] == [s.candidate.token_ids for s in alone.steps]
+        assert (guessed.text, guessed.finish, guessed.policy) == (alone.text, alone.finish, name)
+        assert guessed.usage["target"].num_confirmed > 0 or name == "ngram"
+
+
+def test_gates_and_votes_solve_problems(pair):
+    question = problems("tiny:validation", 1)[0].question
+    for name in ("confidence", "entropy", "judge", "majority:2"):
+        trace = pair.solve(question, policy=name)
+        assert trace.finish is arb.Finish.END_OF_SEQUENCE
+        assert trace.policy == name
+
+
 def test_solve_from_python(pair):
     trace = pair.solve("Solve for x: 3x+4=25.", policy="router", threshold=0.5)
     assert trace.answer == "7"

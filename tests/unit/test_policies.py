@@ -1,13 +1,26 @@
 import math
 import random
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 
-from arbitrage.core.errors import ConfigError
+from arbitrage.core.errors import ConfigError, EngineError
 from arbitrage.core.solve import solve
 from arbitrage.core.turn import History, Pair, Turn
 from arbitrage.core.types import Problem, Source
-from arbitrage.policies import RSD, Audited, DraftOnly, Oracle, RandomEscalation, RouterPolicy, TargetOnly
+from arbitrage.policies import (
+    RSD,
+    Audited,
+    Confidence,
+    DraftOnly,
+    FirstEntropy,
+    Judge,
+    Oracle,
+    RandomEscalation,
+    RouterPolicy,
+    TargetOnly,
+)
 from arbitrage.scorers.scripted import ScriptedScorer
 from helpers import PROBLEM, scripted, setting
 
@@ -18,9 +31,29 @@ def scorer(draft: float, target: float = math.nan, name: str = "prm") -> Scripte
     return ScriptedScorer(value=lambda _, c: draft if c.source is DRAFT else target, name=name)
 
 
-async def decided(policy, problem=PROBLEM, **values):
+@dataclass
+class Telling:
+    """An engine that tells the given numbers of its steps, and its only session."""
+
+    told: dict[str, Any]
+    engine: Any = field(default_factory=lambda: scripted("a"))
+    session: Any = None
+
+    @property
+    def calls(self):
+        return self.engine.calls
+
+    async def open(self, problem, source):
+        self.session = await self.engine.open(problem, source)
+        return self
+
+    async def propose(self, request):
+        return replace(await self.session.propose(request), **self.told)
+
+
+async def decided(policy, problem=PROBLEM, draft=None, **values):
     """What a policy decides on one step, and which models it woke."""
-    pair = Pair(draft=scripted("a"), target=scripted("b"))
+    pair = Pair(draft=draft or scripted("a"), target=scripted("b"))
     turn = Turn(History(problem, pair), setting(**values), 16)
     decision = await policy.decide(turn)
     return decision, {source for source in Source if pair.engine(source).calls}
@@ -40,6 +73,10 @@ async def decided(policy, problem=PROBLEM, **values):
         (RouterPolicy(scorer(0.51), 0.5), TARGET, {DRAFT}, 0.51),
         (RouterPolicy(scorer(1.0), 1.0), DRAFT, {DRAFT}, 1.0),
         (RouterPolicy(scorer(0.0), 0.0), DRAFT, {DRAFT}, 0.0),
+        (Judge(scorer(0.51), 0.5), DRAFT, {DRAFT}, 0.51),
+        (Judge(scorer(0.5), 0.5), DRAFT, {DRAFT}, 0.5),
+        (Judge(scorer(0.49), 0.5), TARGET, {DRAFT}, 0.49),
+        (Judge(scorer(0.0), 0.0), DRAFT, {DRAFT}, 0.0),
         (Oracle(scorer(0.25, 0.75), 0.25), TARGET, {DRAFT, TARGET}, 0.5),
         (Oracle(scorer(0.25, 0.5), 0.25), DRAFT, {DRAFT, TARGET}, 0.25),
         (Oracle(scorer(0.5, 0.5), 0.0), DRAFT, {DRAFT, TARGET}, 0.0),
@@ -63,8 +100,63 @@ async def test_oracle_tags_what_a_perfect_router_would_not_run(s_t, measured):
     assert decision.measured == measured
 
 
+@pytest.mark.parametrize(
+    ("logprobs", "threshold", "source", "confidence"),
+    [
+        ((math.log(0.5), math.log(0.125)), 0.25, DRAFT, 0.25),
+        ((math.log(0.5), math.log(0.125)), 0.26, TARGET, 0.25),
+        ((math.log(0.5),), 0.25, DRAFT, 0.5),
+        ((0.0,), 1.0, DRAFT, 1.0),
+        ((-1e9,), 0.0, DRAFT, 0.0),
+        ((), 1.0, DRAFT, 1.0),
+    ],
+)
+async def test_confidence_is_the_geometric_mean_of_the_probabilities(logprobs, threshold, source, confidence):
+    decision, woken = await decided(Confidence(threshold), draft=Telling({"logprobs": logprobs}))
+    assert (decision.source, woken) == (source, {DRAFT})
+    assert decision.score == pytest.approx(confidence)
+
+
+@pytest.mark.parametrize(
+    ("entropy", "threshold", "source", "doubt"),
+    [
+        (0.0, 0.0, DRAFT, 0.0),
+        (-1e-9, 0.0, DRAFT, 0.0),
+        (math.log(2), 0.51, DRAFT, 0.5),
+        (math.log(2), 0.49, TARGET, 0.5),
+        (math.log(4), 0.74, TARGET, 0.75),
+        (1e3, 1.0, DRAFT, 1.0),
+    ],
+)
+async def test_entropy_is_one_minus_its_exponential(entropy, threshold, source, doubt):
+    decision, woken = await decided(FirstEntropy(threshold), draft=Telling({"first_entropy": entropy}))
+    assert (decision.source, woken) == (source, {DRAFT})
+    assert decision.score == pytest.approx(doubt)
+
+
+@pytest.mark.parametrize(
+    ("policy", "told", "what"),
+    [
+        (Confidence(0.5), {"logprobs": None}, "log-probabilities, which 'confidence'"),
+        (FirstEntropy(0.5), {"first_entropy": None}, "first-token entropy, which 'entropy'"),
+    ],
+)
+async def test_a_gate_names_what_the_engine_does_not_tell(policy, told, what):
+    with pytest.raises(EngineError, match=f"tells no {what} reads"):
+        await decided(policy, draft=Telling(told))
+
+
 @pytest.mark.parametrize("threshold", [-0.01, 1.01, math.nan])
-@pytest.mark.parametrize("build", [lambda t: RSD(scorer(0), t), lambda t: RouterPolicy(scorer(0), t)])
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda t: RSD(scorer(0), t),
+        lambda t: RouterPolicy(scorer(0), t),
+        lambda t: Judge(scorer(0), t),
+        Confidence,
+        FirstEntropy,
+    ],
+)
 def test_a_threshold_out_of_range_is_refused(build, threshold):
     with pytest.raises(ConfigError, match=rf"threshold must be in \[0, 1\], got {threshold}"):
         build(threshold)

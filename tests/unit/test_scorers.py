@@ -12,6 +12,7 @@ from arbitrage.core.turn import History, Pair
 from arbitrage.core.types import Source
 from arbitrage.scorers.format import FILE, InputFormat
 from arbitrage.scorers.hf import HFScorer
+from arbitrage.scorers.judge import JudgeScorer
 from arbitrage.scorers.likelihood import LikelihoodScorer
 from arbitrage.tiny.lm import Shape
 from helpers import PROBLEM, candidate, scripted
@@ -255,4 +256,18 @@ async def test_a_step_is_judged_by_its_probability_under_the_target():
         score = await session.score(candidate(text))
         assert score.value == pytest.approx(1.0 - math.exp(log_probability) ** 0.1)
         assert score.cost.num_calls == 1
+    await history.close()
+
+
+@pytest.mark.parametrize(("digit", "unlikely", "rating"), [(7, -1e3, 7.0), (0, -1e3, 0.0), (9, -math.log(2), 27 / 5.5)])
+async def test_the_judge_gives_the_mean_rating_of_the_target(digit, unlikely, rating):
+    """The last: digit 9 twice as likely as each other one, (9 + 36 / 2) / (1 + 9 / 2) = 27 / 5.5."""
+    script = ["right", " Rate", f" it:{digit}"]
+    target = scripted()
+    target.script, target.unlikely = [script], unlikely
+    history = History(PROBLEM, Pair(draft=scripted("a"), target=target))
+    session = await history.scoring(JudgeScorer(request=" Rate it:"))
+    score = await session.score(candidate("right"))
+    assert score.value == pytest.approx(rating / 9)
+    assert (score.scorer, score.source, score.cost.num_calls, score.cost.num_generated) == ("judge", Source.DRAFT, 1, 0)
     await history.close()

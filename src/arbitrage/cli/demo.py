@@ -1,6 +1,6 @@
 """``arbitrage demo``: the shipped models solve a few problems live, then all policies are compared."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -10,12 +10,14 @@ from arbitrage.cli.show import LivePrinter, legend, rows_table, table_console, t
 from arbitrage.core.turn import Setting
 from arbitrage.evaluation.run import rows_of
 
+COMPARED: Final = ["draft", "target", "speculative", "random", "rsd", "oracle", "likelihood", "router", "router:model"]
+
 
 def demo(
     limit: Annotated[int, typer.Option(help="How many held-out problems to compare on.")] = 200,
     shown: Annotated[int, typer.Option(help="How many problems to solve live.")] = 3,
 ) -> None:
-    """Solve problems live with the shipped pair, then compare the policies on held-out problems."""
+    """Solve problems live with the shipped pair, then compare policies on held-out problems."""
     console = table_console()
     loaded = load(TINY)
     console.print(legend())
@@ -24,8 +26,8 @@ def demo(
         console.print(f"\n[bold]{problem.question}[/bold]")
         trace = loaded.solve(problem.question, policy=rule, watch=LivePrinter(console))
         console.print(trace_footer(trace))
-    console.print(f"\nEvery policy on {limit} held-out problems, one at a time, in random order:")
-    results = run_comparison(loaded, problems("tiny:test", limit), entries(loaded.policies, []), Setting())
+    console.print(f"\nPolicies on {limit} held-out problems, one at a time, in random order:")
+    results = run_comparison(loaded, problems("tiny:test", limit), entries(COMPARED, []), Setting())
     console.print(rows_table(rows_of(results), f"{TINY}, {limit} problems"))
     console.print(
         "accepted: steps kept from the draft · by target: share of tokens · "

@@ -10,7 +10,7 @@ from typing import IO, Annotated, Any
 
 import typer
 
-from arbitrage.build import POLICIES, LoadedPair, entries, load, parse_threshold, problems
+from arbitrage.build import POLICIES, SOLVERS, LoadedPair, entries, load, parse_threshold, problems
 from arbitrage.cli.show import progress_bar, rows_table, summary_lines, table_console
 from arbitrage.cli.solve import PairOption, SeedOption
 from arbitrage.core.errors import ConfigError
@@ -23,6 +23,7 @@ from arbitrage.evaluation.run import Entry, Results, compare, rows_of
 from arbitrage.evaluation.summary import summary_of
 
 DATASET_HELP = f"tiny:test, tiny:ood, …, {', '.join(NAMED)}, hub:OWNER/NAME, or a JSONL or Parquet file."
+NAMES = (*POLICIES, *SOLVERS)
 SCHEMA = 1
 """Version of the JSON line."""
 
@@ -32,9 +33,10 @@ def evaluate(
     policies: Annotated[
         str,
         typer.Option(
-            help=f"Comma-separated, from {', '.join(POLICIES)}, router:NAME; NAME@0.2 is one at that threshold only."
+            help=f"Comma-separated, from {', '.join(NAMES)}, router:NAME; NAME@0.2 is one at that threshold only; "
+            f"{', '.join(SOLVERS)} take a number, as majority:5."
         ),
-    ] = ",".join(POLICIES),
+    ] = ",".join(NAMES),
     thresholds: Annotated[str, typer.Option(help="Comma-separated, in [0, 1]; empty for each policy's default.")] = "",
     dataset: Annotated[str, typer.Option(help=DATASET_HELP)] = "tiny:test",
     fields: Annotated[
@@ -85,7 +87,7 @@ def run_comparison(
     Raises:
         ConfigError: If the trace file cannot be written.
     """
-    policies = {entry: pair.audited(pair.policy(entry.policy, entry.threshold)) for entry in wanted}
+    policies = {entry: pair.audited(pair.method(entry.policy, entry.threshold)) for entry in wanted}
     with progress_bar() as progress, _TraceFile(traces) as file:
         bar = progress.add_task("solving", total=len(found) * len(policies))
 

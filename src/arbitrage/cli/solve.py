@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from arbitrage.build import POLICIES, LoadedPair, load
+from arbitrage.build import POLICIES, SOLVERS, LoadedPair, load
 from arbitrage.cli.show import LivePrinter, legend, trace_footer
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.turn import Setting
@@ -19,7 +19,7 @@ SeedOption = Annotated[int, typer.Option(help="Seed of sampling and of random es
 def solve(
     question: Annotated[str, typer.Argument(help="The problem in words.")],
     pair: PairOption = "tiny",
-    policy: Annotated[str, typer.Option(help=f"Who writes each step: {', '.join(POLICIES)}.")] = "router",
+    policy: Annotated[str, typer.Option(help=f"Who writes each step: {', '.join([*POLICIES, *SOLVERS])}.")] = "router",
     threshold: Annotated[
         float | None,
         typer.Option(help="Of the policy, in [0, 1]; the default is the router's calibrated one."),
@@ -41,7 +41,7 @@ def solve(
     loaded = load(pair)
     if budget:
         threshold = _of_budget(loaded, budget, policy, threshold)
-    rule = loaded.policy(policy, threshold)
+    rule = loaded.method(policy, threshold)
     if not as_json:
         console.print(legend())
     watch = (lambda trace: None) if as_json else LivePrinter(console)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from arbitrage.core.types import Candidate, Decision, Likelihood, Problem, Sampling, Score, Source
 
 if TYPE_CHECKING:
-    from arbitrage.core.turn import Turn
+    from arbitrage.core.trace import Trace
+    from arbitrage.core.turn import Setting, Turn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,4 +136,27 @@ class Policy(Protocol):
         """Ask the turn for what the rule needs, and choose.
 
         Whatever it does not ask for is never computed.
+        """
+
+
+@runtime_checkable
+class Solver(Protocol):
+    """A way to solve whole problems that is no rule for single steps, such as a vote among several solutions."""
+
+    @property
+    def name(self) -> str:
+        """Its short name, as used on the command line."""
+
+    async def solve(
+        self, problem: Problem, setting: Setting, *, watch: Callable[[Trace], None] = lambda trace: None
+    ) -> Trace:
+        """Solve a problem with engines of its own.
+
+        Args:
+            problem: What to solve.
+            setting: Limits, sampling and seeds.
+            watch: Called with the trace so far, at least with the final one.
+
+        Returns:
+            One trace that bears all costs.
         """

@@ -116,7 +116,13 @@ class Cost:
     num_generated: int = 0
     num_reused: int = 0
     """Generated tokens that were taken from proposals, verified rather than decoded one by one."""
+    num_guessed: int = 0
+    """Tokens that were guessed ahead for the model to verify: token-level speculation."""
+    num_confirmed: int = 0
+    """Generated tokens that were guessed ahead; guesses beyond a step's end may be confirmed by the next call."""
     seconds: float = 0.0
+    guessing_s: float = 0.0
+    """Of ``seconds``, those that guessing took: a draft model's time."""
 
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(Cost)})

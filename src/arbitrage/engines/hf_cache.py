@@ -39,6 +39,22 @@ class CachedSequence:
             self.crop(len(ids) - num_last)
         return len(self)
 
+    def known(self, ids: Sequence[int], num_last: int) -> Tensor | None:
+        """Logits behind the last tokens of ``ids`` where all are there already; computes and forgets nothing.
+
+        Returns:
+            Shape [num_last, vocabulary], or None if one is missing or none is wanted.
+        """
+        if self._known is None or num_last < 1 or self._ids[: len(ids)] != list(ids):
+            return None
+        surplus = len(self) - len(ids)
+        end = len(self._known) - surplus
+        return self._known[end - num_last : end] if end >= num_last else None
+
+    def behind(self, ids: Sequence[int]) -> list[int]:
+        """What the sequence holds behind ``ids``; nothing where it does not begin with them."""
+        return self._ids[len(ids) :] if self._ids[: len(ids)] == list(ids) else []
+
     def crop(self, length: int) -> None:
         """Forget all tokens from position ``length`` on."""
         surplus = len(self._ids) - length

@@ -23,6 +23,13 @@ Picker = Callable[[Any], tuple[int, Any]]
 """Picks a token from a row of logits; its log-probability at temperature 1 may stay on the device."""
 
 
+class Guesser(Protocol):
+    """Says how a text may go on, for a model to verify: what is right spares it a forward pass a token."""
+
+    def guess(self, ids: Sequence[int], limit: int) -> list[int]:
+        """At most ``limit`` tokens that may follow ``ids`` (prompt and answer so far); none where it has no idea."""
+
+
 class Branches(Protocol):
     """Continuations of one sequence, to be written side by side."""
 
@@ -44,6 +51,12 @@ class CachedTokens(Protocol):
 
     def reuse(self, ids: Sequence[int], num_last: int = 1) -> int:
         """Crop to what is shared with ``ids`` and leaves the last positions' outputs to be had; returns the length."""
+
+    def known(self, ids: Sequence[int], num_last: int) -> Rows | None:
+        """Logits behind the last tokens of ``ids`` where all are there already; computes and forgets nothing."""
+
+    def behind(self, ids: Sequence[int]) -> list[int]:
+        """What the sequence holds behind ``ids``; nothing where it does not begin with them."""
 
     def crop(self, length: int) -> None:
         """Forget all tokens from position ``length`` on."""
@@ -96,7 +109,11 @@ class LocalEngine(TokenText, abc.ABC):
                 f"the prompt of problem {problem.id!r} has {len(ids)} tokens, "
                 f"the context of {self.name} has {self.context_length}"
             )
-        return LocalSession(self, ids, source)
+        return LocalSession(self, ids, source, self.guesser(problem, ids))
+
+    def guesser(self, problem: Problem, prompt_ids: Sequence[int]) -> Guesser | None:
+        """What guesses ahead in a session on this problem; nothing, unless a subclass says what."""
+        return None
 
     @abc.abstractmethod
     def sequence(self) -> CachedTokens:
@@ -126,8 +143,10 @@ class LocalEngine(TokenText, abc.ABC):
 class LocalSession:
     """One problem's ids and KV cache."""
 
-    def __init__(self, engine: LocalEngine, prompt_ids: Sequence[int], source: Source) -> None:
-        self._engine, self._source = engine, source
+    def __init__(
+        self, engine: LocalEngine, prompt_ids: Sequence[int], source: Source, guesser: Guesser | None = None
+    ) -> None:
+        self._engine, self._source, self._guesser = engine, source, guesser
         self._ids = list(prompt_ids)
         self._sequence = engine.sequence()
 
@@ -194,12 +213,18 @@ class LocalSession:
         return [*self._own_ids(proposal), *(sorted(self._engine.eos_ids)[:1] if is_last else ())]
 
     def _read(self, ids: list[int], proposed: list[int], num_step: int, flag: CancelFlag) -> Likelihood:
-        """Log-probabilities of the first ``num_step`` of ``proposed``; a proposal of the same needs no forward pass."""
+        """Log-probabilities of the first ``num_step`` of ``proposed``; a proposal of the same needs no forward pass.
+
+        Nor does a step of which only the last token was not read before.
+        """
         flag.check()
         started = time.perf_counter()
         wanted = [*ids, *proposed]
-        num_cached = self._sequence.reuse(wanted, len(proposed) + 1)
-        rows = self._sequence.logits(wanted[num_cached:], num_last=len(proposed) + 1)
+        num_cached = len(wanted)
+        rows = self._sequence.known(wanted[: len(ids) + num_step - 1], num_step)
+        if rows is None:
+            num_cached = self._sequence.reuse(wanted, len(proposed) + 1)
+            rows = self._sequence.logits(wanted[num_cached:], num_last=len(proposed) + 1)
         logprobs = self._engine.logprobs(rows, proposed[:num_step])
         cost = Cost(
             num_calls=1,
@@ -210,10 +235,11 @@ class LocalSession:
         return Likelihood(logprobs=logprobs, cost=cost)
 
     def _generate(self, ids: list[int], request: StepRequest, max_tokens: int, flag: CancelFlag) -> Candidate:
-        started = time.perf_counter()
+        started, done = time.perf_counter(), _Decoded()
         proposed = self._proposed_ids(request.proposal)[: max_tokens - 1]
-        num_cached = min(len(ids), self._sequence.reuse([*ids, *proposed], len(proposed) + 1))
-        done = self._decode(ids, proposed, request, max_tokens, flag)
+        ahead = proposed or self._guess(ids, max_tokens, done)
+        num_cached = min(len(ids), self._sequence.reuse([*ids, *ahead], len(ahead) + 1))
+        self._decode(ids, ahead, request, max_tokens, done, flag)
         made = self._candidate(done, ids)
         if self._engine.keeps_hidden_state:
             made = replace(made, hidden_state=self._hidden_state([*ids, *made.token_ids]))
@@ -258,36 +284,58 @@ class LocalSession:
             token_ids=tuple(new),
             finish=done.finish,
             logprobs=engine.floats(done.logprobs[: len(new)]),
-            first_entropy=float(done.first_entropy),
+            first_entropy=None if done.first_entropy is None else float(done.first_entropy),
             cost=Cost(),
         )
 
     def _decode(
-        self, ids: list[int], proposed: list[int], request: StepRequest, max_tokens: int, flag: CancelFlag
-    ) -> "_Decoded":
+        self,
+        ids: list[int],
+        ahead: list[int],
+        request: StepRequest,
+        max_tokens: int,
+        done: "_Decoded",
+        flag: CancelFlag,
+    ) -> None:
         """Decode until the delimiter, end-of-sequence or the budget.
 
-        Proposed tokens go through the model together with what the cache lacks. Each position's token is then
-        picked as always; while it equals the proposed one, its successor's logits are already there.
+        Tokens ahead, proposed or guessed, go through the model together with what the cache lacks. Each position's
+        token is then picked as always; while it equals the one ahead, its successor's logits are already there.
+        What is left of them at the end stays: guesses may reach into the next step.
         """
         sequence = self._sequence
         pick = self._engine.picker(request.sampling, request.seed)
-        rows = sequence.logits([*ids, *proposed][len(sequence) :], num_last=len(proposed) + 1)
-        done, row = _Decoded(first_entropy=self._engine.entropy(rows[0])), 0
+        rows, row = sequence.logits([*ids, *ahead][len(sequence) :], num_last=len(ahead) + 1), 0
+        done.first_entropy = self._engine.entropy(rows[0])
         while True:
             flag.check()
             token, logprob = pick(rows[row])
-            is_proposed = row < len(proposed) and token == proposed[row]
-            done.num_reused += is_proposed
+            is_ahead = row < len(ahead) and token == ahead[row]
+            if is_ahead:
+                done.confirm()
             if self._take(done, token, logprob, ids, request.delimiter, max_tokens):
-                break
-            if is_proposed:
-                row += 1
-            else:
+                return
+            row += 1
+            if not is_ahead:
                 sequence.crop(len(ids) + len(done.new) - 1)
-                rows, row, proposed = sequence.logits([token]), 0, []
-        sequence.crop(len(ids) + len(done.new))
-        return done
+                ahead = self._guess(ids, max_tokens, done)
+                rows, row = sequence.logits([token, *ahead], num_last=len(ahead) + 1), 0
+
+    def _guess(self, ids: list[int], max_tokens: int, done: "_Decoded") -> list[int]:
+        """What may come next: what was guessed beyond the end of the step before, else a new guess."""
+        limit = max_tokens - 1 - len(done.new)
+        if self._guesser is None or limit < 1:
+            return []
+        done.is_guessing = True
+        so_far = [*ids, *done.new]
+        rest = self._sequence.behind(so_far)[:limit]
+        if rest or self._sequence.known(so_far, 1) is not None:
+            return rest  # The next token costs no forward pass: first take it, then guess.
+        started = time.perf_counter()
+        guessed = self._guesser.guess(so_far, limit)
+        done.num_guessed += len(guessed)
+        done.guessing_s += time.perf_counter() - started
+        return guessed
 
     def _take(
         self, done: "_Decoded", token: int, logprob: Any, ids: list[int], delimiter: str, max_tokens: int
@@ -313,12 +361,24 @@ class LocalSession:
 class _Decoded:
     """What one decoding loop made."""
 
-    first_entropy: Any
+    first_entropy: Any = None
     new: list[int] = field(default_factory=list)
     """Ids without end-of-sequence."""
     logprobs: list[Any] = field(default_factory=list)
     finish: Finish = Finish.TOKEN_LIMIT
     num_reused: int = 0
+    is_guessing: bool = False
+    """Whether the tokens ahead are guesses, no longer a proposal."""
+    num_guessed: int = 0
+    num_confirmed: int = 0
+    guessing_s: float = 0.0
+
+    def confirm(self) -> None:
+        """Count a token that was there already."""
+        if self.is_guessing:
+            self.num_confirmed += 1
+        else:
+            self.num_reused += 1
 
 
 def _cost(done: _Decoded, num_prompt: int, num_cached: int, seconds: float) -> Cost:
@@ -328,5 +388,8 @@ def _cost(done: _Decoded, num_prompt: int, num_cached: int, seconds: float) -> C
         num_cached=num_cached,
         num_generated=len(done.new) + (done.finish is Finish.END_OF_SEQUENCE),
         num_reused=done.num_reused,
+        num_guessed=done.num_guessed,
+        num_confirmed=done.num_confirmed,
         seconds=seconds,
+        guessing_s=done.guessing_s,
     )

@@ -7,6 +7,8 @@ from typing import Any, Final, Protocol
 
 from arbitrage.core.errors import ConfigError
 
+_ANSWER: Final = "(answer)"
+"""Stands for an answer in a rendered chat."""
 PLACE: Final = "{question}"
 
 
@@ -15,6 +17,9 @@ class Prompt(Protocol):
 
     def encode(self, tokenizer: Any, question: str) -> list[int]:
         """Encode one question with the model's tokenizer."""
+
+    def follow_up(self, tokenizer: Any, text: str) -> str:
+        """What stands between an answer and the next one, if ``text`` is asked in between."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +64,16 @@ class ChatPrompt:
         ids: list[int] = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
         return ids
 
+    def follow_up(self, tokenizer: Any, text: str) -> str:
+        """The end of the answer, the user's ``text`` and the beginning of an answer, as the template writes them."""
+        messages = [
+            {"role": "user", "content": "?"},
+            {"role": "assistant", "content": _ANSWER},
+            {"role": "user", "content": text},
+        ]
+        whole: str = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        return whole.rpartition(_ANSWER)[2]
+
 
 @dataclass(frozen=True, slots=True)
 class PlainPrompt:
@@ -81,6 +96,10 @@ class PlainPrompt:
         shown = "".join(self._filled(example.question) + example.solution + "\n\n" for example in self.examples)
         ids: list[int] = tokenizer.encode(shown + self._filled(question))
         return ids
+
+    def follow_up(self, tokenizer: Any, text: str) -> str:
+        """A paragraph of its own."""
+        return f"\n\n{text}\n\n"
 
     def _filled(self, question: str) -> str:
         return self.template.replace(PLACE, question)

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from arbitrage.core.ports import Policy
-from arbitrage.core.solve import solve
+from arbitrage.core.ports import Policy, Solver
+from arbitrage.core.solve import solve_by
 from arbitrage.core.trace import Trace
 from arbitrage.core.turn import Pair, Setting
 from arbitrage.core.types import Problem
@@ -16,7 +16,7 @@ from arbitrage.evaluation.metrics import Row, summarize
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One row of a comparison: a policy at a threshold, or at none."""
+    """One row of a comparison: a policy at a threshold, or at none; or a solver."""
 
     policy: str
     threshold: float | None = None
@@ -29,7 +29,7 @@ Results = dict[Entry, list[Trace]]
 async def compare(
     problems: Sequence[Problem],
     pair: Pair,
-    policies: Mapping[Entry, Policy],
+    policies: Mapping[Entry, Policy | Solver],
     setting: Setting,
     *,
     num_warmup: int = 2,
@@ -42,8 +42,8 @@ async def compare(
 
     Args:
         problems: What to solve.
-        pair: Draft and target.
-        policies: The policies by entry.
+        pair: Draft and target, for the policies.
+        policies: The policies and solvers by entry.
         setting: Limits, sampling and seed.
         num_warmup: So many problems are solved before the count starts.
         seen: Called with every finished trace.
@@ -52,10 +52,10 @@ async def compare(
     results: Results = {entry: [] for entry in policies}
     for problem in problems[:num_warmup]:
         for policy in policies.values():
-            await solve(problem, pair, policy, setting)
+            await solve_by(policy, problem, pair, setting)
     for problem in problems:
         for entry in rng.sample(list(policies), len(policies)):
-            trace = await solve(problem, pair, policies[entry], setting)
+            trace = await solve_by(policies[entry], problem, pair, setting)
             results[entry].append(trace)
             seen(entry, trace)
     return results

@@ -2,7 +2,22 @@
 
 from arbitrage.policies.audited import Audited
 from arbitrage.policies.basic import DraftOnly, RandomEscalation, TargetOnly
+from arbitrage.policies.gates import Confidence, FirstEntropy, Judge
 from arbitrage.policies.learned import Oracle, RouterPolicy
 from arbitrage.policies.rsd import RSD
+from arbitrage.policies.solvers import Majority, OnPair
 
-__all__ = ["RSD", "Audited", "DraftOnly", "Oracle", "RandomEscalation", "RouterPolicy", "TargetOnly"]
+__all__ = [
+    "RSD",
+    "Audited",
+    "Confidence",
+    "DraftOnly",
+    "FirstEntropy",
+    "Judge",
+    "Majority",
+    "OnPair",
+    "Oracle",
+    "RandomEscalation",
+    "RouterPolicy",
+    "TargetOnly",
+]

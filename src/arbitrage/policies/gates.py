@@ -1,0 +1,80 @@
+"""Gates that read a number without a model of their own: of the draft's probabilities, or of the target's rating."""
+
+import math
+from dataclasses import dataclass
+from statistics import fmean
+
+from arbitrage.core.errors import EngineError
+from arbitrage.core.ports import Scorer
+from arbitrage.core.turn import Turn
+from arbitrage.core.types import Decision, Source
+from arbitrage.policies.basic import check_threshold
+
+
+@dataclass(frozen=True, slots=True)
+class Confidence:
+    """Accept iff the draft is at least so confident: the geometric mean of its probabilities of the step's tokens.
+
+    The draft-confidence gate of ConfSpec (arXiv 2602.18447) without its cascade; BiLD (arXiv 2302.07863) falls back on
+    the large model by the small one's confidence in the same way, token by token.
+    """
+
+    threshold: float
+    name: str = "confidence"
+
+    def __post_init__(self) -> None:
+        check_threshold(self.threshold)
+
+    async def decide(self, turn: Turn) -> Decision:
+        """Read the draft's own log-probabilities; an empty step is certain."""
+        logprobs = (await turn.draft()).logprobs
+        if logprobs is None:
+            raise _untold("log-probabilities", self.name)
+        confidence = math.exp(fmean(logprobs)) if logprobs else 1.0
+        is_accepted = confidence >= self.threshold
+        return Decision(source=Source.DRAFT if is_accepted else Source.TARGET, score=confidence)
+
+
+@dataclass(frozen=True, slots=True)
+class FirstEntropy:
+    """Accept iff 1 - exp(-H) is at most the threshold, H the entropy (nats) of the draft's first token of the step.
+
+    The signal of GlimpRouter (arXiv 2601.05110), which escalates right behind that token; here the draft's step is
+    written to its end, and where it is rejected, the target takes it as a proposal.
+    """
+
+    threshold: float
+    name: str = "entropy"
+
+    def __post_init__(self) -> None:
+        check_threshold(self.threshold)
+
+    async def decide(self, turn: Turn) -> Decision:
+        """Read the entropy that the draft met at the step's start."""
+        entropy = (await turn.draft()).first_entropy
+        if entropy is None:
+            raise _untold("first-token entropy", self.name)
+        doubt = -math.expm1(-max(0.0, entropy))
+        return Decision(source=Source.DRAFT if doubt <= self.threshold else Source.TARGET, score=doubt)
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Accept iff the target rates the draft's step at least so high: SpecReason, arXiv 2504.07891."""
+
+    judge: Scorer
+    """Gives the rating from 0 to 9 as a share of 9."""
+    threshold: float
+    name: str = "judge"
+
+    def __post_init__(self) -> None:
+        check_threshold(self.threshold)
+
+    async def decide(self, turn: Turn) -> Decision:
+        """Ask for the rating; the target writes only where it is too low."""
+        rating = await turn.score(self.judge, await turn.draft())
+        return Decision(source=Source.DRAFT if rating >= self.threshold else Source.TARGET, score=rating)
+
+
+def _untold(what: str, policy: str) -> EngineError:
+    return EngineError(f"the draft's engine tells no {what}, which {policy!r} reads", hint="choose another policy")

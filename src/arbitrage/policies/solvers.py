@@ -1,0 +1,101 @@
+"""Whole solutions by other means than a rule for each step: on other engines, or by a vote."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from arbitrage.core.errors import ConfigError
+from arbitrage.core.ports import Policy
+from arbitrage.core.solve import solve
+from arbitrage.core.trace import Trace
+from arbitrage.core.turn import Pair, Setting
+from arbitrage.core.types import Problem, Sampling
+from arbitrage.policies.basic import DraftOnly
+
+
+@dataclass(frozen=True, slots=True)
+class OnPair:
+    """A policy on engines of its own, such as target-only on a target that verifies guessed tokens."""
+
+    policy: Policy
+    pair: Pair
+
+    @property
+    def name(self) -> str:
+        """The policy's."""
+        return self.policy.name
+
+    async def solve(
+        self, problem: Problem, setting: Setting, *, watch: Callable[[Trace], None] = lambda trace: None
+    ) -> Trace:
+        """Solve as the policy does."""
+        return await solve(problem, self.pair, self.policy, setting, watch=watch)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Majority:
+    """The draft alone solves a problem several times, and the answer that most agree on is kept.
+
+    Self-consistency, arXiv 2203.11171. The solutions are written one after another, so their seconds add up.
+
+    Raises:
+        ConfigError: If the number is not positive.
+    """
+
+    pair: Pair
+    is_same: Callable[[str, str], bool]
+    """Whether two answers say the same."""
+    num: int = 5
+    sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.7))
+    """Used where the setting's is greedy: equal solutions are no vote."""
+    name: str = "majority"
+
+    def __post_init__(self) -> None:
+        if self.num < 1:
+            raise ConfigError(f"the number of drafts must be at least 1, got {self.num}")
+
+    async def solve(
+        self, problem: Problem, setting: Setting, *, watch: Callable[[Trace], None] = lambda trace: None
+    ) -> Trace:
+        """Solve several times, each with seeds of its own, and vote.
+
+        Returns:
+            The first solution with the winning answer. It bears the others' cost: their steps are its discarded
+            candidates, numbered by solution, its seconds are those of all.
+        """
+        sampling = setting.sampling if setting.sampling.temperature else self.sampling
+        made: list[Trace] = []
+        for number in range(self.num):
+            own = replace(setting, sampling=sampling, attempt=setting.attempt * self.num + number)
+            made.append(await solve(problem, self.pair, DraftOnly(self.name), own))
+        trace = _billed(made, self._elected(made))
+        watch(trace)
+        return trace
+
+    def _elected(self, made: Sequence[Trace]) -> int:
+        """Number of the first solution whose answer most others share; the first of all if none has an answer."""
+        answers = [trace.answer for trace in made]
+        votes = [-1 if a is None else sum(b is not None and self.is_same(b, a) for b in answers) for a in answers]
+        return votes.index(max(votes))
+
+
+def _billed(made: Sequence[Trace], elected: int) -> Trace:
+    """The elected solution with the candidates of all; those beyond its length go to its last step."""
+    winner = made[elected]
+    if not winner.steps:
+        return replace(winner, wall_s=sum(trace.wall_s for trace in made))
+    num_steps = len(winner.steps)
+    steps = [
+        replace(
+            step,
+            candidate=(kept := replace(step.candidate, sample=elected)),
+            decision=replace(step.decision, sample=elected),
+            candidates=(kept,),
+        )
+        for step in winner.steps
+    ]
+    for number, trace in enumerate(made):
+        for index, step in enumerate(trace.steps if number != elected else ()):
+            place = min(index, num_steps - 1)
+            lost = replace(step.candidate, sample=number)
+            steps[place] = replace(steps[place], candidates=(*steps[place].candidates, lost))
+    return replace(winner, steps=tuple(steps), wall_s=sum(trace.wall_s for trace in made))
