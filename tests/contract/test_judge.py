@@ -15,7 +15,11 @@ from arbitrage.scorers.judge import RATING, JudgeScorer
 from helpers import Watched, candidate, setting
 
 PROBLEM = Problem(id="p1", question="Compared to Leo Mia has 3 times as many stamps.")
-STEPS = [candidate("Mia has 3 stamps.\n\n"), candidate("Leo has 4.\n\n", Source.TARGET, token_ids=()), candidate("So 7.")]
+STEPS = [
+    candidate("Mia has 3 stamps.\n\n"),
+    candidate("Leo has 4.\n\n", Source.TARGET, token_ids=()),
+    candidate("So 7."),
+]
 
 
 @pytest.fixture
