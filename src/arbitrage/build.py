@@ -94,19 +94,25 @@ class LoadedPair:
         """Build a policy or a solver on this pair.
 
         Args:
-            name: A key of :data:`SOLVERS`, or ``NAME:NUMBER`` for another number than its default; else as for
-                :meth:`policy`.
+            name: A key of :data:`SOLVERS`, or ``NAME:NUMBER`` for another number than its default; ``RULE+NAME`` for a
+                rule whose target guesses tokens as that solver's does; else as for :meth:`policy`.
             threshold: As for :meth:`policy`; ignored by solvers.
 
         Raises:
-            ConfigError: As for :meth:`policy`; also if the number is none, or the pair cannot be solved with so.
+            ConfigError: As for :meth:`policy`; also if the number is none, or the pair cannot be used so.
         """
-        kind, _, number = name.partition(":")
+        rule, _, solver = name.rpartition("+")
+        kind, _, number = solver.partition(":")
         if kind not in SOLVERS:
             return self.policy(name, threshold)
         if number and not number.isdecimal():
             raise ConfigError(f"the number in {name!r} must be a whole number, got {number!r}")
-        return SOLVERS[kind](self, name, int(number) if number else None)
+        made = SOLVERS[kind](self, name, int(number) if number else None)
+        if not rule:
+            return made
+        if not isinstance(made, OnPair):
+            raise ConfigError(f"{kind!r} has no target that a rule could use, got {name!r}")
+        return replace(made, policy=self.policy(rule, threshold), name=name)
 
     @property
     def policies(self) -> list[str]:
@@ -122,9 +128,14 @@ class LoadedPair:
     def audited(self, policy: Policy | Solver) -> Policy | Solver:
         """The policy with every candidate scored by the auditor, where there is one; its latency is the same.
 
-        A policy that never has two candidates of a step is left alone, and a solver: there is nothing to compare.
+        A policy that never has two candidates of a step is left alone, and so is a vote: there is nothing to compare.
         """
-        if self.auditor is None or isinstance(policy, DraftOnly | TargetOnly | Solver):
+        if isinstance(policy, OnPair):
+            return replace(policy, policy=self._audited(policy.policy))
+        return policy if isinstance(policy, Solver) else self._audited(policy)
+
+    def _audited(self, policy: Policy) -> Policy:
+        if self.auditor is None or isinstance(policy, DraftOnly | TargetOnly):
             return policy
         return Audited(policy, self.auditor)
 
@@ -199,8 +210,8 @@ POLICIES: Final[dict[str, Callable[[LoadedPair, float | None], Policy]]] = {
     "rsd": lambda pair, threshold: RSD(pair.needs(pair.prm, "prm"), _or(threshold, 0.7)),
     "oracle": lambda pair, threshold: Oracle(pair.needs(pair.prm, "prm"), _or(threshold, 0.0)),
     "likelihood": lambda pair, threshold: RouterPolicy(LikelihoodScorer(), _or(threshold, 0.25), "likelihood"),
-    "confidence": lambda pair, threshold: Confidence(_or(threshold, 0.9)),
-    "entropy": lambda pair, threshold: FirstEntropy(_or(threshold, 0.5)),
+    "confidence": lambda pair, threshold: Confidence(_or(threshold, 0.97)),
+    "entropy": lambda pair, threshold: FirstEntropy(_or(threshold, 0.2)),
     "judge": lambda pair, threshold: Judge(_judge(pair.pair.target), _or(threshold, 7 / 9)),
     "router": lambda pair, threshold: pair._router_policy("router", threshold),
 }
@@ -210,7 +221,8 @@ SOLVERS: Final[dict[str, Callable[[LoadedPair, str, int | None], Solver]]] = {
     "ngram": lambda pair, name, num: _ngram(pair.pair, name, num),
     "majority": lambda pair, name, num: Majority(pair=pair.pair, is_same=is_same, num=_or(num, 5), name=name),
 }
-"""Other ways to solve whole problems, by name; ``NAME:NUMBER`` sets how many tokens are guessed, or drafts vote."""
+"""Other ways to solve whole problems, by name; ``NAME:NUMBER`` sets how many tokens are guessed, or drafts vote.
+``RULE+speculative`` and ``RULE+ngram`` are a rule whose target guesses."""
 FIXED: Final = ("draft", "target", *SOLVERS)
 """Policies and solvers without a threshold."""
 
@@ -227,7 +239,7 @@ def _speculative(pair: Pair, name: str, num_tokens: int | None) -> Solver:
 
     target, draft = _in_process(pair.target, name), _in_process(pair.draft, name)
     guessing = SpeculativeEngine.by_draft(target, draft, _or(num_tokens, DRAFT_TOKENS))
-    return OnPair(TargetOnly(name), replace(pair, target=guessing))
+    return OnPair(policy=TargetOnly(), pair=replace(pair, target=guessing), name=name)
 
 
 def _ngram(pair: Pair, name: str, num_tokens: int | None) -> Solver:
@@ -235,7 +247,7 @@ def _ngram(pair: Pair, name: str, num_tokens: int | None) -> Solver:
     from arbitrage.engines.speculative import LOOKUP_TOKENS, SpeculativeEngine
 
     guessing = SpeculativeEngine.by_lookup(_in_process(pair.target, name), _or(num_tokens, LOOKUP_TOKENS))
-    return OnPair(TargetOnly(name), replace(pair, target=guessing))
+    return OnPair(policy=TargetOnly(), pair=replace(pair, target=guessing), name=name)
 
 
 def _in_process(engine: Engine, name: str) -> "HFEngine":

@@ -151,11 +151,11 @@ async def test_a_rejected_look_ahead_leaves_no_trace(kit):
 async def test_a_cancelled_proposal_leaves_the_session_usable(kit):
     engine = kit.build(1)
     async with opened(engine, PROBLEM) as session, opened(engine, PROBLEM) as other:
-        for _ in range(2):
-            wanted = await other.propose(request(12))
-            await session.commit(wanted)
-            await other.commit(wanted)
+        whole = await other.propose(request(12))
+        for one in (session, other):
+            await one.commit(whole)
         wanted = await other.propose(request(12))
+        assert wanted.num_tokens > 2
         before = session.token_ids
         with kit.slowed(engine):
             task = asyncio.create_task(session.propose(request(12)))

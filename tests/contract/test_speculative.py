@@ -150,8 +150,8 @@ async def test_neither_model_computes_a_token_twice_but_for_wrong_guesses(engine
     assert drafted["passes"] <= cost.num_guessed + len(trace.steps) + verified["passes"]
 
 
-async def test_a_draft_of_the_paper_is_worth_it_only_where_it_agrees(engine):
-    """Guesses that are wrong at once cost passes of equal number: one for each token."""
+async def test_wrong_guesses_cost_no_further_pass(engine):
+    """One pass for each token, as without them."""
     with counted(engine(1).model) as passes:
         trace = await answers(GUESSING["wrong"](engine, 1, 4))
     assert passes["passes"] == target_cost(trace).num_generated

@@ -65,6 +65,17 @@ async def test_token_level_speculation_changes_nothing_but_the_time(pair, name):
         assert guessed.usage["target"].num_confirmed > 0 or name == "ngram"
 
 
+async def test_a_rule_on_a_guessing_target_decides_and_writes_the_same(pair):
+    plain, guessing = (pair.audited(pair.method(name, 0.6)) for name in ("random", "random+speculative:3"))
+    for problem in problems("tiny:validation", 4):
+        alone = await arb.solve(problem, pair.pair, plain)
+        guessed = await guessing.solve(problem, arb.Setting())
+        assert guessed.text == alone.text
+        assert [len(step.scores) for step in guessed.steps] == [len(step.scores) for step in alone.steps]
+        assert guessed.policy == "random+speculative:3"
+        assert guessed.usage["target"].num_guessed > 0
+
+
 def test_gates_and_votes_solve_problems(pair):
     question = problems("tiny:validation", 1)[0].question
     for name in ("confidence", "entropy", "judge", "majority:2"):

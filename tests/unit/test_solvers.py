@@ -129,7 +129,7 @@ def test_a_vote_of_none_is_refused():
 
 async def test_a_policy_can_have_engines_of_its_own():
     given, own = (Pair(draft=scripted("a"), target=scripted(text)) for text in ("b", "c"))
-    method, seen = OnPair(TargetOnly("other"), own), []
+    method, seen = OnPair(policy=TargetOnly(), pair=own, name="other"), []
     assert isinstance(method, Solver)
     assert not isinstance(TargetOnly(), Solver)
     trace = await solve_by(method, PROBLEM, given, watch=seen.append)
@@ -143,7 +143,7 @@ async def test_solvers_are_compared_with_policies():
     methods = {
         Entry("target"): TargetOnly(),
         Entry("majority"): Majority(pair=pair, is_same=is_same, num=3),
-        Entry("other"): OnPair(TargetOnly("other"), Pair(draft=pair.draft, target=scripted("9"))),
+        Entry("other"): OnPair(policy=TargetOnly(), pair=Pair(draft=pair.draft, target=scripted("9")), name="other"),
     }
     results = await compare([PROBLEM], pair, methods, GREEDY)
     said = {entry.policy: [(trace.policy, trace.text) for trace in traces] for entry, traces in results.items()}
@@ -183,9 +183,11 @@ def test_a_number_behind_the_name_is_the_solvers(loaded):
         (lambda pair: pair.method("telepathy"), "unknown policy 'telepathy'.*majority"),
         (lambda pair: pair.policy("majority:3"), "'majority:3' solves whole problems"),
         (lambda pair: pair.method("speculative"), "'speculative' needs models of the hf engine, 'scripted' is none"),
+        (lambda pair: pair.method("random+majority"), "'majority' has no target that a rule could use"),
+        (lambda pair: pair.method("random+telepathy"), r"unknown policy 'random\+telepathy'"),
         (lambda pair: pair.method("ngram:2"), "'ngram:2' needs models of the hf engine, 'scripted' is none"),
     ],
-    ids=["text", "zero", "unknown", "policy", "speculative", "ngram"],
+    ids=["text", "zero", "unknown", "policy", "speculative", "vote", "rule", "ngram"],
 )
 def test_a_name_that_cannot_be_is_refused(loaded, call, told):
     with pytest.raises(ConfigError, match=told):

@@ -34,7 +34,7 @@ def evaluate(
         str,
         typer.Option(
             help=f"Comma-separated, from {', '.join(NAMES)}, router:NAME; NAME@0.2 is one at that threshold only; "
-            f"{', '.join(SOLVERS)} take a number, as majority:5."
+            f"{', '.join(SOLVERS)} take a number, as majority:5; RULE+speculative is a rule whose target guesses."
         ),
     ] = ",".join(NAMES),
     thresholds: Annotated[str, typer.Option(help="Comma-separated, in [0, 1]; empty for each policy's default.")] = "",

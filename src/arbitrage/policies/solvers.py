@@ -12,23 +12,22 @@ from arbitrage.core.types import Problem, Sampling
 from arbitrage.policies.basic import DraftOnly
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OnPair:
     """A policy on engines of its own, such as target-only on a target that verifies guessed tokens."""
 
     policy: Policy
     pair: Pair
-
-    @property
-    def name(self) -> str:
-        """The policy's."""
-        return self.policy.name
+    name: str
 
     async def solve(
         self, problem: Problem, setting: Setting, *, watch: Callable[[Trace], None] = lambda trace: None
     ) -> Trace:
-        """Solve as the policy does."""
-        return await solve(problem, self.pair, self.policy, setting, watch=watch)
+        """Solve as the policy does; the trace bears this name."""
+        trace = await solve(
+            problem, self.pair, self.policy, setting, watch=lambda made: watch(replace(made, policy=self.name))
+        )
+        return replace(trace, policy=self.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
