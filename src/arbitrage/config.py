@@ -124,8 +124,10 @@ class PairConfig:
             if name not in SERVERS:
                 raise ConfigError(f"[launch] unknown server {name!r}", hint=f"choose from {', '.join(SERVERS)}")
         for role, model in self.models.items():
-            if model.format and role != "prm":
-                raise ConfigError(f"a format is for the table [prm], got {model.format!r} in [{role}]")
+            if model.format and role != "prm":  # Tables of further routers are [routers.NAME].
+                raise ConfigError(
+                    f"a format is for the table [prm], got {model.format!r} in [{role.replace(':', 's.')}]"
+                )
 
     @property
     def models(self) -> dict[str, ModelConfig]:
