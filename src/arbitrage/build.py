@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from arbitrage.config import ModelConfig, PairConfig, read_pair
 from arbitrage.core.errors import ConfigError
-from arbitrage.core.ports import Policy, Scorer
+from arbitrage.core.ports import Engine, Policy, Scorer
 from arbitrage.core.solve import solve
 from arbitrage.core.trace import Trace
 from arbitrage.core.turn import Pair, Setting
@@ -27,7 +27,6 @@ from arbitrage.tiny import WEIGHTS
 from arbitrage.tiny import dataset as tiny_dataset
 
 if TYPE_CHECKING:
-    from arbitrage.engines.hf import HFEngine
     from arbitrage.scorers.hf import HFScorer
     from arbitrage.scorers.probe import ProbeScorer
 
@@ -289,6 +288,8 @@ def _reads(router: "HFScorer | ProbeScorer", inputs: str) -> bool:
 
 
 def _hf_scorer(model: ModelConfig, kind: str, name: str) -> "HFScorer":
+    if model.engine != "hf":
+        raise ConfigError(f"a {kind} runs on the engine 'hf', got {model.engine!r}", hint="name a checkpoint folder")
     from arbitrage.scorers.hf import HFScorer
 
     options = _placed(model)
@@ -303,10 +304,28 @@ def _placed(model: ModelConfig) -> dict[str, Any]:
     return {"device": model.device, "dtype": model.dtype, "prompt": prompt}
 
 
-def _engine(model: ModelConfig, *, keeps_hidden_state: bool = False) -> "HFEngine":
+def _hf_engine(model: ModelConfig, options: dict[str, Any]) -> Engine:
     from arbitrage.engines.hf import HFEngine
 
-    return HFEngine.load(model.path, name=model.name, keeps_hidden_state=keeps_hidden_state, **_placed(model))
+    return HFEngine.load(model.path, **options)
+
+
+def _llamacpp_engine(model: ModelConfig, options: dict[str, Any]) -> Engine:
+    from arbitrage.engines.llamacpp import LlamaEngine
+
+    return LlamaEngine.load(model.path, context=model.context, sequences=model.sequences, **options)
+
+
+ENGINES: Final[dict[str, Callable[[ModelConfig, dict[str, Any]], Engine]]] = {
+    "hf": _hf_engine,
+    "llamacpp": _llamacpp_engine,
+}
+"""Loads a model by the name of its engine; the options are those that every engine takes."""
+
+
+def _engine(model: ModelConfig, *, keeps_hidden_state: bool = False) -> Engine:
+    options = {"name": model.name, "keeps_hidden_state": keeps_hidden_state, **_placed(model)}
+    return ENGINES[model.engine](model, options)
 
 
 def _assemble(config: PairConfig, keeps_hidden_state: bool) -> LoadedPair:

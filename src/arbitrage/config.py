@@ -5,11 +5,12 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from arbitrage.core.errors import ConfigError
 
 T = TypeVar("T")
+ENGINES: Final = ("hf", "llamacpp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,14 +18,21 @@ class ModelConfig:
     """One model of a pair.
 
     Raises:
-        ConfigError: If the data type is unknown.
+        ConfigError: If the engine or the data type is unknown.
     """
 
     path: str
-    """A checkpoint folder, relative to the configuration file, or a hub name."""
+    """A checkpoint folder, relative to the configuration file, a hub name, or a GGUF file."""
     name: str = ""
+    engine: str = ""
+    """Who runs it, from :data:`ENGINES`; llamacpp for a GGUF file, hf for others."""
     device: str = "cpu"
     dtype: str = "float32"
+    """Of weights and cache; of the cache alone in a GGUF file, which says its weights' own."""
+    context: int = 0
+    """Tokens that a sequence may have, for llamacpp; 0 for the model's own, at most 4,096."""
+    sequences: int = 4
+    """How many solutions llamacpp keeps in its cache at once; each takes the memory of a whole context."""
     prompt: str = ""
     """A plain template with ``{question}``; empty for the model's chat template."""
     system: str = ""
@@ -39,6 +47,10 @@ class ModelConfig:
         known = ("float32", "bfloat16", "float16")
         if self.dtype not in known:
             raise ConfigError(f"dtype must be one of {', '.join(known)}, got {self.dtype!r}")
+        if not self.engine:
+            object.__setattr__(self, "engine", "llamacpp" if self.path.endswith(".gguf") else "hf")
+        if self.engine not in ENGINES:
+            raise ConfigError(f"engine must be one of {', '.join(ENGINES)}, got {self.engine!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

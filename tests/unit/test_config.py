@@ -5,7 +5,7 @@ import json
 import pytest
 
 import arbitrage as arb
-from arbitrage.build import entries, problems
+from arbitrage.build import _hf_scorer, entries, problems
 from arbitrage.config import read_pair
 from arbitrage.core.errors import ConfigError
 from arbitrage.evaluation.datasets import read_jsonl
@@ -24,6 +24,18 @@ def test_a_pair_is_named_after_its_file_and_finds_models_beside_it(tmp_path):
     assert config.router is None
 
 
+def test_a_gguf_file_is_run_by_llamacpp(tmp_path):
+    (tmp_path / "pair.toml").write_text(PAIR.replace('"a"', '"a.gguf"'))
+    config = read_pair(tmp_path / "pair.toml")
+    assert (config.draft.engine, config.target.engine) == ("llamacpp", "hf")
+
+
+def test_a_scorer_is_no_gguf_file(tmp_path):
+    (tmp_path / "pair.toml").write_text(PAIR + '[prm]\npath = "c.gguf"\n')
+    with pytest.raises(ConfigError, match="a prm runs on the engine 'hf', got 'llamacpp'"):
+        _hf_scorer(read_pair(tmp_path / "pair.toml").prm, "prm", "prm")
+
+
 def test_further_routers_have_names(tmp_path):
     (tmp_path / "pair.toml").write_text(PAIR + '[router]\npath = "c"\n[routers.second]\npath = "d"\n')
     config = read_pair(tmp_path / "pair.toml")
@@ -40,6 +52,7 @@ def test_further_routers_have_names(tmp_path):
         (PAIR + '[ruoter]\npath = "c"\n', "'ruoter'"),
         (PAIR.replace("path", "pth", 1), "did you mean 'path'"),
         (PAIR + 'dtype = "float8"\n', "float8"),
+        (PAIR + 'engine = "vlm"\n', "engine must be one of hf, llamacpp, got 'vlm'"),
         (PAIR + '[routers]\npath = "c"\n', r"routers\.path must be a table, got 'c'"),
         (PAIR + '[routers.second]\npth = "c"\n', r"\[routers\.second\].*'pth'"),
     ],

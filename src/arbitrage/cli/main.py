@@ -9,6 +9,7 @@ from arbitrage.cli.collect import collect
 from arbitrage.cli.demo import demo
 from arbitrage.cli.eval_router import eval_router
 from arbitrage.cli.evaluate import evaluate
+from arbitrage.cli.export_gguf import export_gguf
 from arbitrage.cli.label import label
 from arbitrage.cli.solve import solve
 from arbitrage.cli.train_probe import train_probe
@@ -31,6 +32,7 @@ app.command()(train_router)
 app.command()(train_probe)
 app.command()(eval_router)
 app.command()(calibrate)
+app.command(name="export-gguf")(export_gguf)
 
 
 def run() -> None:
