@@ -3,12 +3,14 @@
 import asyncio
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +25,10 @@ NEVER = -1e4
 """A bias that no logit outweighs."""
 LIVELY = (7, 13, 18, 63, 82)
 """Seeds of random models that write several steps of several tokens; most repeat a token or end at once."""
+LIVELY_PLAIN = (234, 239, 246, 286, 288)
+"""Of those without a bias."""
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+"""Tiny models gain nothing from threads, and two that share a core wait for each other at every operation."""
 TEXTS = [
     "Mia has 3 times as many stamps as Leo. Leo has 14 stamps. How many stamps does Mia have?",
     "Leo has 14 stamps.\n\nMia has 14*3=42 stamps.\n\nThe answer is \\boxed{42}.\n\n",
@@ -58,15 +64,66 @@ def random_lm(tokenizer: Any) -> Callable[..., Any]:
             for name, weight in model.named_parameters():
                 if weight.dim() == 2:
                     weight.normal_(std=1.0 if "embed" in name else 0.4, generator=generator)
-            bias = model.lm_head.bias.fill_(NEVER)
-            for token in range(len(tokenizer)):
-                text = tokenizer.decode([token])
-                if token not in tokenizer.all_special_ids and "\ufffd" not in text:
-                    bias[token] = delimiter if "\n\n" in text else 0.0
-            bias[tokenizer.eos_token_id] = end
+            _set_bias(tokenizer, model.lm_head.bias, delimiter, end)
         return model
 
     return build
+
+
+@pytest.fixture(scope="session")
+def plain_lm(tokenizer: Any) -> Callable[..., Any]:
+    """Builds lively Llamas without a bias, which no GGUF file of Llama has, by number.
+
+    One dimension of the residual stream is the same at every token, and large: behind the last norm it is 1, so that
+    the head's weights for it are what a bias would be.
+    """
+    import torch
+
+    @cache
+    def build(number: int, *, layers: int = 1, context: int = 512, delimiter: float = 5.0, end: float = 4.0) -> Any:
+        model = _llama(tokenizer, layers, context, has_bias=False)
+        generator = torch.Generator().manual_seed(LIVELY_PLAIN[number])
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if weight.dim() == 1:  # A norm, which divides by about 8: the large dimension is most of its input.
+                    weight.fill_(8.0)[0] = 1 / 8 if name == "model.norm.weight" else 0.0
+                elif name.endswith(("o_proj.weight", "down_proj.weight")):
+                    weight.normal_(std=0.05, generator=generator)[0] = 0.0
+                else:
+                    weight.normal_(
+                        std={"embed": 1.0, "lm_he": 0.1}.get(name.removeprefix("model.")[:5], 0.4), generator=generator
+                    )
+            model.model.embed_tokens.weight[:, 0] = 64.0
+            _set_bias(tokenizer, model.lm_head.weight[:, 0], delimiter, end)
+        return model
+
+    return build
+
+
+def _set_bias(tokenizer: Any, bias: Any, delimiter: float, end: float) -> None:
+    """Whole characters only, no special token but the end; the delimiter and the end more often than others."""
+    bias.fill_(NEVER)
+    for token in range(len(tokenizer)):
+        text = tokenizer.decode([token])
+        if token not in tokenizer.all_special_ids and "\ufffd" not in text:
+            bias[token] = delimiter if "\n\n" in text else 0.0
+    bias[tokenizer.eos_token_id] = end
+
+
+@pytest.fixture(scope="session")
+def gguf_file(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Writes a model of ``plain_lm`` as a GGUF file."""
+    from arbitrage.engines.gguf_export import export_gguf
+
+    @cache
+    def write(model: Any, kind: str = "f32") -> Path:
+        folder = tmp_path_factory.mktemp("gguf")
+        model.save_pretrained(str(folder))
+        tokenizer.save_pretrained(str(folder))
+        export_gguf(folder, folder / "model.gguf", kind)
+        return folder / "model.gguf"
+
+    return write
 
 
 @pytest.fixture(scope="session")
@@ -91,7 +148,7 @@ def chain_lm(tokenizer: Any) -> Callable[..., Any]:
     return build
 
 
-def _llama(tokenizer: Any, layers: int, context: int) -> Any:
+def _llama(tokenizer: Any, layers: int, context: int, *, has_bias: bool = True) -> Any:
     from torch import nn
     from transformers import LlamaForCausalLM
 
@@ -100,7 +157,8 @@ def _llama(tokenizer: Any, layers: int, context: int) -> Any:
     config = Shape(hidden=64, layers=layers, feed_forward=64).config(tokenizer, context)
     config.tie_word_embeddings = False
     model = LlamaForCausalLM(config)
-    model.lm_head = nn.Linear(64, config.vocab_size)  # With a bias, to say what is never or often written.
+    # A bias says what is never or often written.
+    model.lm_head = nn.Linear(64, config.vocab_size, bias=has_bias)
     return model.eval()
 
 
@@ -255,6 +313,26 @@ def served(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
     return cache(lambda server: serve(server, {role: model(server, role) for role in ("draft", "target")}))
 
 
+def _llamacpp_kit(request: pytest.FixtureRequest) -> Kit:
+    for module in ("llama_cpp", "gguf"):
+        pytest.importorskip(module)
+    from arbitrage.engines.llamacpp import LlamaEngine
+
+    plain_lm, gguf_file = (request.getfixturevalue(name) for name in ("plain_lm", "gguf_file"))
+
+    @contextmanager
+    def slowed(engine: Any) -> Iterator[None]:
+        run = engine.context.run
+        engine.context.run = lambda *given: time.sleep(0.01) or run(*given)
+        yield
+        engine.context.run = run
+
+    def build(number: int) -> Engine:
+        return LlamaEngine.load(gguf_file(plain_lm(number)), name=f"llamacpp-{number}", threads=1)
+
+    return Kit(build, slowed)
+
+
 KITS: dict[str, Callable[[pytest.FixtureRequest], Kit]] = {
     "scripted": lambda request: _scripted_kit(),
     "hf": _hf_kit,
@@ -262,6 +340,7 @@ KITS: dict[str, Callable[[pytest.FixtureRequest], Kit]] = {
     "ngram": _ngram_kit,
     "vllm": lambda request: _served_kit("vllm", request.getfixturevalue("served")("vllm")),
     "llama-server": lambda request: _served_kit("llama-server", request.getfixturevalue("served")("llama-server")),
+    "llamacpp": _llamacpp_kit,
 }
 """Every engine that must keep the contract; a new one is one line here."""
 
@@ -269,3 +348,10 @@ KITS: dict[str, Callable[[pytest.FixtureRequest], Kit]] = {
 @pytest.fixture(params=KITS)
 def kit(request: pytest.FixtureRequest) -> Kit:
     return KITS[request.param](request)
+
+
+def pytest_unconfigure() -> None:
+    """Close two files that llama_cpp leaves open for good: at the very end they would count as errors."""
+    if utils := sys.modules.get("llama_cpp._utils"):
+        utils.outnull_file.close()
+        utils.errnull_file.close()

@@ -14,7 +14,7 @@ from arbitrage.scorers.families import FAMILIES
 T = TypeVar("T")
 DTYPES: Final = ("float32", "bfloat16", "float16")
 SERVERS: Final = ("vllm", "sglang", "llama-server")
-ENGINES: Final = ("hf", *SERVERS)
+ENGINES: Final = ("hf", "llamacpp", *SERVERS)
 _REACHED: Final = ("url", "served_name", "timeout_s", "api_key_env", "serve", "env")
 
 
@@ -28,10 +28,16 @@ class ModelConfig:
     """
 
     path: str
-    """A checkpoint folder, relative to the configuration file, or a hub name."""
+    """A checkpoint folder, relative to the configuration file, a hub name, or a GGUF file."""
     name: str = ""
+    engine: str = ""
+    """Who runs it, from :data:`ENGINES`: transformers or llama.cpp in process, or the kind of server that listens at
+    ``url``; llamacpp for a GGUF file and hf for others, where it is not said."""
     device: str = "cpu"
     dtype: str = "float32"
+    """Of weights and cache; of the cache alone in a GGUF file, which says its weights' own."""
+    sequences: int = 4
+    """How many solutions llamacpp keeps in its cache at once; each takes the memory of a whole context."""
     prompt: str = ""
     """A key of :data:`arbitrage.engines.prompt.PROMPTS`, or a plain template with ``{question}``; empty for the model's
     chat template."""
@@ -39,8 +45,6 @@ class ModelConfig:
     """The system message of the chat template."""
     examples: tuple[Example, ...] = ()
     """Solved problems to show before the question."""
-    engine: str = "hf"
-    """What runs the model: ``hf`` for transformers in process, or the kind of server that listens at ``url``."""
     tokenizer: str = ""
     """Folder or hub name of the tokenizer where ``path`` has none, such as a GGUF file's; of a served model only."""
     url: str = ""
@@ -48,7 +52,8 @@ class ModelConfig:
     served_name: str = ""
     """The id that the server knows the model by; empty for its only one, and for ``path`` where we start it."""
     context_length: int | None = None
-    """To use less of the context than the server offers, or where it does not say."""
+    """Tokens of prompt and answer, to use less than a server offers or where it does not say; for llamacpp what the
+    cache is made for, by default the model's own, at most 4,096."""
     timeout_s: float = 120.0
     api_key_env: str = ""
     """Environment variable that holds the server's API key."""
@@ -65,6 +70,8 @@ class ModelConfig:
         return self.name or Path(self.path).name
 
     def __post_init__(self) -> None:
+        if not self.engine:
+            object.__setattr__(self, "engine", "llamacpp" if self.path.endswith(".gguf") else "hf")
         for name, known in (("dtype", DTYPES), ("engine", ENGINES), ("format", ("", *FAMILIES))):
             if (value := getattr(self, name)) not in known:
                 near = difflib.get_close_matches(str(value), known, n=1)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arbitrage.config import ModelConfig
+from arbitrage.core.errors import ConfigError
 from arbitrage.core.ports import Engine
 from arbitrage.scorers.families import FAMILIES
 from arbitrage.scorers.format import InputFormat
@@ -30,9 +31,14 @@ def load_engine(model: ModelConfig, *, keeps_hidden_state: bool = False) -> Engi
     """
     if model.is_served:
         return _http_engine(model)
+    options = {"name": model.name, "keeps_hidden_state": keeps_hidden_state, **_placed(model)}
+    if model.engine == "llamacpp":
+        from arbitrage.engines.llamacpp import LlamaEngine
+
+        return LlamaEngine.load(model.path, context=model.context_length or 0, sequences=model.sequences, **options)
     from arbitrage.engines.hf import HFEngine
 
-    return HFEngine.load(model.path, name=model.name, keeps_hidden_state=keeps_hidden_state, **_placed(model))
+    return HFEngine.load(model.path, **options)
 
 
 def load_prm(model: ModelConfig, name: str = "prm") -> "PRM":
@@ -84,6 +90,8 @@ def _classifier(model: ModelConfig, kind: str, name: str) -> "HFScorer | HTTPSco
 
         layout = FormatLayout(_tokenizer(model), InputFormat.load(Path(model.path), kind), own)
         return _http_scorer(model, name, layout)
+    if model.engine != "hf":
+        raise ConfigError(f"a {kind} runs on the engine 'hf' or a server, got {model.engine!r}")
     from arbitrage.scorers.hf import HFScorer
 
     return HFScorer.load(model.path, name=name, kind=kind, **{**_placed(model), "prompt": own})

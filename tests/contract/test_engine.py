@@ -155,7 +155,7 @@ async def test_a_cancelled_proposal_leaves_the_session_usable(kit):
         for one in (session, other):
             await one.commit(whole)
         wanted = await other.propose(request(12))
-        assert wanted.num_tokens > 2
+        assert wanted.num_tokens >= 2
         before = session.token_ids
         with kit.slowed(engine):
             task = asyncio.create_task(session.propose(request(12)))

@@ -10,6 +10,7 @@ from arbitrage.config import read_pair
 from arbitrage.core.errors import ConfigError
 from arbitrage.evaluation.datasets import read_file
 from arbitrage.evaluation.run import Entry
+from arbitrage.loading import load_prm
 
 PAIR = '[draft]\npath = "a"\n[target]\npath = "b"\n'
 
@@ -22,6 +23,18 @@ def test_a_pair_is_named_after_its_file_and_finds_models_beside_it(tmp_path):
     assert config.draft.path == str(tmp_path / "a")
     assert config.target.path == "b"
     assert config.router is None
+
+
+def test_a_gguf_file_is_run_by_llamacpp(tmp_path):
+    (tmp_path / "pair.toml").write_text(PAIR.replace('"a"', '"a.gguf"'))
+    config = read_pair(tmp_path / "pair.toml")
+    assert (config.draft.engine, config.target.engine) == ("llamacpp", "hf")
+
+
+def test_a_scorer_is_no_gguf_file(tmp_path):
+    (tmp_path / "pair.toml").write_text(PAIR + '[prm]\npath = "c.gguf"\n')
+    with pytest.raises(ConfigError, match="a prm runs on the engine 'hf' or a server, got 'llamacpp'"):
+        load_prm(read_pair(tmp_path / "pair.toml").prm)
 
 
 def test_further_routers_have_names(tmp_path):
@@ -40,6 +53,7 @@ def test_further_routers_have_names(tmp_path):
         (PAIR + '[ruoter]\npath = "c"\n', "'ruoter'"),
         (PAIR.replace("path", "pth", 1), "did you mean 'path'"),
         (PAIR + 'dtype = "float8"\n', "float8"),
+        (PAIR + 'engine = "vlm"\n', "engine must be one of hf, llamacpp, vllm, sglang, llama-server, got 'vlm'"),
         (PAIR + '[routers]\npath = "c"\n', r"routers\.path must be a table, got 'c'"),
         (PAIR + '[routers.second]\npth = "c"\n', r"\[routers\.second\].*'pth'"),
     ],

@@ -113,6 +113,8 @@ def test_a_fingerprint_tells_weights_apart(tmp_path):
     first = fingerprint(tmp_path)
     path.write_bytes(bytes(99) + b"x")
     assert len({"", first, fingerprint(tmp_path)}) == 3
+    (tmp_path / "model.gguf").write_bytes(b"y")
+    assert len({"", fingerprint(tmp_path), fingerprint(tmp_path / "model.gguf")}) == 3
 
 
 WRITER = """

@@ -10,6 +10,7 @@ from arbitrage.cli.convert_prm import convert_prm
 from arbitrage.cli.demo import demo
 from arbitrage.cli.eval_router import eval_router
 from arbitrage.cli.evaluate import evaluate
+from arbitrage.cli.export_gguf import export_gguf
 from arbitrage.cli.label import label
 from arbitrage.cli.solve import solve
 from arbitrage.cli.train_probe import train_probe
@@ -35,6 +36,7 @@ app.command()(eval_router)
 app.command()(calibrate)
 app.command()(up)
 app.command()(convert_prm)
+app.command(name="export-gguf")(export_gguf)
 
 
 def run() -> None:

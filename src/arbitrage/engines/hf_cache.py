@@ -8,85 +8,29 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from arbitrage.engines.local import CachedTokens
 
-class CachedSequence:
-    """The KV cache of one sequence; any next sequence reuses the longest common prefix."""
+
+class CachedSequence(CachedTokens):
+    """The KV cache of one sequence in a model of transformers; shared by its engine and its scorers."""
 
     def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
         self._model = model
         self._cache = DynamicCache(config=model.config)
-        self._ids: list[int] = []
-        self._known: Tensor | None = None
-        """Logits behind the last tokens, shape [positions, vocabulary]: what was computed need not be again."""
 
-    def __len__(self) -> int:
-        return len(self._ids)
+    def _shorten(self, length: int) -> None:
+        self._cache.crop(length - len(self))
 
-    def reuse(self, ids: Sequence[int], num_last: int = 1) -> int:
-        """Crop the cache to what it shares with ``ids``, and further where outputs that are wanted would be missing.
+    def _compute(self, ids: Sequence[int], num_last: int) -> Tensor:
+        logits: Tensor = self._append(self._model, ids, logits_to_keep=num_last).logits[0]
+        return logits
 
-        Args:
-            ids: The sequence that is wanted.
-            num_last: At how many of its last positions an output is wanted.
-
-        Returns:
-            How many tokens of ``ids`` need no computing.
-        """
-        limit = min(len(self._ids), len(ids))
-        self.crop(next((i for i in range(limit) if self._ids[i] != ids[i]), limit))
-        first_known = len(self) - (0 if self._known is None else len(self._known))
-        if first_known > len(ids) - num_last:
-            self.crop(len(ids) - num_last)
-        return len(self)
-
-    def known(self, ids: Sequence[int], num_last: int) -> Tensor | None:
-        """Logits behind the last tokens of ``ids`` where all are there already; computes and forgets nothing.
-
-        Returns:
-            Shape [num_last, vocabulary], or None if one is missing or none is wanted.
-        """
-        if self._known is None or num_last < 1 or self._ids[: len(ids)] != list(ids):
-            return None
-        surplus = len(self) - len(ids)
-        end = len(self._known) - surplus
-        return self._known[end - num_last : end] if end >= num_last else None
-
-    def behind(self, ids: Sequence[int]) -> list[int]:
-        """What the sequence holds behind ``ids``; nothing where it does not begin with them."""
-        return self._ids[len(ids) :] if self._ids[: len(ids)] == list(ids) else []
-
-    def crop(self, length: int) -> None:
-        """Forget all tokens from position ``length`` on."""
-        surplus = len(self._ids) - length
-        if surplus > 0:
-            self._cache.crop(-surplus)
-            del self._ids[length:]
-            self._known = self._known[:-surplus] if self._known is not None and surplus < len(self._known) else None
-
-    def logits(self, ids: Sequence[int], num_last: int = 1) -> Tensor:
-        """Append tokens to a language model's sequence.
-
-        Args:
-            ids: The tokens; none where all outputs are there already.
-            num_last: How many positions' logits are wanted; :meth:`reuse` sees to those that are not of ``ids``.
-
-        Returns:
-            Logits of the last positions, shape [num_last, vocabulary].
-        """
-        known, num_known = self._known, num_last - len(ids)
-        if ids:
-            fresh: Tensor = self._append(self._model, ids, logits_to_keep=min(num_last, len(ids))).logits[0]
-            known = fresh if known is None or num_known <= 0 else torch.cat([known[-num_known:], fresh])
-        assert known is not None
-        self._known = known[-num_last:]
-        return self._known
+    def _joined(self, first: Tensor, second: Tensor) -> Tensor:
+        return torch.cat([first, second])
 
     def look_ahead(self, ids: Sequence[int]) -> tuple[float, ...]:
-        """Append tokens to a language model's sequence for their state; what follows them is then known too.
-
-        Returns:
-            Last hidden state of the last position.
-        """
+        """See :meth:`arbitrage.engines.local.CachedTokens.look_ahead`."""
         output = self._append(self._model, ids, logits_to_keep=1, output_hidden_states=True)
         self._known = output.logits[0]
         return tuple(output.hidden_states[-1][0, -1].float().tolist())

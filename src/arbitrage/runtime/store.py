@@ -31,9 +31,9 @@ def write_json(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def fingerprint(folder: Path) -> str:
-    """Hash of size, beginning and end of each weights file in a checkpoint folder; empty for a hub name."""
+    """Hash of size, beginning and end of a weights file, or of each in a checkpoint folder; empty for a hub name."""
     digest, part = hashlib.sha256(), 1 << 20
-    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    files = [folder] if folder.is_file() else sorted(folder.glob("*.safetensors"))
     for path in files:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)

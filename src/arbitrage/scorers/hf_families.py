@@ -137,10 +137,11 @@ class FamilyScorer:
 
     def _outputs(self, sequence: CachedSequence, ids: list[int]) -> Tensor:
         """What the head says behind the last token, shape [outputs]."""
-        if self.head is None:
-            return sequence.logits(ids)[-1, self._labels].float()
-        outputs: Tensor = self.head(sequence.states(ids)[-1].float())
-        return outputs
+        head = self.head
+        outputs: Tensor = (
+            sequence.logits(ids)[-1, self._labels] if head is None else head(sequence.states(ids)[-1].float())
+        )
+        return outputs.float()
 
 
 def load_head(folder: Path, family: Family) -> nn.Sequential:

@@ -1,0 +1,23 @@
+"""``arbitrage export-gguf``: a checkpoint as one file for llama.cpp."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def export_gguf(
+    model: Annotated[Path, typer.Argument(help="Folder of a Llama checkpoint of transformers.")],
+    out: Annotated[Path, typer.Argument(help="The new file, by custom *.gguf; replaces an old one.")],
+    kind: Annotated[
+        str, typer.Option("--type", help="f16, f32, q8_0, q4_k_m or q3_k_l; the last three need llama.cpp too.")
+    ] = "f16",
+) -> None:
+    """Write a Llama checkpoint with its tokenizer as a GGUF file, in fewer bits if asked.
+
+    A file of few bits can draft for its own original: name it as the draft of a pair.
+    """
+    from arbitrage.engines import gguf_export
+
+    gguf_export.export_gguf(model, out, kind)
+    typer.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB, {kind}")

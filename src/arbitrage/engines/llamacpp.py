@@ -1,0 +1,232 @@
+"""A GGUF file in this process, by llama.cpp: several sequences in one context, each with its own part of the cache."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from arbitrage.core.errors import EngineError, MissingExtra
+from arbitrage.core.types import Sampling
+from arbitrage.engines.local import CachedTokens, LocalEngine, Picker
+from arbitrage.engines.prompt import Prompt
+from arbitrage.engines.worker import CancelFlag
+
+try:
+    import numpy as np
+
+    from arbitrage.engines import logits as arithmetic
+    from arbitrage.engines.llamacpp_native import (
+        DEFAULT_SEQUENCES,
+        MAX_BATCH,
+        GGUFTokenizer,
+        LlamaContext,
+        LlamaModel,
+    )
+    from arbitrage.engines.logits import Logits
+except ImportError as error:
+    raise MissingExtra("llamacpp") from error
+
+
+class LlamaEngine(LocalEngine):
+    """A GGUF model as an engine.
+
+    Sessions run one after another on the device's thread, each in a sequence of its own: what a session computes does
+    not depend, to the last bit, on who else is served, while there are no more sessions than sequences. Where there
+    are, a session that computes gets the sequence that was used the longest time ago, and its former holder computes
+    its tokens anew when its turn comes, the same up to rounding: nobody waits for another session to close, so that
+    no two problems can wait for each other.
+    """
+
+    def __init__(
+        self,
+        context: "LlamaContext",
+        *,
+        name: str,
+        device: str = "cpu",
+        prompt: Prompt | None = None,
+        keeps_hidden_state: bool = False,
+    ) -> None:
+        """Wrap an open context.
+
+        Args:
+            context: With its model.
+            name: How traces and run keys call it.
+            device: Names the thread that computes; one for each device.
+            prompt: Defaults to the chat template in the file.
+            keeps_hidden_state: Whether candidates carry the last layer's state at their last token; see
+                :class:`arbitrage.engines.hf.HFEngine`.
+        """
+        super().__init__(
+            GGUFTokenizer(context.model, name),
+            name=name,
+            device=device,
+            prompt=prompt,
+            keeps_hidden_state=keeps_hidden_state,
+        )
+        self.context = context
+        self.eos_ids = self.tokenizer.end_ids
+        self.context_length = context.length
+        self.max_branches = context.num_sequences - 1
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        name: str = "",
+        device: str = "cpu",
+        dtype: str = "float32",
+        prompt: Prompt | None = None,
+        keeps_hidden_state: bool = False,
+        context: int = 0,
+        sequences: int = DEFAULT_SEQUENCES,
+        threads: int = 0,
+    ) -> "LlamaEngine":
+        """Load a GGUF file.
+
+        Args:
+            path: The file.
+            name: Defaults to the file's.
+            device: ``cpu``; any other puts all layers on the accelerator that llama.cpp was built for.
+            dtype: Of the cache; the weights' are in the file.
+            prompt: See :class:`LlamaEngine`.
+            keeps_hidden_state: See :class:`LlamaEngine`.
+            context: Tokens of a sequence; 0 for the model's own, at most :data:`DEFAULT_CONTEXT`.
+            sequences: How many sessions keep their cache; each takes the memory of a whole context.
+            threads: 0 for half of the cores.
+
+        Raises:
+            CheckpointError: If the file is missing or broken.
+            ConfigError: If a number cannot be used.
+        """
+        model = LlamaModel(Path(path), on_accelerator=device != "cpu")
+        opened = LlamaContext(model, length=context, num_sequences=sequences, dtype=dtype, threads=threads)
+        return cls(
+            opened, name=name or Path(path).stem, device=device, prompt=prompt, keeps_hidden_state=keeps_hidden_state
+        )
+
+    def sequence(self) -> "LlamaSequence":
+        """A new sequence, empty; it takes a place in the context when something is computed."""
+        return LlamaSequence(self.context)
+
+    def picker(self, sampling: Sampling, seed: int) -> Picker:
+        """See :func:`arbitrage.engines.logits.picker`."""
+        return arithmetic.picker(sampling, seed)
+
+    def entropy(self, row: Any) -> float:
+        """See :func:`arbitrage.engines.logits.entropy`."""
+        return arithmetic.entropy(row)
+
+    def logprobs(self, rows: Any, tokens: Sequence[int]) -> tuple[float, ...]:
+        """See :func:`arbitrage.engines.logits.logprobs`."""
+        return arithmetic.logprobs(rows, tokens)
+
+    @contextlib.contextmanager
+    def computing(self, flag: CancelFlag) -> Iterator[None]:
+        """Let a cancellation end a long prompt too."""
+        self.context.flag = flag
+        try:
+            yield
+        finally:
+            self.context.flag = None
+
+
+class LlamaSequence(CachedTokens):
+    """The KV cache of one sequence in a context of llama.cpp."""
+
+    def __init__(self, context: LlamaContext) -> None:
+        super().__init__()
+        self._context = context
+        self.place: int | None = None
+        """In the context; None for a sequence that has not computed anything, or has lost it to another."""
+        self._num_computed = 0
+        """How many of the ids are in the cache: all, but where the cache could not be cropped."""
+
+    def reuse(self, ids: Sequence[int], num_last: int = 1) -> int:
+        """See :meth:`arbitrage.engines.local.CachedTokens.reuse`; a cache that cannot be cropped is emptied."""
+        self._context.hold(self)
+        super().reuse(ids, num_last)
+        if self._num_computed < len(self):
+            self.crop(0)
+        return len(self)
+
+    def _shorten(self, length: int) -> None:
+        place = self._context.hold(self)
+        if self._context.crop(place, length):
+            self._num_computed = min(self._num_computed, length)
+        else:  # Computed anew when it is needed.
+            self._context.crop(place, 0)
+            self._num_computed = 0
+
+    def _joined(self, first: Logits, second: Logits) -> Logits:
+        return np.concatenate([first, second])
+
+    def look_ahead(self, ids: Sequence[int]) -> tuple[float, ...]:
+        """See :meth:`arbitrage.engines.local.CachedTokens.look_ahead`."""
+        if missing := [*self._ids[self._num_computed :], *ids[:-1]]:
+            del self._ids[self._num_computed :]
+            self._compute(missing, 0)
+        self._known, state = self._context.run_for_state(ids[-1], len(self._ids), self._context.hold(self))
+        self._ids.append(ids[-1])
+        self._num_computed += 1
+        return state
+
+    def branches(self, count: int) -> "LlamaBranches":
+        """See :meth:`arbitrage.engines.local.CachedTokens.branches`."""
+        return LlamaBranches(self._context, self._context.hold(self), len(self._ids), count)
+
+    def lose(self) -> None:
+        """Have nothing in the context any more."""
+        self.place, self._known, self._num_computed = None, None, 0
+        self._ids.clear()
+
+    def close(self) -> None:
+        """Give the place in the context back."""
+        self._context.release(self)
+
+    def _compute(self, ids: Sequence[int], num_last: int) -> Logits:
+        place = self._context.hold(self)
+        todo = [*self._ids[self._num_computed :], *ids]
+        del self._ids[self._num_computed :]
+        self._known = None
+        rows, first_wanted = [], len(todo) - num_last
+        for start in range(0, len(todo), MAX_BATCH):
+            part = todo[start : start + MAX_BATCH]
+            positions = range(len(self._ids), len(self._ids) + len(part))
+            wanted = [index >= first_wanted for index in range(start, start + len(part))]
+            try:
+                rows.append(self._context.run(part, positions, [place] * len(part), wanted))
+            except EngineError:
+                self.close()  # Nobody knows what is in the cache now.
+                raise
+            self._ids.extend(part)
+            self._num_computed = len(self._ids)
+        return rows[0] if len(rows) == 1 else np.concatenate(rows)
+
+
+class LlamaBranches:
+    """Continuations of one sequence, written side by side in places of their own."""
+
+    def __init__(self, context: LlamaContext, source: int, length: int, count: int) -> None:
+        self._context, self._length = context, length
+        self._sequences = [LlamaSequence(context) for _ in range(count)]
+        for sequence in self._sequences:
+            context.copy(source, context.hold(sequence))
+        self._running = list(self._sequences)
+
+    def logits(self, tokens: Sequence[int]) -> Logits:
+        """Append one token to each branch; returns logits of shape [branches, vocabulary]."""
+        count = len(tokens)
+        places = [self._context.hold(sequence) for sequence in self._running]
+        rows = self._context.run(tokens, [self._length] * count, places, [True] * count)
+        self._length += 1
+        return rows
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Drop all other branches."""
+        self._running = [self._running[row] for row in rows]
+
+    def close(self) -> None:
+        """Give the places back."""
+        for sequence in self._sequences:
+            sequence.close()
