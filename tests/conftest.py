@@ -175,6 +175,10 @@ class Kit:
     verifies: bool = True
     """Whether tokens of a proposal are taken over."""
     tells_likelihood: bool = True
+    remembers: bool = False
+    """Whether a cache outlives a session, so that a new one may find its prompt computed."""
+    tolerance: float = 1e-4
+    """Of log-probabilities that were computed in another batch; a cache of 16 bits needs more."""
 
 
 def _scripted_kit() -> Kit:
@@ -251,6 +255,8 @@ def _served_kit(server: str, urls: Mapping[str, ModelConfig]) -> Kit:
         block=128,
         verifies=False,
         tells_likelihood=server != "llama-server",
+        remembers=True,
+        tolerance=1e-4 if server == "vllm" else 2e-3,
     )
 
 

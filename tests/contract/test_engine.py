@@ -51,7 +51,7 @@ async def test_own_ids_are_kept_as_generated(pair, source):
     assert {step.source for step in trace.steps} == {source}
 
 
-async def test_every_step_ends_for_the_reason_it_gives(pair):
+async def test_every_step_ends_for_the_reason_it_gives(pair, kit):
     for problem in PROBLEMS:
         await solve(problem, pair, TargetOnly(), setting(**LIMITS))
     finishes = {made.finish for made in pair.target.made}
@@ -61,8 +61,9 @@ async def test_every_step_ends_for_the_reason_it_gives(pair):
         assert ("\n\n" in made.text) == (made.finish is Finish.STEP_END)
         assert made.cost.num_generated == made.num_tokens + (made.finish is Finish.END_OF_SEQUENCE)
         assert made.num_tokens <= LIMITS["max_step_tokens"]
-        assert len(made.logprobs) == made.num_tokens
-        assert all(value <= 1e-5 for value in made.logprobs)
+        assert made.logprobs is not None or not kit.tells_likelihood
+        assert made.logprobs is None or len(made.logprobs) == made.num_tokens
+        assert all(value <= 1e-5 for value in made.logprobs or ())
 
 
 @pytest.mark.parametrize("policy", [RandomEscalation(0.5), TargetOnly()], ids=lambda policy: policy.name)
@@ -79,12 +80,12 @@ async def test_a_solution_does_not_depend_on_its_neighbours(pair, policy):
     [RandomEscalation(0.5), Oracle(ScriptedScorer(value=lambda i, c: len(c.text) % 3 / 2), 0.0)],
     ids=lambda policy: policy.name,
 )
-async def test_computed_and_cached_tokens_add_up_to_the_prompt(pair, policy):
+async def test_computed_and_cached_tokens_add_up_to_the_prompt(pair, policy, kit):
     await solve(PROBLEM, pair, policy, setting(**LIMITS))
     for engine in (pair.draft, pair.target):
         prompts = [made.cost.num_computed + made.cost.num_cached for made in engine.made]
         assert prompts == engine.prompt_lengths
-        assert engine.made[0].cost.num_cached == 0
+        assert kit.remembers or engine.made[0].cost.num_cached == 0
         assert all(made.cost.num_calls == 1 for made in engine.made)
 
 
@@ -194,7 +195,8 @@ async def test_steps_made_together_are_those_made_alone(kit, temperature):
             single = [await alone.propose(replace(asked, seed=seed)) for seed in (3, 4, 5)]
             assert [essence(made) for made in together] == [essence(made) for made in single]
             for a, b in zip(together, single, strict=True):
-                assert a.logprobs == pytest.approx(b.logprobs, abs=1e-4)
+                if a.logprobs is not None and b.logprobs is not None:
+                    assert a.logprobs == pytest.approx(b.logprobs, abs=kit.tolerance)
                 assert (a.first_entropy is None) is (b.first_entropy is None)
                 if a.first_entropy is not None:
                     assert a.first_entropy == pytest.approx(b.first_entropy, abs=1e-4)

