@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from arbitrage.core.ports import Engine, Session, StepRequest
+from arbitrage.core.trace import Trace
 from arbitrage.core.turn import Setting
 from arbitrage.core.types import (
     Candidate,
@@ -16,10 +17,12 @@ from arbitrage.core.types import (
     Limits,
     Problem,
     Sampling,
+    Score,
     Source,
     Step,
 )
 from arbitrage.engines.scripted import ScriptedEngine
+from arbitrage.evaluation.solutions import Grader, Place, Solution, condense
 from arbitrage.training.rows import Past, Row, Sample
 
 PROBLEM = Problem(id="p1", question="What is 2 + 2 ?")
@@ -146,3 +149,64 @@ def row(draft: float, *targets: float, problem: str = "p1", step: int = 0, histo
         kept=Source.DRAFT,
         models={"draft": "d", "target": "t", "prm": "prm"},
     )
+
+
+def model_cost(
+    seconds: float = 0.0, *, computed: int = 0, cached: int = 0, generated: int = 0, reused: int = 0
+) -> Cost:
+    """One call of a model."""
+    return Cost(
+        num_calls=1,
+        num_computed=computed,
+        num_cached=cached,
+        num_generated=generated,
+        num_reused=reused,
+        seconds=seconds,
+    )
+
+
+def written(source: Source, num_tokens: int, seconds: float = 0.0, *, text: str = "x", **tokens: int) -> Candidate:
+    """A candidate of so many tokens."""
+    cost = model_cost(seconds, generated=num_tokens, **tokens)
+    return candidate(text, source, token_ids=tuple(range(num_tokens)), cost=cost)
+
+
+def score(scorer: str, source: Source, value: float, seconds: float = 0.0, *, computed: int = 0) -> Score:
+    """A scorer's opinion."""
+    return Score(scorer=scorer, source=source, value=value, cost=model_cost(seconds, computed=computed))
+
+
+def solved(
+    *steps: Step,
+    problem: str = "p",
+    answer: str | None = None,
+    gold: str | None = "7",
+    wall_s: float = 1.0,
+    policy: str = "router",
+    finish: Finish = Finish.END_OF_SEQUENCE,
+    **metadata: str,
+) -> Trace:
+    """A trace; with ``answer`` it ends with a draft's step that says it."""
+    last = [step(written(Source.DRAFT, 1, text=rf"\boxed{{{answer}}}"))] if answer is not None else []
+    return Trace(
+        problem=Problem(id=problem, question=f"What is {problem}?", answer=gold, metadata=metadata),
+        policy=policy,
+        steps=(*steps, *last),
+        finish=finish,
+        wall_s=wall_s,
+    )
+
+
+def group(
+    *outcomes: tuple[bool | None, float], policy: str = "router", threshold: float | None = 0.5
+) -> list[Solution]:
+    """Solutions of problems p0, p1, … by (is it right, seconds); None for a problem that cannot be graded."""
+    place = Place(policy=policy, threshold=threshold)
+    return [
+        condense(
+            solved(answer="7" if is_right else "8", gold=None if is_right is None else "7", problem=f"p{i}", wall_s=s),
+            place,
+            Grader(),
+        )
+        for i, (is_right, s) in enumerate(outcomes)
+    ]

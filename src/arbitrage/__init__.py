@@ -6,6 +6,7 @@ from arbitrage.core.solve import solve
 from arbitrage.core.trace import Trace
 from arbitrage.core.turn import Pair, Setting, Turn
 from arbitrage.core.types import Candidate, Cost, Decision, Finish, Limits, Problem, Sampling, Score, Source, Step
+from arbitrage.evaluation.export import step_records, summary_records, trace_records
 
 __all__ = [
     "POLICIES",
@@ -28,4 +29,7 @@ __all__ = [
     "Turn",
     "load",
     "solve",
+    "step_records",
+    "summary_records",
+    "trace_records",
 ]

@@ -86,8 +86,7 @@ class LoadedPair:
             return self._router_policy(name, threshold)
         if name.partition(":")[0] in SOLVERS:
             raise ConfigError(f"{name!r} solves whole problems, here a rule for single steps is needed")
-        if name not in POLICIES:
-            raise ConfigError(f"unknown policy {name!r}", hint=f"choose from {', '.join([*POLICIES, *SOLVERS])}")
+        check_name(name)
         return POLICIES[name](self, threshold)
 
     def method(self, name: str, threshold: float | None = None) -> Policy | Solver:
@@ -225,6 +224,21 @@ SOLVERS: Final[dict[str, Callable[[LoadedPair, str, int | None], Solver]]] = {
 ``RULE+speculative`` and ``RULE+ngram`` are a rule whose target guesses."""
 FIXED: Final = ("draft", "target", *SOLVERS)
 """Policies and solvers without a threshold."""
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that no pair has a policy or solver for, before anything is loaded.
+
+    Raises:
+        ConfigError: If it is unknown.
+    """
+    rule, _, last = name.rpartition("+")
+    if last.partition(":")[0] in SOLVERS:
+        if not rule:
+            return
+        name = rule
+    if name not in POLICIES and not name.startswith("router:"):
+        raise ConfigError(f"unknown policy {name!r}", hint=f"choose from {', '.join([*POLICIES, *SOLVERS])}")
 
 
 def _judge(target: Engine) -> Scorer:

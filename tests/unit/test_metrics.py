@@ -1,17 +1,16 @@
 """Figures, intervals and comparisons, on traces written by hand."""
 
-import random
-
 import pytest
 
 from arbitrage.core.trace import Trace
 from arbitrage.core.types import Candidate, Cost, Decision, Finish, Problem, Score, Source, Step
 from arbitrage.evaluation.curves import common_means, gain_share, waste_ratio
 from arbitrage.evaluation.grading import is_correct
-from arbitrage.evaluation.matched import fastest_matched
-from arbitrage.evaluation.metrics import Row, bootstrap, summarize, wasted_escalations, wilson
-from arbitrage.evaluation.run import Entry
-from arbitrage.evaluation.summary import summary_of
+from arbitrage.evaluation.metrics import Row, flat, role_seconds, row_of, summarize, throughput, wasted_escalations
+from arbitrage.evaluation.rates import Rates
+from arbitrage.evaluation.solutions import Fates, Grader, Place, condense
+from helpers import group, score, solved, written
+from helpers import step as made_of
 
 D, T = Source.DRAFT, Source.TARGET
 
@@ -42,10 +41,6 @@ def trace(*steps, gold="7", wall_s=1.0, finish=Finish.END_OF_SEQUENCE):
     return Trace(
         problem=Problem(id="p", question="?", answer=gold), policy="x", steps=steps, finish=finish, wall_s=wall_s
     )
-
-
-def solved(is_right, wall_s):
-    return trace(step(D, text=r"\boxed{7}" if is_right else r"\boxed{8}"), wall_s=wall_s)
 
 
 @pytest.mark.parametrize(
@@ -110,26 +105,6 @@ def test_ungraded_problems_give_no_accuracy():
     assert (row.accuracy, row.accuracy_low, row.wasted_escalation_rate) == (None, None, None)
 
 
-def test_wilson_against_a_published_value():
-    """81 of 263: 0.2553 to 0.3662 (Newcombe 1998, method 3)."""
-    interval = wilson(81, 263)
-    assert (round(interval.low, 4), round(interval.high, 4)) == (0.2553, 0.3662)
-    assert wilson(0, 10).low == 0.0
-    assert wilson(10, 10).high == pytest.approx(1.0)
-
-
-def test_bootstrap_covers_the_mean_and_is_reproducible():
-    values = [float(i % 10) for i in range(200)]
-
-    def mean(indices):
-        return sum(values[i] for i in indices) / len(indices)
-
-    interval = bootstrap(mean, 200, rng=random.Random(0), resamples=400)
-    assert interval == bootstrap(mean, 200, rng=random.Random(0), resamples=400)
-    assert interval.low < 4.5 < interval.high
-    assert 0.6 < interval.high - interval.low < 1.0
-
-
 def row(policy, acceptance, accuracy, waste=None, threshold=0.5):
     return Row(
         policy=policy,
@@ -168,31 +143,196 @@ def test_curves_are_interpolated_between_points():
     assert common_means([[(0.0, 0.0), (1.0, 1.0)], [(0.5, 3.0), (1.0, 3.0)]]) == pytest.approx([0.75, 3.0])
 
 
-def test_the_fastest_threshold_at_matched_accuracy_is_compared():
-    results = {
-        Entry("target"): [solved(i < 80, 4.0) for i in range(100)],
-        Entry("router", 0.2): [solved(i < 85, 3.0) for i in range(100)],
-        Entry("router", 0.5): [solved(i < 79, 2.0) for i in range(100)],
-        Entry("router", 0.9): [solved(i < 70, 1.0) for i in range(100)],
-    }
-    found = fastest_matched(results, "router", Entry("target"), margin=0.015, rng=random.Random(0))
-    assert found is not None
-    assert found.entry.threshold == 0.5
-    assert found.speedup == pytest.approx(2.0)
-    assert found.accuracy_gap == pytest.approx(-0.01)
-    assert found.interval.low == pytest.approx(2.0)
-    assert fastest_matched(results, "rsd", Entry("target"), rng=random.Random(0)) is None
+PLACE = Place(policy="router", threshold=0.5)
 
 
-def test_a_summary_without_target_only_claims_no_speed():
-    summary = summary_of({Entry("router", 0.5): [solved(True, 1.0)]}, [row("router", 0.5, 1.0)])
-    assert summary.vs_target == {}
-    assert summary.gain_share is None
+def condensed(*steps, place=PLACE, **values):
+    return condense(solved(*steps, **values), place, Grader())
 
 
-def test_a_summary_compares_every_policy_that_reaches_the_target():
-    speeds = {Entry("target"): 4.0, Entry("random", 0.5): 1.0, Entry("rsd", 0.5): 3.0, Entry("router:b", 0.5): 2.0}
-    results = {entry: [solved(True, seconds)] * 10 for entry, seconds in speeds.items()}
-    results[Entry("router", 0.5)] = [solved(False, 1.0)] * 10
-    found = summary_of(results, []).vs_target
-    assert {policy: matched.speedup for policy, matched in found.items()} == {"rsd": 4 / 3, "router:b": 2.0}
+def escalated(draft, target, *scores, num=(3, 5), reused=0, measured=()):
+    """A step by the target with the draft's step that it replaced."""
+    kept = written(T, num[1], 0.5, reused=reused)
+    scored = (score("audit", D, draft), score("audit", T, target)) if draft is not None else ()
+    decision = Decision(source=T, score=0.8, measured=frozenset({"audit", *measured}))
+    return made_of(kept, written(D, num[0], 0.25), decision=decision, scores=(*scores, *scored))
+
+
+def test_tokens_are_sorted_by_what_became_of_them():
+    solution = condensed(made_of(written(D, 7)), escalated(0.1, 0.9, num=(3, 5), reused=2))
+    assert solution.fates == Fates(draft_accepted=7, draft_discarded=3, target_kept=5, target_discarded=0, reused=2)
+    assert solution.num_tokens == 12
+
+
+def test_a_targets_step_that_lost_is_discarded_unless_it_was_made_only_to_measure():
+    draft, target = written(D, 4), written(T, 6, reused=1)
+    lost = made_of(draft, target, decision=Decision(source=D))
+    seen = made_of(draft, target, decision=Decision(source=D, measured=frozenset({"target"})))
+    assert condensed(lost).fates == Fates(draft_accepted=4, target_discarded=6, reused=1)
+    assert condensed(seen).fates == Fates(draft_accepted=4)
+
+
+def test_only_the_targets_tokens_are_reused_ones():
+    assert condensed(made_of(written(D, 4, reused=3))).fates == Fates(draft_accepted=4)
+
+
+def test_shares_of_tokens_are_of_the_kept_ones():
+    solutions = [condensed(made_of(written(D, 7)), escalated(0.1, 0.9, num=(20, 3)))]
+    row = row_of("x", None, solutions, None)
+    assert (row.token_acceptance_rate, row.target_token_share) == (0.7, 0.3)
+
+
+def test_fates_add_up_one_by_one():
+    one = Fates(draft_accepted=1, draft_discarded=2, target_kept=3, target_discarded=4, reused=5)
+    assert one + one == Fates(draft_accepted=2, draft_discarded=4, target_kept=6, target_discarded=8, reused=10)
+
+
+def test_an_advantage_is_read_from_one_scorer_the_auditor_before_others():
+    """The router has seen the draft only; the PRM of the policy and the auditor have seen both."""
+    others = (score("prm", T, 0.4), score("prm", D, 0.6), score("router", D, 0.99))
+    (facts,) = condensed(escalated(0.25, 0.75, *others)).steps
+    assert (facts.draft_score, facts.target_score, facts.advantage, facts.is_wasted) == (0.25, 0.75, 0.5, False)
+    (alone,) = condensed(escalated(None, None, *others)).steps
+    assert alone.advantage == pytest.approx(-0.2)
+    assert alone.is_wasted is True
+    (half,) = condensed(escalated(None, None, score("router", D, 0.99), score("prm", T, 0.4))).steps
+    assert (half.advantage, half.is_wasted) == (None, None)
+
+
+def test_several_candidates_of_one_author_count_by_their_mean():
+    scores = (score("audit", D, 0.2), score("audit", T, 0.1), score("audit", T, 0.5))
+    assert condensed(escalated(None, None, *scores)).steps[0].advantage == pytest.approx(0.1)
+
+
+def test_waste_is_counted_among_audited_escalations_only():
+    kept = made_of(written(D, 10), scores=(score("audit", D, 0.9), score("audit", T, 0.1)))
+    solutions = [
+        condensed(kept, escalated(0.5, 0.5, num=(1, 6)), escalated(0.2, 0.8, num=(1, 2)), escalated(None, None)),
+    ]
+    row = row_of("router", 0.5, solutions, None)
+    assert row.num_audited == 2
+    assert row.wasted_escalation_rate == 0.5
+    assert row.target_better_rate == 0.5
+    assert row.mean_advantage == pytest.approx(0.3)
+    assert row.wasted_token_share == 0.75  # 6 of 8 tokens.
+    assert row.wasted_step_share == pytest.approx(0.5 * 3 / 4)  # Three of four steps were escalated.
+
+
+def test_p_target_better_is_not_one_half_by_chance():
+    row = row_of("x", None, [condensed(escalated(0.1, 0.9), escalated(0.1, 0.9), escalated(0.9, 0.1))], None)
+    assert row.target_better_rate == pytest.approx(2 / 3)
+    assert row.wasted_escalation_rate == pytest.approx(1 / 3)
+
+
+def test_seconds_have_a_mean_a_median_and_a_tail():
+    row = row_of("x", None, group(*((True, float(i)) for i in range(1, 21)), (True, 100.0)), None)
+    assert row.seconds.mean == pytest.approx((210 + 100) / 21)
+    assert row.seconds.p50 == 11.0
+    assert row.seconds.p95 == 20.0
+    assert row_of("x", None, [], None).seconds is None
+
+
+def test_seconds_by_role_leave_measurement_out_and_count_absence_as_nothing():
+    first = condensed(escalated(0.1, 0.9, score("router", D, 0.8, seconds=0.125)), wall_s=2.0)
+    second = condensed(made_of(written(D, 3, 0.5)), wall_s=1.0)
+    found = role_seconds([first, second])
+    assert {role: spread.mean for role, spread in found.items()} == pytest.approx(
+        {"target": 0.25, "draft": 0.375, "router": 0.0625, "outside": (2.0 - 0.875 + 0.5) / 2}
+    )
+    assert found["target"].p50 == pytest.approx(0.25)
+    assert role_seconds([]) == {}
+
+
+def test_overhead_is_the_share_of_seconds_outside_models():
+    row = row_of("x", None, [condensed(made_of(written(D, 3, 0.5)), wall_s=2.0)], None)
+    assert row.overhead_share == 0.75
+
+
+def test_what_only_measures_is_not_in_the_seconds():
+    audit = (score("audit", D, 0.1, seconds=0.25), score("audit", T, 0.9, seconds=0.25))
+    decision = Decision(source=T, measured=frozenset({"audit"}))
+    solution = condensed(made_of(written(T, 2, 1.0), decision=decision, scores=audit), wall_s=2.0)
+    assert (solution.seconds, solution.measured_s, solution.outside_s) == (1.5, 0.5, 0.5)
+
+
+def test_tokens_per_second_are_kept_tokens_over_seconds():
+    row = row_of("x", None, [condensed(escalated(0.1, 0.9, num=(30, 5)), wall_s=2.0)], None)
+    assert row.tokens_per_second == 2.5
+    assert (row.token_acceptance_rate, row.target_token_share) == (0.0, 1.0)
+
+
+def began(at, wall_s, session=0):
+    return condensed(answer="7", wall_s=wall_s, place=Place(policy="x", began_s=at, session=session))
+
+
+def test_throughput_counts_the_time_in_which_something_was_in_flight():
+    overlapping = [began(0.0, 4.0), began(1.0, 2.0), began(3.0, 2.0), began(10.0, 1.0)]
+    assert throughput(overlapping) == pytest.approx(4 / 6.0)
+    assert throughput([began(0.0, 4.0), began(1.0, 2.0, session=1)]) == pytest.approx(2 / 6.0)
+    assert throughput([]) is None
+    assert throughput([condensed(answer="7")]) is None
+    audited = condensed(
+        made_of(
+            written(T, 2),
+            decision=Decision(source=T, measured=frozenset({"audit"})),
+            scores=(score("audit", T, 0.9, seconds=0.25),),
+        ),
+        place=Place(policy="x", began_s=0.0),
+    )
+    assert throughput([audited]) is None
+
+
+def test_accuracy_is_the_mean_over_attempts_then_problems():
+    """p1 is right in one of two attempts, p2 in both; one attempt at p3 counts as much as two at others."""
+    solutions = [
+        *(condensed(answer=answer, problem="p1") for answer in ("7", "8")),
+        *(condensed(answer="7", problem="p2") for _ in range(2)),
+        condensed(answer="8", problem="p3"),
+        condensed(answer="8", problem="p4", gold=None),
+    ]
+    row = row_of("x", None, solutions, None)
+    assert row.accuracy == pytest.approx((0.5 + 1.0 + 0.0) / 3)
+    assert (row.num_problems, row.num_solutions, row.num_ungraded) == (4, 6, 1)
+    assert row.accuracy_low < 0.5 < row.accuracy_high
+
+
+def test_several_attempts_at_one_problem_are_not_counted_as_independent():
+    once = row_of("x", None, [condensed(answer=a, problem=str(i)) for i, a in enumerate("78" * 8)], None)
+    often = row_of(
+        "x", None, [condensed(answer=a, problem=str(i)) for i, a in enumerate("78" * 8) for _ in range(20)], None
+    )
+    assert often.accuracy == once.accuracy == 0.5
+    assert often.accuracy_high - often.accuracy_low > 0.4
+
+
+def test_a_failure_is_wrong_and_in_no_other_figure():
+    right = condensed(made_of(written(D, 4, 0.5)), answer="7", wall_s=1.0)
+    failed = condensed(made_of(written(T, 9, 8.0)), answer="7", problem="q", wall_s=9.0, finish=Finish.FAILED)
+    row = row_of("x", None, [right, failed], 2.0)
+    assert (row.accuracy, row.num_failed, row.seconds_per_problem, row.speedup_vs_target) == (0.5, 1, 1.0, 2.0)
+    assert row.tokens.target_kept == 0
+    assert "target" not in row.role_s
+
+
+def test_energy_is_absent_unless_known_of_all_and_free_of_measurement():
+    known = [condensed(answer="7", place=Place(policy="x", energy_j=joules)) for joules in (2.0, 4.0)]
+    assert row_of("x", None, known, None).energy_j_per_problem == 3.0
+    assert row_of("x", None, [*known, condensed(answer="7")], None).energy_j_per_problem is None
+    measured = escalated(0.1, 0.9)
+    assert condensed(measured, place=Place(policy="x", energy_j=2.0)).energy_j is None
+
+
+def test_flops_and_cost_need_every_model_that_ran():
+    solution = condensed(escalated(None, None, num=(3, 5)))
+    rates = Rates.parse("draft=10,target=100", "draft=1:2,target=10:20")
+    row = row_of("x", None, [solution], None, rates)
+    assert row.flops_per_problem == 2 * (10 * 3 + 100 * 5)
+    assert row.cost_per_problem == pytest.approx((3 * 2 + 5 * 20) / 1e6)
+    row = row_of("x", None, [solution], None, Rates.parse("draft=10", "target=1:2"))
+    assert (row.flops_per_problem, row.cost_per_problem) == (None, None)
+
+
+def test_a_row_is_one_level_of_columns():
+    columns = flat(row_of("router", 0.5, [condensed(escalated(0.1, 0.9), wall_s=1.0)], None))
+    assert (columns["tokens.target_kept"], columns["role_s.target.mean"], columns["seconds.p95"]) == (5, 0.5, 1.0)
+    assert columns["threshold"] == 0.5

@@ -1,26 +1,29 @@
 """``arbitrage eval``: policies and thresholds compared on a dataset."""
 
-import asyncio
 import json
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from arbitrage.build import POLICIES, SOLVERS, LoadedPair, entries, load, parse_threshold, problems
-from arbitrage.cli.show import progress_bar, rows_table, summary_lines, table_console
+from arbitrage.build import POLICIES, SOLVERS, entries, load, parse_threshold, problems
+from arbitrage.cli.defaults import ConfigOption
+from arbitrage.cli.plan import check_policies, plan_lines, plan_of, run_settings
+from arbitrage.cli.report import MarginOption, ParamsOption, PricesOption, write
+from arbitrage.cli.show import rows_table, table_console
 from arbitrage.cli.solve import PairOption, SeedOption
-from arbitrage.core.errors import ConfigError
-from arbitrage.core.trace import Trace
+from arbitrage.cli.sweeping import run_in_folder, run_in_memory
 from arbitrage.core.turn import Setting
-from arbitrage.core.types import Finish, Problem
-from arbitrage.evaluation.grading import Verdict, grade_traces
+from arbitrage.core.types import Limits, Sampling
+from arbitrage.evaluation.export import plain
+from arbitrage.evaluation.folder import read_run
 from arbitrage.evaluation.hub import NAMED
-from arbitrage.evaluation.run import Entry, Results, compare, rows_of
-from arbitrage.evaluation.summary import summary_of
+from arbitrage.evaluation.matched import MARGIN
+from arbitrage.evaluation.rates import Rates
+from arbitrage.evaluation.run import Graded, graded
+from arbitrage.evaluation.summary import Evidence, evidence_of
+from arbitrage.evaluation.words import summary_lines
 
 DATASET_HELP = f"tiny:test, tiny:ood, …, {', '.join(NAMED)}, hub:OWNER/NAME, or a JSONL or Parquet file."
 NAMES = (*POLICIES, *SOLVERS)
@@ -44,11 +47,32 @@ def evaluate(
     ] = "",
     limit: Annotated[int | None, typer.Option(help="Only the first so many problems.")] = None,
     stratify: Annotated[str, typer.Option(help="Take a field's values in equal shares, such as level.")] = "",
+    samples: Annotated[int, typer.Option(help="Attempts at each problem, each with seeds of its own.")] = 1,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    max_tokens: Annotated[int, typer.Option(help="Bound of a whole solution.")] = Limits().max_tokens,
     seed: SeedOption = 0,
     proposals: Annotated[
         bool, typer.Option(help="Offer rejected draft steps to the target as token proposals.")
     ] = True,
+    jobs: Annotated[
+        int, typer.Option(help="Solutions in flight: 1 times latency, more time throughput under that load.")
+    ] = 1,
+    audit: Annotated[
+        bool | None,
+        typer.Option(help="Score every candidate by the PRM, untimed, to know the waste; by default if --jobs is 1."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for traces, summary, plots and report; a run that was stopped continues there."),
+    ] = None,
     traces: Annotated[Path | None, typer.Option(help="Write every trace to this file, one JSON a line.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say how many solutions, calls and tokens there would be.")
+    ] = False,
+    margin: MarginOption = MARGIN,
+    params: ParamsOption = "",
+    prices: PricesOption = "",
+    config: ConfigOption = None,  # noqa: ARG001 - its callback has used it.
     as_json: Annotated[bool, typer.Option("--json", help="End standard output with one JSON line.")] = False,
 ) -> None:
     """Compare policies on the same problems: batch 1, interleaved in random order, warmed up.
@@ -56,72 +80,51 @@ def evaluate(
     Columns: share of steps accepted from the draft, share of tokens by the target, share of escalations that
     gained nothing (by the PRM), mean seconds per problem, speed-up over target-only in this run, share of the
     time outside model calls.
+
+    With --out, a run that was killed at any moment and is started again with the same options goes on; with other
+    options it refuses. `arbitrage report` makes its report anew.
     """
+    rates = Rates.parse(params, prices)
+    setting = Setting(
+        limits=Limits(max_tokens=max_tokens),
+        sampling=Sampling(temperature=temperature),
+        seed=seed,
+        use_proposals=proposals,
+    )
     found = problems(dataset, limit, stratify=stratify, fields=fields)
     wanted = entries(_split(policies), [parse_threshold(text) for text in _split(thresholds)])
+    check_policies(wanted)
+    if dry_run:
+        typer.echo("\n".join(plan_lines(wanted, found, setting, samples, out)))
+        return
     loaded = load(pair)
-    results = run_comparison(loaded, found, wanted, Setting(seed=seed, use_proposals=proposals), traces)
-    verdicts = Counter(grade_traces(trace for solved in results.values() for trace in solved))
-    rows = rows_of(results)
-    for entry, solved in results.items():
-        if failed := [trace for trace in solved if trace.finish is Finish.FAILED]:
-            typer.echo(f"{entry.policy}: {len(failed)} of {len(solved)} failed, first: {failed[0].error}", err=True)
-    table_console().print(rows_table(rows, f"{loaded.name} on {dataset}, {len(found)} problems, seed {seed}"))
-    summary = summary_of(results, rows, seed=seed)
-    for verdict in (Verdict.UNGRADED, Verdict.TIMED_OUT):
-        if verdicts[verdict]:
-            typer.echo(f"{verdicts[verdict]} answers {verdict.value.replace('_', ' ')}: not in the accuracy")
-    for line in summary_lines(summary):
-        typer.echo(line)
+    plan = plan_of(loaded, found, wanted, setting, attempts=samples, jobs=jobs, audit=audit)
+    if out is None:
+        solutions: Graded = graded(run_in_memory(plan, loaded, traces))
+        evidence = evidence_of(solutions, rates=rates, margin=margin, seed=seed)
+    else:
+        grader = run_in_folder(plan, loaded, out, run_settings(loaded, plan, dataset), traces)
+        run = read_run(out, grader)
+        solutions = run.solutions
+        evidence = evidence_of(solutions, rates=rates, margin=margin, seed=seed)
+        write(run, evidence)
+    _tell(solutions, evidence, f"{loaded.name} on {dataset}, {len(found)} problems, seed {seed}")
     if as_json:
         record: dict[str, Any] = {"schema": SCHEMA, "pair": loaded.name, "num_problems": len(found)}
-        record |= {"rows": [asdict(row) for row in rows], "summary": asdict(summary)}
-        print(json.dumps(record))  # noqa: T201
+        record |= {"out": None if out is None else str(out), **asdict(evidence)}
+        print(json.dumps(plain(record)))  # noqa: T201
 
 
-def run_comparison(
-    pair: LoadedPair, found: Sequence[Problem], wanted: Sequence[Entry], setting: Setting, traces: Path | None = None
-) -> Results:
-    """Run a comparison with a progress bar, writing traces as they finish.
-
-    Raises:
-        ConfigError: If the trace file cannot be written.
-    """
-    policies = {entry: pair.audited(pair.method(entry.policy, entry.threshold)) for entry in wanted}
-    with progress_bar() as progress, _TraceFile(traces) as file:
-        bar = progress.add_task("solving", total=len(found) * len(policies))
-
-        def seen(entry: Entry, trace: Trace) -> None:
-            file.write(entry, trace)
-            progress.advance(bar)
-
-        return asyncio.run(compare(found, pair.pair, policies, setting, seen=seen))
-
-
-class _TraceFile:
-    """Writes traces as they come, or nothing without a path."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path, self._file = path, None if path is None else self._open(path)
-
-    @staticmethod
-    def _open(path: Path) -> IO[str]:
-        try:
-            return path.open("w")
-        except OSError as error:
-            raise ConfigError(f"cannot write traces to {str(path)!r}: {error.strerror}") from error
-
-    def __enter__(self) -> "_TraceFile":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._file:
-            self._file.close()
-
-    def write(self, entry: Entry, trace: Trace) -> None:
-        if self._file:
-            self._file.write(json.dumps({"threshold": entry.threshold, **trace.to_json()}) + "\n")
-            self._file.flush()
+def _tell(solutions: Graded, evidence: Evidence, title: str) -> None:
+    """Print the failures, the table, and the comparison in words."""
+    for entry, found in solutions.items():
+        if failed := [solution for solution in found if solution.is_failed]:
+            typer.echo(f"{entry.policy}: {len(failed)} of {len(found)} failed, first: {failed[0].error}", err=True)
+    table_console().print(rows_table(evidence.rows, title))
+    if num_ungraded := sum(row.num_ungraded for row in evidence.rows):
+        typer.echo(f"{num_ungraded} solutions ungraded: not in the accuracy")
+    for line in summary_lines(evidence.summary):
+        typer.echo(line)
 
 
 def _split(text: str) -> list[str]:

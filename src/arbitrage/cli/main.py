@@ -12,6 +12,7 @@ from arbitrage.cli.eval_router import eval_router
 from arbitrage.cli.evaluate import evaluate
 from arbitrage.cli.export_gguf import export_gguf
 from arbitrage.cli.label import label
+from arbitrage.cli.report import report
 from arbitrage.cli.solve import solve
 from arbitrage.cli.train_probe import train_probe
 from arbitrage.cli.train_router import train_router
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 app.command()(solve)
 app.command(name="eval")(evaluate)
+app.command()(report)
 app.command()(demo)
 app.command()(collect)
 app.command()(label)

@@ -10,7 +10,7 @@ from rich.text import Text
 from arbitrage.core.trace import Trace
 from arbitrage.core.types import Source, Step
 from arbitrage.evaluation.metrics import Row
-from arbitrage.evaluation.summary import Summary
+from arbitrage.evaluation.words import number
 
 COLOURS = {Source.DRAFT: "cyan", Source.TARGET: "magenta"}
 
@@ -101,38 +101,14 @@ def rows_table(rows: Sequence[Row], title: str) -> Table:
         has_interval = row.accuracy_low is not None and row.accuracy_high is not None
         table.add_row(
             row.policy,
-            _number(row.threshold, ".2f"),
-            _number(row.accuracy, ".1%"),
+            number(row.threshold, ".2f"),
+            number(row.accuracy, ".1%"),
             f"{row.accuracy_low:.0%}–{row.accuracy_high:.0%}" if has_interval else "–",
-            _number(row.acceptance_rate, ".0%"),
-            _number(row.target_token_share, ".0%"),
-            _number(row.wasted_escalation_rate, ".0%"),
-            _number(row.seconds_per_problem, ".3f"),
-            _number(row.speedup_vs_target, ".2f") + ("×" if row.speedup_vs_target else ""),
-            _number(row.overhead_share, ".1%"),
+            number(row.acceptance_rate, ".0%"),
+            number(row.target_token_share, ".0%"),
+            number(row.wasted_escalation_rate, ".0%"),
+            number(row.seconds_per_problem, ".3f"),
+            number(row.speedup_vs_target, ".2f") + ("×" if row.speedup_vs_target else ""),
+            number(row.overhead_share, ".1%"),
         )
     return table
-
-
-def summary_lines(summary: Summary) -> list[str]:
-    """A comparison in words; nothing for what it lacks."""
-    pairs = [(policy, "target-only", matched) for policy, matched in summary.vs_target.items()]
-    if summary.router_vs_rsd:
-        pairs.append(("router", "rsd", summary.router_vs_rsd))
-    lines = [
-        f"{name} (threshold {_number(m.entry.threshold, '.2f')}) is {m.speedup:.2f}× as fast as {other} "
-        f"[{m.interval.low:.2f}, {m.interval.high:.2f}] at {m.accuracy_gap * 100:+.1f} points of target-only's "
-        f"accuracy [{m.gap_interval.low * 100:+.1f}, {m.gap_interval.high * 100:+.1f}]"
-        for name, other, m in pairs
-    ]
-    if summary.gain_share is not None:
-        lines.append(f"the router captures {summary.gain_share:.0%} of the oracle's accuracy gain over chance")
-    if summary.waste_ratio is not None:
-        lines.append(
-            f"at equal acceptance the router wastes {summary.waste_ratio:.2f} times as many escalations as rsd"
-        )
-    return lines
-
-
-def _number(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)

@@ -1,0 +1,153 @@
+"""An evaluation at work: progress with the time left and the accuracy so far, traces written as they come."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from arbitrage.build import LoadedPair
+from arbitrage.cli.plan import plan_of
+from arbitrage.cli.show import progress_bar
+from arbitrage.core.errors import ConfigError
+from arbitrage.core.turn import Setting
+from arbitrage.core.types import Problem
+from arbitrage.evaluation.folder import EvalFolder, trace_record
+from arbitrage.evaluation.run import TARGET, Entry, Finished, Plan, Results, sweep
+from arbitrage.evaluation.solutions import Grader
+from arbitrage.runtime.environment import EnergyMeter, environment
+
+
+def run_comparison(
+    pair: LoadedPair, found: Sequence[Problem], wanted: Sequence[Entry], setting: Setting, traces: Path | None = None
+) -> Results:
+    """Run a comparison, one solution at a time, with a progress bar; see :func:`run_in_memory`.
+
+    Raises:
+        ConfigError: If a policy is unknown, or the trace file cannot be written.
+    """
+    return run_in_memory(plan_of(pair, found, wanted, setting), pair, traces)
+
+
+def run_in_memory(plan: Plan, pair: LoadedPair, traces: Path | None = None) -> Results:
+    """Run a comparison and keep its traces in memory.
+
+    Args:
+        plan: What to solve.
+        pair: The models.
+        traces: A file to write them to as well.
+
+    Raises:
+        ConfigError: If the file cannot be written.
+    """
+    results: Results = {entry: [] for entry in plan.policies}
+    with TraceFile(traces) as file:
+        _sweep(plan, pair, lambda done: results[done.entry].append(done.trace), file)
+    return results
+
+
+def run_in_folder(
+    plan: Plan, pair: LoadedPair, out: Path, settings: dict[str, Any], traces: Path | None = None
+) -> Grader:
+    """Run a comparison, or what is left of it, and write its traces into a run folder.
+
+    Args:
+        plan: What to solve.
+        pair: The models.
+        out: The folder.
+        settings: Everything that changes the results.
+        traces: A file to write the new traces to as well.
+
+    Returns:
+        A grader that knows what was graded on the way.
+
+    Raises:
+        StoreError: If the folder cannot be written, is in use, or belongs to another run.
+        ConfigError: If the file cannot be written.
+    """
+    grader = Grader()
+    noted = environment(sys.argv[1:]) | {"jobs": plan.jobs, "seed": plan.setting.seed}
+    with EvalFolder(out, settings, noted) as folder, TraceFile(traces) as file:
+        if folder.num_done < plan.num_solutions:
+            _sweep(plan, pair, folder.append, file, folder, grader)
+    return grader
+
+
+def _sweep(
+    plan: Plan,
+    pair: LoadedPair,
+    keep: Callable[[Finished], None],
+    file: "TraceFile",
+    folder: EvalFolder | None = None,
+    grader: Grader | None = None,
+) -> None:
+    live, meter = LiveAccuracy(grader or Grader()), EnergyMeter()
+    with progress_bar() as progress:
+        bar = progress.add_task("solving", total=plan.num_solutions, completed=folder.num_done if folder else 0)
+
+        def seen(done: Finished) -> None:
+            keep(done)
+            file.write(done)
+            # Grading takes time from what is in flight: under load it waits for the end.
+            progress.update(bar, advance=1, description=live.seen(done) if plan.jobs == 1 else "solving")
+
+        is_done = folder.is_done if folder else lambda entry, problem, attempt: False
+        asyncio.run(sweep(plan, pair.pair, seen, is_done=is_done, energy=meter.read))
+
+
+class LiveAccuracy:
+    """How many solutions are right so far; those of a resumed run's earlier sessions are not counted."""
+
+    def __init__(self, grader: Grader) -> None:
+        """Begin to count.
+
+        Args:
+            grader: Keeps the verdicts.
+        """
+        self._grader = grader
+        self._right: dict[bool, list[bool]] = {True: [], False: []}
+        """By whether target-only made it."""
+
+    def seen(self, done: Finished) -> str:
+        """Count a solution, and say how it stands."""
+        if (verdict := self._grader.verdict(done.trace)) is not None:
+            self._right[done.entry == TARGET].append(verdict)
+        shares = [
+            f"{name} {sum(found) / len(found):.0%}"
+            for name, found in (("target", self._right[True]), ("others", self._right[False]))
+            if found
+        ]
+        return f"solving · right: {', '.join(shares)}" if shares else "solving"
+
+
+class TraceFile:
+    """Writes traces as they come, or nothing without a path."""
+
+    def __init__(self, path: Path | None) -> None:
+        """Open the file.
+
+        Raises:
+            ConfigError: If it cannot be written.
+        """
+        self._file = None if path is None else self._open(path)
+
+    @staticmethod
+    def _open(path: Path) -> IO[str]:
+        try:
+            return path.open("w")
+        except OSError as error:
+            raise ConfigError(f"cannot write traces to {str(path)!r}: {error.strerror}") from error
+
+    def __enter__(self) -> "TraceFile":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._file:
+            self._file.close()
+
+    def write(self, done: Finished) -> None:
+        """Write one trace as a line."""
+        if self._file:
+            self._file.write(json.dumps(trace_record(done.entry, done.trace, done.attempt)) + "\n")
+            self._file.flush()

@@ -1,0 +1,399 @@
+"""The report: summary tables, pictures and one page that opens from disk, all from traces alone."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from html import escape
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any, Final
+
+from arbitrage.evaluation.browse import embedded
+from arbitrage.evaluation.compare import Difference
+from arbitrage.evaluation.export import plain, write_csv, write_json
+from arbitrage.evaluation.folder import Run
+from arbitrage.evaluation.markup import card, facts, note, table, time_bars
+from arbitrage.evaluation.matched import Matched
+from arbitrage.evaluation.metrics import Row
+from arbitrage.evaluation.plots import Plot, accuracy_by_acceptance, accuracy_by_seconds, looks_of, plots_of
+from arbitrage.evaluation.run import TARGET, Entry
+from arbitrage.evaluation.summary import Evidence, Summary
+from arbitrage.evaluation.words import duration, interval_text, number, summary_lines
+
+SCHEMA: Final = 1
+"""Version of summary.json."""
+FILES: Final = ("summary.csv", "summary.json", "summary.md", "report.html")
+
+
+def write_summaries(run: Run, evidence: Evidence, folder: Path) -> None:
+    """Write summary.csv, summary.json and summary.md."""
+    write_csv(evidence.rows, folder / "summary.csv")
+    about = {"name": run.name, "key": run.key, "num_problems": len(run.problems), "protocol": run.protocol}
+    record = {"schema": SCHEMA, **about, **asdict(evidence), "settings": run.settings, "sessions": list(run.sessions)}
+    write_json(record, folder / "summary.json")
+    (folder / "summary.md").write_text(markdown(run, evidence))
+
+
+def write_report(run: Run, evidence: Evidence, folder: Path, page: Path | None = None) -> Path:
+    """Write summaries, pictures and the page of one run.
+
+    Args:
+        run: The run.
+        evidence: Its figures.
+        folder: Where to write.
+        page: Where to write the page; None for ``report.html`` in the folder.
+
+    Returns:
+        Where the page is.
+    """
+    write_summaries(run, evidence, folder)
+    plots = plots_of(run.solutions, evidence)
+    (folder / "plots").mkdir(exist_ok=True)
+    for plot in plots:
+        plot.png(folder / "plots" / f"{plot.name}.png")
+    page = page or folder / "report.html"
+    page.write_text(run_page(run, evidence, plots))
+    return page
+
+
+def markdown(run: Run, evidence: Evidence) -> str:
+    """The summary as Markdown."""
+    head, body = rows_cells(evidence.rows)
+    lines = [f"# {run.name}", "", _about(run), ""]
+    lines += [*(f"- {line}" for line in summary_lines(evidence.summary)), ""]
+    lines += [" | ".join(("", *head, "")).strip(), "|" + "---|" * len(head)]
+    lines += [" | ".join(("", *cells, "")).strip() for cells in body]
+    return "\n".join(lines) + "\n"
+
+
+def rows_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """A table of rows: its head, and the cells as text.
+
+    A column that no row has a figure for is left out, and throughput unless all have it: nobody could compare it.
+    """
+    columns: dict[str, Callable[[Row], str]] = {
+        "policy": lambda row: row.policy,
+        "threshold": lambda row: number(row.threshold, "g"),
+        "accuracy": lambda row: number(row.accuracy, ".1%"),
+        "95 %": lambda row: _share_interval(row.accuracy_low, row.accuracy_high),
+        "accepted": lambda row: number(row.acceptance_rate, ".0%"),
+        "tokens by target": lambda row: number(row.target_token_share, ".0%"),
+        "wasted": lambda row: number(row.wasted_escalation_rate, ".0%"),
+        "s/problem": lambda row: number(row.seconds_per_problem, ".3f"),
+        "p50": lambda row: number(row.seconds.p50 if row.seconds else None, ".3f"),
+        "p95": lambda row: number(row.seconds.p95 if row.seconds else None, ".3f"),
+        "speed-up": lambda row: number(row.speedup_vs_target, ".2f"),
+        "overhead": lambda row: number(row.overhead_share, ".1%"),
+        "tokens/s": lambda row: number(row.tokens_per_second, ".0f"),
+        "solutions/s": lambda row: number(row.solutions_per_second, ".2f"),
+        "draft lost": lambda row: number(_lost(row.tokens.draft_accepted, row.tokens.draft_discarded), ".0%"),
+        "reused": lambda row: number(_share(row.tokens.reused, row.tokens.target_kept), ".0%"),
+        "FLOPs": lambda row: number(row.flops_per_problem, ".2e"),
+        "cost": lambda row: number(row.cost_per_problem, ".3g"),
+        "J/problem": lambda row: number(row.energy_j_per_problem, ".3g"),
+        "failed": lambda row: str(row.num_failed) if row.num_failed else "–",
+        "ungraded": lambda row: str(row.num_ungraded) if row.num_ungraded else "–",
+    }
+    enough = {name: all if name == "solutions/s" else any for name in columns}
+    shown = {name: cell for name, cell in columns.items() if enough[name](cell(row) != "–" for row in rows)}
+    return list(shown), [[cell(row) for cell in shown.values()] for row in rows]
+
+
+def _lost(kept: int, lost: int) -> float | None:
+    return _share(lost, kept + lost)
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _share_interval(low: float | None, high: float | None) -> str:
+    return "–" if low is None or high is None else f"{low:.0%}–{high:.0%}"
+
+
+def run_page(run: Run, evidence: Evidence, plots: Sequence[Plot]) -> str:
+    """The page of one run."""
+    summary = evidence.summary
+    browser = embedded({"": run})
+    matched = summary.vs_target.get(summary.headline or "")
+    entry = matched.entry if matched else list(run.solutions)[-1]
+    sections = _section("speed", "Speed at the target's accuracy", speed_table(summary))
+    sections += _section("rows", "All policies", _rows_table(evidence, [m.entry for m in summary.vs_target.values()]))
+    return _page(
+        title=f"Arbitrage evaluation: {run.name}",
+        about=_about(run),
+        notes=_notes(run),
+        glance=glance(evidence),
+        sections=sections,
+        plots=plots,
+        method=_method(run, summary),
+        browser=browser | {"left": entry.label, "right": TARGET.label},
+        num_problems=len(run.problems),
+    )
+
+
+def comparison_page(
+    runs: Mapping[str, Run], evidence: Mapping[str, Evidence], found: Sequence[Difference], merged: Evidence
+) -> str:
+    """The page of several runs on the same problems.
+
+    Args:
+        runs: By name.
+        evidence: Figures of each.
+        found: What differs, by policy and threshold.
+        merged: Figures of all, each policy tagged with its run.
+    """
+    looks = looks_of([row.policy for row in merged.rows])
+    plots = [
+        accuracy_by_seconds(merged.rows, looks, merged.summary.margin),
+        accuracy_by_acceptance(merged.rows, looks),
+    ]
+    glances = "".join(f"<h3>{escape(name)}</h3>{glance(evidence[name])}" for name in runs)
+    sections = _section("differences", "The same policy in both runs", differences_table(found))
+    sections += _section("rows", "All policies", _rows_table(merged, []))
+    first, second, *_ = runs
+    entry = found[0].entry if found else next(iter(runs[first].solutions))
+    return _page(
+        title="Arbitrage comparison: " + ", ".join(runs),
+        about=f"{len(runs)} runs on the same {len(runs[first].problems)} problems.",
+        notes="".join(_notes(run) for run in runs.values()),
+        glance=glances,
+        sections=sections,
+        plots=[plot for plot in plots if plot is not None],
+        method="".join(f"<h3>{escape(name)}</h3>{_method(run, merged.summary)}" for name, run in runs.items()),
+        browser=embedded(runs) | {"left": f"{entry.label} · {first}", "right": f"{entry.label} · {second}"},
+        num_problems=len(runs[first].problems),
+    )
+
+
+def _page(
+    *,
+    title: str,
+    about: str,
+    notes: str,
+    glance: str,
+    sections: str,
+    plots: Iterable[Plot],
+    method: str,
+    browser: Mapping[str, Any],
+    num_problems: int,
+) -> str:
+    folder = resources.files("arbitrage.evaluation") / "page"
+    html, style, script = ((folder / f"page.{ending}").read_text() for ending in ("html", "css", "js"))
+    num_shown = len(browser["problems"])
+    sample = (
+        f"All {num_problems} problems"
+        if num_shown == num_problems
+        else (
+            f"{num_shown} of {num_problems} problems, drawn in equal shares from each level and each pattern of who "
+            "is right"
+        )
+    )
+    # A text that closes the element would end the data: "</" is written as JSON may write it.
+    data = json.dumps(plain(browser), separators=(",", ":")).replace("</", "<\\/")
+    return Template(html).substitute(
+        title=escape(title),
+        about=escape(about),
+        notes=notes,
+        glance=glance,
+        sections=sections,
+        pictures="".join(_figure(plot) for plot in plots),
+        method=method,
+        sample=escape(f"{sample}; of several attempts the first. ")
+        + "Struck through: a step that was rejected for the one beside it.",
+        style=style,
+        script=script,
+        data=data,
+    )
+
+
+def _figure(plot: Plot) -> str:
+    return (
+        f'<figure><h3>{escape(plot.title)}</h3><div role="img" aria-label="{escape(plot.title)}">{plot.svg()}</div>'
+        f"<figcaption>{escape(plot.caption)}</figcaption></figure>"
+    )
+
+
+def _section(name: str, title: str, content: str) -> str:
+    heading = f'<h2 id="{name}-title">{escape(title)}</h2>'
+    return f'<section id="{name}" aria-labelledby="{name}-title">{heading}{content}</section>'
+
+
+def _about(run: Run) -> str:
+    settings = run.settings
+    dataset = f"{settings['pair']} on {settings['dataset']}, " if settings else ""
+    samples = f", {settings['samples']} attempts each" if settings.get("samples", 1) > 1 else ""
+    return f"{dataset}{len(run.problems)} problems{samples}; {run.protocol}."
+
+
+def _notes(run: Run) -> str:
+    told = []
+    planned = run.settings.get("problems", {}).get("count", len(run.problems))
+    if run.num_partial or planned > len(run.problems):
+        told.append(
+            f"Unfinished: {len(run.problems)} of {planned} problems are solved by every policy, and only these count."
+        )
+    for entry, solutions in run.solutions.items():
+        if failed := [solution for solution in solutions if solution.is_failed]:
+            told.append(f"{entry.label}: {len(failed)} of {len(solutions)} failed, first: {failed[0].error}")
+    ungraded = {s.problem for solutions in run.solutions.values() for s in solutions if s.is_correct is None}
+    if ungraded:
+        told.append(f"{len(ungraded)} of {len(run.problems)} problems could not be graded; accuracies leave them out.")
+    if run.jobs > 1:
+        told.append("Seconds are those of a solution among others under load: they do not compare with a latency run.")
+    return "".join(map(note, told))
+
+
+def glance(evidence: Evidence) -> str:
+    """At the target's accuracy, how much faster, and where did the time go?"""
+    summary, rows = evidence.summary, {Entry(row.policy, row.threshold): row for row in evidence.rows}
+    target, name = rows.get(TARGET), summary.headline
+    if target is None or target.accuracy is None:
+        return note("Target-only did not run, or nothing could be graded: there is no accuracy to be matched.")
+    if name is None or name not in summary.vs_target:
+        points, accuracy = summary.margin * 100, target.accuracy
+        told = f"No policy comes within {points:g} points of target-only's accuracy of {accuracy:.1%}."
+        return f'<p class="headline">{escape(told)}</p>' + time_bars({"target-only": target})
+    speedup, matched = summary.speedups[name], summary.vs_target[name]
+    row = rows[matched.entry]
+    headline = (
+        f'<p class="headline">At {summary.margin * 100:g} points below target-only\'s accuracy of '
+        f"{target.accuracy:.1%}, {escape(name)} is <strong>{speedup.speedup:.2f}× as fast</strong> "
+        f"[{escape(interval_text(speedup.interval))}]: "
+        f"{duration(speedup.seconds)} a problem instead of {duration(speedup.reference_seconds)}.</p>"
+    )
+    cards = [
+        card(f"{speedup.speedup:.2f}×", f"as fast as target-only [{interval_text(speedup.interval)}], 95 %"),
+        card(
+            number(row.accuracy, ".1%"),
+            f"right by {matched.entry.label}; target-only {target.accuracy:.1%}; {_gap(matched)}",
+        ),
+        *(
+            card(f"{versus.speedup:.2f}×", f"as fast as {rival} [{interval_text(versus.interval)}] at that accuracy")
+            for rival, versus in summary.router_vs.items()
+            if name == "router" and rival in ("rsd", "speculative")
+        ),
+        card(number(row.target_token_share, ".0%"), f"of tokens by the target under {matched.entry.label}"),
+    ]
+    if row.wasted_escalation_rate is not None:
+        cards.append(card(f"{row.wasted_escalation_rate:.0%}", "of its escalations gained nothing, by the PRM"))
+    bars = time_bars({"target-only": target, f"{matched.entry.label}, its fastest at that accuracy": row})
+    return f'{headline}<div class="cards">{"".join(cards)}</div><h3>Where the seconds of a problem go</h3>{bars}'
+
+
+def _gap(matched: Matched) -> str:
+    low, high = matched.gap_interval.low * 100, matched.gap_interval.high * 100
+    return f"gap {matched.accuracy_gap * 100:+.1f} points [{low:+.1f}, {high:+.1f}], p = {matched.p_value:.2g}"
+
+
+def speed_table(summary: Summary) -> str:
+    """Every policy that reaches the accuracy, against target-only."""
+    if not summary.speedups:
+        return note("No policy reaches the target's accuracy minus the margin, or target-only did not run.")
+    head = (
+        "policy",
+        "speed-up",
+        "95 %",
+        "s/problem",
+        "fastest threshold",
+        "its speed-up",
+        "accuracy gap",
+        "p",
+        "not inferior",
+    )
+    body = []
+    for policy, speedup in sorted(summary.speedups.items(), key=lambda item: -item[1].speedup):
+        matched = summary.vs_target.get(policy)
+        cells = [policy, f"{speedup.speedup:.2f}×", f"[{interval_text(speedup.interval)}]", f"{speedup.seconds:.3f}"]
+        cells += _matched_cells(matched) if matched else ["–"] * 5
+        body.append(cells)
+    versus = [
+        (f"router over {rival}", f"{s.speedup:.2f}×", f"[{interval_text(s.interval)}]", f"{s.seconds:.3f}", *["–"] * 5)
+        for rival, s in summary.router_vs.items()
+    ]
+    text = (
+        f"Seconds of each policy where its Pareto frontier reaches target-only's accuracy minus "
+        f"{summary.margin * 100:g} points, thresholds interpolated; intervals from a paired bootstrap over problems "
+        "that finds frontier and accuracy anew each time. Then its fastest single threshold at that accuracy, chosen "
+        "on the same problems. 'Not inferior': the whole 95 % interval of the gap lies above minus the margin."
+    )
+    places = [place for place, cells in enumerate(body) if cells[0] == summary.headline]
+    return f'<p class="about">{escape(text)}</p>' + table(head, [*body, *versus], label="speed-ups", best=places)
+
+
+def _matched_cells(matched: Matched) -> list[str]:
+    low, high = matched.gap_interval.low * 100, matched.gap_interval.high * 100
+    return [
+        matched.entry.label,
+        f"{matched.speedup:.2f}× [{matched.interval.low:.2f}, {matched.interval.high:.2f}]",
+        f"{matched.accuracy_gap * 100:+.1f} [{low:+.1f}, {high:+.1f}]",
+        f"{matched.p_value:.2g}",
+        "yes" if matched.is_noninferior else "not shown",
+    ]
+
+
+def differences_table(found: Sequence[Difference]) -> str:
+    """The same policy and threshold in two runs."""
+    if not found:
+        return note("The runs share no policy at the same threshold, or nothing could be graded.")
+    head = ("policy", "runs", "accuracy", "difference, points", "p", "s/problem", "speed-up")
+    body = []
+    for one in found:
+        gap = one.gap_interval
+        body.append(
+            [
+                one.entry.label,
+                f"{one.first} → {one.second}",
+                f"{one.accuracy[0]:.1%} → {one.accuracy[1]:.1%}",
+                f"{(one.accuracy[1] - one.accuracy[0]) * 100:+.1f} [{gap.low * 100:+.1f}, {gap.high * 100:+.1f}]",
+                f"{one.p_value:.2g}",
+                f"{number(one.seconds[0], '.3f')} → {number(one.seconds[1], '.3f')}",
+                f"{number(one.speedup, '.2f')}×"
+                + (f" [{interval_text(one.speedup_interval)}]" if one.speedup_interval else ""),
+            ]
+        )
+    return table(head, body, label="differences")
+
+
+def _rows_table(evidence: Evidence, stressed: Sequence[Entry]) -> str:
+    head, body = rows_cells(evidence.rows)
+    best = [i for i, row in enumerate(evidence.rows) if Entry(row.policy, row.threshold) in stressed]
+    return table(head, body, label="all policies", best=best)
+
+
+def _method(run: Run, summary: Summary) -> str:
+    told = {
+        "protocol": run.protocol,
+        "seconds": "wall-clock of a solution as it would be served, without calls that only measure; failures left out",
+        "accuracy": "share right, mean over attempts, then over problems; failures are wrong, ungraded left out; "
+        "95 % by Wilson, with several attempts by a bootstrap over problems",
+        "wasted": "escalations whose target step the PRM scores no better than the draft's, of those where it saw both",
+        "p": "Fisher's paired randomization test over problems, exact, two-sided; McNemar's for one attempt",
+        "margin": f"{summary.margin * 100:g} points",
+        "FLOPs, cost": "estimated from parameter counts and prices that the user gave: 2 × parameters for each token "
+        "that went through a model",
+        "energy": "the processor's own counters, only where nothing was measured besides; graphics cards not included",
+    }
+    latest = run.sessions[-1] if run.sessions else {}
+    for name in (
+        "started",
+        "commit",
+        "processor",
+        "num_cores",
+        "num_threads",
+        "devices",
+        "platform",
+        "python",
+        "versions",
+    ):
+        if latest.get(name):
+            value = latest[name]
+            told[name.replace("_", " ")] = (
+                ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+            )
+    told |= {"sessions": str(len(run.sessions)), "run key": run.key or "none: a file of traces"}
+    settings = (
+        f"<details><summary>All settings</summary><pre>{escape(json.dumps(run.settings, indent=2))}</pre></details>"
+    )
+    return facts(told) + (settings if run.settings else "")

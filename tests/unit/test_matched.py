@@ -1,0 +1,179 @@
+"""Speed at matched accuracy, on frontiers drawn by hand."""
+
+import math
+
+import pytest
+
+from arbitrage.evaluation.frontier import mean_gap, pareto, seconds_at
+from arbitrage.evaluation.matched import fastest_matched, matched_speedup
+from arbitrage.evaluation.paired import Paired
+from arbitrage.evaluation.run import TARGET, Entry, table_of
+from arbitrage.evaluation.summary import evidence_of, summary_of
+from arbitrage.evaluation.words import speedup_line, summary_lines
+from helpers import group
+
+
+def entry_group(entry, num_right, seconds, num=100):
+    return group(*((i < num_right, seconds) for i in range(num)), policy=entry.policy, threshold=entry.threshold)
+
+
+def sweep(**points):
+    """Solutions by entry: ``router=[(threshold, number right of 100, seconds), …]``."""
+    entries = {Entry(p, t): (right, seconds) for p, found in points.items() for t, right, seconds in found}
+    return {entry: entry_group(entry, *point) for entry, point in entries.items()}
+
+
+ROUTER = [(0.2, 85, 3.0), (0.5, 79, 2.0), (0.9, 70, 1.0)]
+
+
+def test_a_frontier_holds_what_nothing_else_beats():
+    points = [(3.0, 0.8), (1.0, 0.5), (2.0, 0.4), (2.0, 0.7), (4.0, 0.8), (5.0, 0.6)]
+    assert pareto(points) == [(1.0, 0.5), (2.0, 0.7), (3.0, 0.8)]
+    assert pareto([]) == []
+
+
+def test_seconds_are_interpolated_along_the_frontier():
+    frontier = [(1.0, 0.5), (2.0, 0.7), (4.0, 0.8)]
+    assert seconds_at(frontier, 0.6) == pytest.approx(1.5)
+    assert seconds_at(frontier, 0.775) == pytest.approx(3.5)
+    assert seconds_at(frontier, 0.7) == pytest.approx(2.0)
+    assert seconds_at(frontier, 0.1) == 1.0  # Nothing is faster than the fastest.
+    assert seconds_at(frontier, 0.81) is None
+    assert seconds_at([], 0.5) is None
+
+
+def test_the_gap_between_frontiers_is_a_mean_over_the_seconds_that_both_cover():
+    upper, lower = [(0.0, 0.5), (2.0, 0.9)], [(1.0, 0.4), (3.0, 0.8)]
+    assert mean_gap(upper, lower) == pytest.approx(0.3)
+    assert mean_gap(lower, upper) == pytest.approx(-0.3)
+    assert mean_gap([(0.0, 0.5)], lower) is None
+
+
+def test_the_fastest_threshold_at_matched_accuracy_is_compared():
+    paired = Paired(sweep(target=[(None, 80, 4.0)], router=ROUTER))
+    found = fastest_matched(paired, "router", TARGET, margin=0.015)
+    assert found is not None
+    assert found.entry.threshold == 0.5
+    assert found.speedup == pytest.approx(2.0)
+    assert found.accuracy_gap == pytest.approx(-0.01)
+    assert found.interval.low == pytest.approx(2.0)
+    assert found.p_value == 1.0  # One problem differs.
+    assert fastest_matched(paired, "rsd", TARGET) is None
+
+
+def test_an_accuracy_of_exactly_the_margin_less_is_matched():
+    paired = Paired(sweep(target=[(None, 83, 4.0)], router=[(0.5, 80, 2.0)]))
+    assert fastest_matched(paired, "router", TARGET, margin=0.03) is not None
+    assert fastest_matched(paired, "router", TARGET, margin=0.02) is None
+
+
+def test_non_inferiority_needs_the_whole_interval_within_the_margin():
+    same = Paired(sweep(target=[(None, 80, 4.0)], router=[(0.5, 80, 2.0)]))
+    assert fastest_matched(same, "router", TARGET, margin=0.015).is_noninferior
+    near = Paired(sweep(target=[(None, 80, 4.0)], router=[(0.5, 79, 2.0)]))
+    found = fastest_matched(near, "router", TARGET, margin=0.015)
+    assert found.gap_interval.low < -0.015
+    assert not found.is_noninferior
+    assert fastest_matched(near, "router", TARGET, margin=0.06).is_noninferior
+
+
+def test_thresholds_are_interpolated_to_the_accuracy_minus_the_margin():
+    """78.5 lies between 70 at one second and 79 at two: 1 + 8.5/9 seconds."""
+    paired = Paired(sweep(target=[(None, 80, 4.0)], router=ROUTER))
+    found = matched_speedup(paired, "router", "target", margin=0.015)
+    assert found.accuracy == pytest.approx(0.785)
+    assert found.seconds == pytest.approx(1 + 8.5 / 9)
+    assert found.reference_seconds == 4.0
+    assert found.speedup == pytest.approx(4.0 / (1 + 8.5 / 9))
+    assert found.interval.low < found.speedup < found.interval.high
+    # One problem parts router from target there, so the speed lies near, and never above that at 70 of 100.
+    assert found.interval.high < 4.0
+    assert found.reached_share == 1.0
+    assert matched_speedup(paired, "rsd", "target") is None
+
+
+def test_a_rival_is_compared_on_its_own_frontier_at_the_same_accuracy():
+    """RSD reaches 78.5 between 75 at two seconds and 82 at three: 2.5."""
+    paired = Paired(sweep(target=[(None, 80, 4.0)], router=ROUTER, rsd=[(0.5, 75, 2.0), (0.9, 82, 3.0)]))
+    found = matched_speedup(paired, "router", "rsd", margin=0.015)
+    assert found.reference_seconds == pytest.approx(2.5)
+    assert found.speedup == pytest.approx(2.5 / (1 + 8.5 / 9))
+    back = matched_speedup(paired, "rsd", "router", margin=0.015)
+    assert back.speedup == pytest.approx(1 / found.speedup)
+
+
+def test_a_draw_that_misses_the_accuracy_is_told_not_dropped():
+    """The right problems are other ones, so that many draws put the policy below the target."""
+    router = group(*((i >= 20, 2.0) for i in range(100)))
+    paired = Paired({TARGET: entry_group(TARGET, 80, 4.0), Entry("router", 0.5): router})
+    found = matched_speedup(paired, "router", "target", margin=0.015)
+    assert found.speedup == 2.0
+    assert 0.4 < found.reached_share < 0.8
+    assert found.interval.low == 0.0
+    assert found.interval.high == 2.0
+    line = speedup_line(found, 0.015)
+    assert "[not reached, 2.00]" in line
+    assert f"{1 - found.reached_share:.0%} of draws miss" in line
+    rival = matched_speedup(paired, "target", "router", margin=0.015)
+    assert math.isinf(rival.interval.high)
+    assert "no limit]" in speedup_line(rival, 0.015)
+
+
+def test_an_interval_of_seconds_is_paired():
+    """A policy twice as fast on every problem is so in every draw, however much problems differ."""
+    seconds = [float(1 + i % 17) for i in range(60)]
+    solutions = {
+        TARGET: group(*((True, s) for s in seconds), policy="target", threshold=None),
+        Entry("router", 0.5): group(*((True, s / 2) for s in seconds)),
+    }
+    found = matched_speedup(Paired(solutions), "router", "target")
+    assert (found.interval.low, found.interval.high) == pytest.approx((2.0, 2.0))
+
+
+def test_what_cannot_be_paired_is_left_out():
+    target = group((True, 4.0), (None, 4.0), (False, 4.0), (True, 4.0), policy="target", threshold=None)
+    router = group((True, 1.0), (None, 9.0), (True, 3.0))
+    paired = Paired({TARGET: target, Entry("router", 0.5): router})
+    assert paired.problems == ["p0", "p2"]
+    assert (paired.accuracy(TARGET), paired.seconds(Entry("router", 0.5))) == (0.5, 2.0)
+    assert paired.differences(Entry("router", 0.5), TARGET) == [0, 1]
+
+
+def test_a_summary_without_target_only_claims_no_speed():
+    summary = summary_of(found := {Entry("router", 0.5): group((True, 1.0))}, table_of(found))
+    assert (summary.vs_target, summary.speedups, summary.headline) == ({}, {}, None)
+    assert summary.gain_share is None
+
+
+def test_a_summary_of_what_cannot_be_graded_claims_nothing():
+    found = {TARGET: group((None, 1.0), policy="target", threshold=None), Entry("router", 0.5): group((None, 1.0))}
+    summary = evidence_of(found).summary
+    assert (summary.vs_target, summary.speedups, summary_lines(summary)) == ({}, {}, [])
+
+
+def test_a_summary_compares_every_policy_that_reaches_the_target():
+    speeds = {TARGET: 4.0, Entry("random", 0.5): 1.0, Entry("rsd", 0.5): 3.0, Entry("router:b", 0.5): 2.0}
+    found = {entry: entry_group(entry, 10, seconds, num=10) for entry, seconds in speeds.items()}
+    found[Entry("router", 0.5)] = entry_group(Entry("router", 0.5), 0, 1.0, num=10)
+    summary = summary_of(found, table_of(found))
+    assert {policy: m.speedup for policy, m in summary.vs_target.items()} == {"rsd": 4 / 3, "router:b": 2.0}
+    assert {policy: s.speedup for policy, s in summary.speedups.items()} == {
+        "random": 4.0,
+        "rsd": 4 / 3,
+        "router:b": 2.0,
+    }
+    assert summary.headline == "router:b"  # Chance is no product, and the router does not reach the accuracy.
+    assert summary.router_vs == {}
+
+
+def test_the_router_is_compared_with_every_rival_and_is_the_headline():
+    found = sweep(target=[(None, 80, 4.0)], router=ROUTER, rsd=[(0.9, 80, 3.0)], speculative=[(None, 80, 2.5)])
+    summary = evidence_of(found).summary
+    assert summary.headline == "router"
+    assert {rival: round(s.reference_seconds, 2) for rival, s in summary.router_vs.items()} == {
+        "rsd": 3.0,
+        "speculative": 2.5,
+    }
+    lines = summary_lines(summary)
+    assert any("router, its thresholds interpolated, is 2.06× as fast as target-only" in line for line in lines)
+    assert any("as fast as speculative" in line for line in lines)

@@ -1,0 +1,41 @@
+"""Operations and money from tokens."""
+
+import pytest
+
+from arbitrage.core.errors import ConfigError
+from arbitrage.evaluation.rates import Rates
+from helpers import model_cost
+
+USAGE = {"draft": model_cost(computed=100, cached=50, generated=10), "target": model_cost(computed=7, generated=3)}
+
+
+def test_each_token_that_goes_through_a_model_costs_two_operations_a_parameter():
+    rates = Rates.parse("draft=0.5e9, target=7e9")
+    assert rates.flops(USAGE) == 2 * (0.5e9 * 110 + 7e9 * 10)
+    assert Rates.parse("draft=1").flops(USAGE) is None
+    assert Rates().flops({}) == 0.0
+
+
+def test_prices_are_of_a_million_prompt_generated_and_cached_tokens():
+    rates = Rates.parse(prices="draft=1:4:0.5,target=10:40")
+    assert rates.money(USAGE) == pytest.approx((100 * 1 + 50 * 0.5 + 10 * 4 + 7 * 10 + 3 * 40) / 1e6)
+    assert Rates.parse(prices="draft=1:4").money({"draft": model_cost(cached=1_000_000)}) == 1.0
+    assert Rates.parse(prices="draft=1:4").money(USAGE) is None
+
+
+@pytest.mark.parametrize(
+    ("parameters", "prices", "told"),
+    [
+        ("draft", "", "params: not MODEL=VALUE: 'draft'"),
+        ("draft=", "", "params: not MODEL=VALUE: 'draft='"),
+        ("draft=big", "", "params: draft must be a number of at least 0, got 'big'"),
+        ("draft=-1", "", "got '-1'"),
+        ("draft=inf", "", "got 'inf'"),
+        ("", "draft=1", "prices: draft needs PROMPT:GENERATED"),
+        ("", "draft=1:2:3:4", "prices: draft needs"),
+        ("", "draft=1:dear", "got 'dear'"),
+    ],
+)
+def test_bad_rates_are_one_clear_error(parameters, prices, told):
+    with pytest.raises(ConfigError, match=told):
+        Rates.parse(parameters, prices)
