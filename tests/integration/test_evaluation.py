@@ -10,7 +10,7 @@ import time
 import pytest
 
 pytestmark = pytest.mark.integration
-POLICIES = ("--policies", "draft,target,random@0.5,router@0.3,rsd@0.7")
+POLICIES = ("--policies", "draft,target,random@0.5,router@0.3")
 
 
 def start(arguments):
@@ -27,7 +27,7 @@ def command(*arguments):
 def whole(tmp_path_factory):
     """A run that nothing disturbed, and its last line."""
     folder = tmp_path_factory.mktemp("eval") / "whole"
-    status, out, err = command("eval", *POLICIES, "--limit", 4, "--samples", 2, "--out", folder, "--json")
+    status, out, err = command("eval", *POLICIES, "--limit", 3, "--samples", 2, "--out", folder, "--json")
     assert status == 0, err
     return folder, json.loads(out.splitlines()[-1])
 
@@ -53,9 +53,9 @@ def test_a_run_writes_all_that_was_promised_and_ends_with_one_line(whole):
         *("manifest.json", "sessions.json", "traces.jsonl"),
         *("summary.csv", "summary.json", "summary.md", "report.html", "plots"),
     }
-    assert (record["schema"], record["num_problems"], record["out"]) == (1, 4, str(folder))
+    assert (record["schema"], record["num_problems"], record["out"]) == (1, 3, str(folder))
     assert [(row["policy"], row["num_solutions"]) for row in record["rows"]] == [
-        *(("draft", 8), ("target", 8), ("random", 8), ("router", 8), ("rsd", 8))
+        *(("draft", 6), ("target", 6), ("random", 6), ("router", 6))
     ]
     session = json.loads((folder / "sessions.json").read_text())["sessions"][0]
     assert session["num_threads"] >= 1
@@ -64,11 +64,11 @@ def test_a_run_writes_all_that_was_promised_and_ends_with_one_line(whole):
 
 def test_killed_at_random_and_resumed_a_run_is_what_it_would_have_been(whole, tmp_path):
     folder, record = whole
-    arguments = ("eval", *POLICIES, "--limit", 4, "--samples", 2, "--out", tmp_path / "run", "--json")
+    arguments = ("eval", *POLICIES, "--limit", 3, "--samples", 2, "--out", tmp_path / "run", "--json")
     rng, kept = random.Random(0), []
     for _ in range(2):
         process = subprocess.Popen(start(arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        waited_for, deadline = len(kept) + rng.randint(8, 16), time.monotonic() + 300
+        waited_for, deadline = len(kept) + rng.randint(4, 8), time.monotonic() + 300
         while process.poll() is None and len(lines(tmp_path / "run")) < waited_for:
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -90,7 +90,7 @@ def test_killed_at_random_and_resumed_a_run_is_what_it_would_have_been(whole, tm
 
 def test_other_options_do_not_mix_with_a_run(whole):
     folder, _ = whole
-    status, _, err = command("eval", *POLICIES, "--limit", 4, "--samples", 2, "--out", folder, "--seed", 1)
+    status, _, err = command("eval", *POLICIES, "--limit", 3, "--samples", 2, "--out", folder, "--seed", 1)
     assert status == 2
     assert "belongs to another run: setting was" in err
 
@@ -99,7 +99,7 @@ def test_a_report_is_made_anew_from_traces_alone(whole, tmp_path):
     folder, record = whole
     (tmp_path / "copy").mkdir()
     (tmp_path / "copy" / "traces.jsonl").write_bytes((folder / "traces.jsonl").read_bytes())
-    params = ("--params", "draft=1e6,target=8e6,router=1e6,prm=1e6")
+    params = ("--params", "draft=1e6,target=8e6,router=1e6")
     status, out, err = command("report", tmp_path / "copy", *params, "--json")
     assert status == 0, err
     rows = json.loads(out.splitlines()[-1])["rows"]
@@ -107,13 +107,13 @@ def test_a_report_is_made_anew_from_traces_alone(whole, tmp_path):
         row["policy"]: row["accuracy"] for row in record["rows"]
     }
     flops = {row["policy"]: row["flops_per_problem"] for row in rows}
-    assert flops["draft"] < flops["router"] < flops["rsd"]
+    assert 0.0 < flops["draft"] < flops["router"]
     assert (tmp_path / "copy" / "report.html").exists()
 
 
 def test_throughput_is_of_one_policy_at_a_time_and_runs_compare_only_on_the_same_problems(whole, tmp_path):
     folder, _ = whole
-    under_load = ("--limit", 4, "--samples", 2, "--jobs", 4, "--out", tmp_path / "loaded", "--json")
+    under_load = ("--limit", 3, "--samples", 2, "--jobs", 4, "--out", tmp_path / "loaded", "--json")
     status, out, err = command("eval", *POLICIES, *under_load)
     assert status == 0, err
     rows = {row["policy"]: row for row in json.loads(out.splitlines()[-1])["rows"]}
@@ -124,7 +124,7 @@ def test_throughput_is_of_one_policy_at_a_time_and_runs_compare_only_on_the_same
     assert "router@0.3: loaded +0.0 points" in out
     page = (tmp_path / "both.html").read_text()
     assert "4 solutions of one policy in flight" in page
-    command("eval", "--policies", "draft", "--limit", 3, "--out", tmp_path / "fewer")
+    command("eval", "--policies", "draft", "--limit", 2, "--out", tmp_path / "fewer")
     status, _, err = command("report", folder, tmp_path / "fewer")
     assert status == 2
-    assert "1 ('test-3') only in 'whole'" in err
+    assert "1 ('test-2') only in 'whole'" in err
