@@ -1,5 +1,7 @@
 """Figures, intervals and comparisons, on traces written by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from arbitrage.core.trace import Trace
@@ -241,6 +243,9 @@ def test_seconds_by_role_leave_measurement_out_and_count_absence_as_nothing():
     )
     assert found["target"].p50 == pytest.approx(0.25)
     assert role_seconds([]) == {}
+    guessed = replace(first, usage={"target": Cost(seconds=0.5, guessing_s=0.2)})
+    split = role_seconds([guessed])
+    assert (split["target"].mean, split["guessing"].mean) == (pytest.approx(0.3), 0.2)
 
 
 def test_overhead_is_the_share_of_seconds_outside_models():

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from itertools import chain
 from statistics import fmean
 from typing import Any, Final
 
 from arbitrage.core.trace import Trace
-from arbitrage.core.types import Cost, Source
+from arbitrage.core.types import Source
 from arbitrage.evaluation.intervals import Interval, Resamples, quantile, wilson
 from arbitrage.evaluation.rates import Rates
 from arbitrage.evaluation.solutions import Fates, Grader, Place, Solution, StepFacts, condense
@@ -205,11 +206,12 @@ class _Waste:
 
 
 def role_seconds(solutions: Sequence[Solution]) -> dict[str, Spread]:
-    """Seconds by model, and outside of models, over solutions."""
+    """Seconds by role, and outside of models, over solutions."""
     if not solutions:
         return {}
-    models = dict.fromkeys(model for solution in solutions for model in solution.usage)
-    found = {model: Spread.of([s.usage.get(model, Cost()).seconds for s in solutions]) for model in models}
+    each = [solution.role_s for solution in solutions]
+    roles = dict.fromkeys(chain.from_iterable(each))
+    found = {role: Spread.of([seconds.get(role, 0.0) for seconds in each]) for role in roles}
     return {**found, OUTSIDE: Spread.of([solution.outside_s for solution in solutions])}
 
 

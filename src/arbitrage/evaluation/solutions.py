@@ -145,6 +145,13 @@ class Solution:
         return self.fates.draft_accepted + self.fates.target_kept
 
     @property
+    def role_s(self) -> dict[str, float]:
+        """Seconds by model; what guessing tokens for one of them took is a role of its own."""
+        found = {model: cost.seconds - cost.guessing_s for model, cost in self.usage.items()}
+        guessing = sum(cost.guessing_s for cost in self.usage.values())
+        return found | ({"guessing": guessing} if guessing else {})
+
+    @property
     def outside_s(self) -> float:
         """Seconds outside model calls: the loop, and waiting for a model that others use."""
         return self.seconds - sum(cost.seconds for cost in self.usage.values())
