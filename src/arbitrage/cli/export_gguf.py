@@ -8,7 +8,7 @@ import typer
 
 def export_gguf(
     model: Annotated[Path, typer.Argument(help="Folder of a Llama checkpoint of transformers.")],
-    out: Annotated[Path, typer.Argument(help="The new file, by custom *.gguf; replaces an old one.")],
+    out: Annotated[Path, typer.Argument(help="The new file, NAME.gguf; an old one is replaced.")],
     kind: Annotated[
         str, typer.Option("--type", help="f16, f32, q8_0, q4_k_m or q3_k_l; the last three need llama.cpp too.")
     ] = "f16",

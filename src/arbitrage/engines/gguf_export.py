@@ -4,7 +4,7 @@ import json
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -105,8 +105,6 @@ class Checkpoint:
         return checkpoint._with_ends()
 
     def _with_ends(self) -> "Checkpoint":
-        from dataclasses import replace
-
         configured = _json(self.folder / "generation_config.json", self.config).get("eos_token_id")
         ends = [self.special("eos"), *(configured if isinstance(configured, list) else [configured])]
         return replace(self, end_ids=tuple(dict.fromkeys(end for end in ends if end is not None)))

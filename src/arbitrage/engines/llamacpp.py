@@ -163,9 +163,8 @@ class LlamaSequence(CachedTokens):
 
     def look_ahead(self, ids: Sequence[int]) -> tuple[float, ...]:
         """See :meth:`arbitrage.engines.local.CachedTokens.look_ahead`."""
-        if missing := [*self._ids[self._num_computed :], *ids[:-1]]:
-            del self._ids[self._num_computed :]
-            self._compute(missing, 0)
+        if len(ids) > 1 or self._num_computed < len(self._ids):
+            self._compute(ids[:-1], 0)
         self._known, state = self._context.run_for_state(ids[-1], len(self._ids), self._context.hold(self))
         self._ids.append(ids[-1])
         self._num_computed += 1

@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -113,7 +114,7 @@ class GGUFTokenizer:
         assert self.chat_template
         begin, end = (self._special(name) for name in ("bos", "eos"))
         try:
-            render = Jinja2ChatFormatter(self.chat_template, end, begin, add_generation_prompt=add_generation_prompt)
+            render = _template(self.chat_template, end, begin, add_generation_prompt)
             text: str = render(messages=messages).prompt
         except Exception as error:  # Templates raise what they like, and jinja its own.
             raise ConfigError(
@@ -302,6 +303,12 @@ def quantize(source: Path, out: Path, kind: str) -> None:
         status = llama_cpp.llama_model_quantize(str(source).encode(), str(out).encode(), parameters)
     if status:
         raise CheckpointError(f"cannot quantise {str(source)!r} to {kind}: {told()}")
+
+
+@lru_cache(maxsize=8)
+def _template(source: str, end: str, begin: str, add_generation_prompt: bool) -> Any:
+    """Parsed once: that takes longer than many a step."""
+    return Jinja2ChatFormatter(source, end, begin, add_generation_prompt=add_generation_prompt)
 
 
 def _default_threads() -> int:
