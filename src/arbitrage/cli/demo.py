@@ -10,7 +10,18 @@ from arbitrage.cli.sweeping import run_comparison
 from arbitrage.core.turn import Setting
 from arbitrage.evaluation.run import rows_of
 
-COMPARED: Final = ["draft", "target", "speculative", "random", "rsd", "oracle", "likelihood", "router", "router:model"]
+COMPARED: Final = [
+    "draft",
+    "target",
+    "speculative",
+    "router+speculative",
+    "random",
+    "rsd",
+    "oracle",
+    "likelihood",
+    "router",
+    "router:model",
+]
 
 
 def demo(

@@ -14,7 +14,7 @@ from arbitrage.core.trace import SCHEMA
 from arbitrage.core.turn import Setting
 from arbitrage.core.types import Cost, Problem
 from arbitrage.evaluation.folder import TRACES, read_run
-from arbitrage.evaluation.run import Entry, Plan
+from arbitrage.evaluation.run import Entry, Graded, Plan
 from arbitrage.evaluation.solutions import Solution
 from arbitrage.policies import Audited, OnPair
 
@@ -44,7 +44,8 @@ def plan_of(
     Raises:
         ConfigError: If a policy is unknown, or a number out of range.
     """
-    rules = {entry: pair.method(entry.policy, entry.threshold) for entry in wanted}
+    made = [(entry.policy, pair.method(entry.policy, entry.threshold)) for entry in wanted]
+    rules = {Entry(name, threshold_of(rule)): rule for name, rule in made}  # Defaults are named: they may change.
     if jobs == 1 if audit is None else audit:
         rules = {entry: pair.audited(rule) for entry, rule in rules.items()}
     return Plan(problems=found, policies=rules, setting=setting, num_attempts=attempts, jobs=jobs)
@@ -143,10 +144,19 @@ def plan_lines(
         f"{limits.max_tokens} tokens, for policies that make one step by each model and ask one scorer"
     )
     known = read_run(out).solutions if out is not None and (out / TRACES).is_file() else {}
-    if missing := [entry.label for entry in wanted if not known.get(entry)]:
+    solved = {entry: _solved(known, entry) for entry in wanted}
+    if missing := [entry.label for entry, solutions in solved.items() if not solutions]:
         named = ", ".join(missing[:3]) + (f" and {len(missing) - 3} others" if len(missing) > 3 else "")
         return [*lines, f"no estimate: nothing is solved yet by {named}"]
-    return [*lines, _estimate({entry: known[entry] for entry in wanted}, num)]
+    return [*lines, _estimate(solved, num)]
+
+
+def _solved(known: Graded, entry: Entry) -> Sequence[Solution]:
+    """What a run holds of an entry; without a threshold, of its policy's first, since a run names defaults."""
+    for other, solutions in known.items():
+        if other == entry or (entry.threshold is None and other.policy == entry.policy):
+            return solutions
+    return ()
 
 
 def _estimate(known: "dict[Entry, Sequence[Solution]]", num: int) -> str:
