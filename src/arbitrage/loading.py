@@ -88,8 +88,8 @@ def _classifier(model: ModelConfig, kind: str, name: str) -> "HFScorer | HTTPSco
     if model.is_served:
         from arbitrage.scorers.http import FormatLayout
 
-        layout = FormatLayout(_tokenizer(model), InputFormat.load(Path(model.path), kind), own)
-        return _http_scorer(model, name, layout)
+        input_format = InputFormat.load(Path(model.path), kind)  # Before a tokenizer is looked for, perhaps on the hub.
+        return _http_scorer(model, name, FormatLayout(_tokenizer(model), input_format, own))
     if model.engine != "hf":
         raise ConfigError(f"a {kind} runs on the engine 'hf' or a server, got {model.engine!r}")
     from arbitrage.scorers.hf import HFScorer
