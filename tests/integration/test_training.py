@@ -11,9 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from arbitrage.cli.train_router import train_router
 from arbitrage.core.types import Source
 from arbitrage.scorers.format import InputFormat
 from arbitrage.tiny import MARKS, WEIGHTS
+from arbitrage.training import trainer
+from arbitrage.training.recipe import read_report
 from arbitrage.training.rows import read_rows
 
 pytestmark = pytest.mark.integration
@@ -169,6 +172,28 @@ def test_training_killed_at_random_ends_as_it_would_have(rows, tmp_path):
     started = time.monotonic()
     while killed(("train-router", rows, tmp_path / "parts", *TRAIN), rng.uniform(8.0, 16.0)):
         assert time.monotonic() - started < 240
+    whole, parts = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "parts"))
+    assert whole == parts
+
+
+def test_a_training_stopped_inside_an_epoch_goes_on_in_its_order(rows, tmp_path, monkeypatch):
+    small = {"epochs": 3.0, "learning_rate": 3e-4, "batch_size": 2, "device_batch_size": 2, "save_steps": 3}
+    train_router(rows, tmp_path / "whole", margin=0.05, **small)
+    num_updates = read_report(tmp_path / "whole")["num_updates"]
+    assert num_updates >= 12
+    step, done = trainer.Trainer.training_step, []
+
+    def stopped(self, *arguments, **options):
+        if len(done) == num_updates // 3 + 4:  # Behind a checkpoint inside the second epoch.
+            raise KeyboardInterrupt
+        done.append(1)
+        return step(self, *arguments, **options)
+
+    monkeypatch.setattr(trainer.Trainer, "training_step", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train_router(rows, tmp_path / "parts", margin=0.05, **small)
+    monkeypatch.setattr(trainer.Trainer, "training_step", step)
+    train_router(rows, tmp_path / "parts", margin=0.05, **small)
     whole, parts = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "parts"))
     assert whole == parts
 

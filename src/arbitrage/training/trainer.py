@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +27,7 @@ from arbitrage.training.sequences import Labelled, encode, pack
 try:
     import torch
     from torch import Tensor, nn
+    from torch.utils.data import Sampler
     from transformers import (
         AutoConfig,
         AutoModelForSequenceClassification,
@@ -36,6 +37,7 @@ try:
         Trainer,
         TrainingArguments,
     )
+    from transformers.trainer_pt_utils import get_length_grouped_indices
 except ImportError as error:
     raise MissingExtra("train") from error
 
@@ -43,6 +45,43 @@ IGNORED: Final = -100.0
 """Label of a position that bears no loss."""
 WORK: Final = "work"
 """Folder of Trainer's checkpoints, removed at the end."""
+
+
+class EpochOrder(Sampler[int]):
+    """Sequences of like lengths together, shuffled by seed and epoch alone.
+
+    Trainer's own sampler draws from the global generator, whose state at an epoch's beginning no checkpoint holds: a
+    run that is resumed inside an epoch would see some sequences twice and others never.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        """Order sequences.
+
+        Args:
+            lengths: Of each sequence, in tokens.
+            batch_size: So many are computed together.
+            seed: Of the whole training.
+        """
+        self._lengths, self._batch_size, self._seed, self._epoch = list(lengths), batch_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; Trainer calls it before each."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(1_000_003 * self._seed + self._epoch)
+        return iter(get_length_grouped_indices(self._lengths, self._batch_size, generator=generator))
+
+
+class _Trainer(Trainer):  # type: ignore[misc]
+    """Trainer with an order that a resumed run can repeat."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> EpochOrder:
+        lengths = [len(item["input_ids"]) for item in train_dataset or self.train_dataset]
+        return EpochOrder(lengths, self.args.train_batch_size * self.args.gradient_accumulation_steps, self.args.seed)
 
 
 class StepHead(nn.Module):
@@ -239,7 +278,6 @@ def _trainer(
         per_device_train_batch_size=recipe.device_batch_size,
         per_device_eval_batch_size=recipe.device_batch_size,
         gradient_accumulation_steps=recipe.batch_size // recipe.device_batch_size,
-        train_sampling_strategy="group_by_length",
         bf16=recipe.bf16,
         use_cpu=device == "cpu",
         seed=recipe.seed,
@@ -254,7 +292,7 @@ def _trainer(
         prediction_loss_only=True,
     )
     pad_id = model.config.pad_token_id or 0
-    trainer = Trainer(
+    trainer = _Trainer(
         model=StepHead(inner, loss_of(label)),
         args=arguments,
         train_dataset=[_item(sequence) for sequence in train_set],
