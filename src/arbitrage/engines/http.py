@@ -11,7 +11,7 @@ from arbitrage.core.ports import StepRequest
 from arbitrage.core.types import Candidate, Cost, Finish, Likelihood, Problem, Source
 from arbitrage.engines.dialects import Dialect, Served
 from arbitrage.engines.http_client import HTTPClient
-from arbitrage.engines.prompt import ChatPrompt, Prompt
+from arbitrage.engines.prompt import Prompt
 from arbitrage.engines.tokens import TokenText
 
 
@@ -40,9 +40,8 @@ class HTTPEngine(TokenText):
             prompt: Defaults to the model's chat template.
             context_length: Tokens of prompt and answer together.
         """
-        super().__init__(tokenizer)
-        self.client, self.dialect, self._name, self.model = client, dialect, name, model or name
-        self.prompt = prompt or ChatPrompt()
+        super().__init__(tokenizer, name, prompt)
+        self.client, self.dialect, self.model = client, dialect, model or name
         self.context_length = context_length
 
     @classmethod
@@ -86,23 +85,13 @@ class HTTPEngine(TokenText):
             context_length=min(lengths),
         )
 
-    @property
-    def name(self) -> str:
-        """Identifies the model in traces and run keys."""
-        return self._name
-
     async def open(self, problem: Problem, source: Source) -> "HTTPSession":
         """Start a session; nothing is sent before the first proposal.
 
         Raises:
             ContextOverflow: If the prompt leaves no room for an answer.
         """
-        ids = self.prompt.encode(self.tokenizer, problem.question)
-        if len(ids) >= self.context_length:
-            raise ContextOverflow(
-                f"the prompt of problem {problem.id!r} has {len(ids)} tokens, "
-                f"the context of {self.name} has {self.context_length}"
-            )
+        ids = self.prompt_ids(problem)
         self.client.acquire()
         return HTTPSession(self, ids, source)
 
@@ -143,11 +132,9 @@ class HTTPSession:
         """
         engine = self._engine
         ids = [*self._ids, *(engine.ids_of(request.after, self._source) if request.after else ())]
-        room = engine.context_length - len(ids)
-        if room < 1:
-            raise ContextOverflow(f"{len(ids)} tokens fill the context of {engine.name}")
+        max_tokens = min(request.max_tokens, engine.room(ids))
         started = time.perf_counter()
-        call = engine.dialect.generate(engine.model, ids, request, min(request.max_tokens, room))
+        call = engine.dialect.generate(engine.model, ids, request, max_tokens)
         made = engine.dialect.completion(await engine.client.post(*call))
         seconds = time.perf_counter() - started
         new = list(made.token_ids)

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 from arbitrage.core.errors import ContextOverflow
 from arbitrage.core.ports import StepRequest
 from arbitrage.core.types import Candidate, Cost, Finish, Likelihood, Problem, Sampling, Source
-from arbitrage.engines.prompt import ChatPrompt, Prompt
+from arbitrage.engines.prompt import Prompt
 from arbitrage.engines.tokens import TokenText
 from arbitrage.engines.worker import CancelFlag, worker_for
 
@@ -145,7 +145,6 @@ class LocalEngine(TokenText, abc.ABC):
     """A language model in this process as an engine; sessions share its weights and its device's thread."""
 
     eos_ids: frozenset[int]
-    context_length: int
     max_branches: int = 1 << 30
     """So many continuations of a sequence are written in one batch."""
 
@@ -153,16 +152,9 @@ class LocalEngine(TokenText, abc.ABC):
         self, tokenizer: Any, *, name: str, device: str, prompt: Prompt | None, keeps_hidden_state: bool
     ) -> None:
         """Keep what does not depend on the library; see the subclasses."""
-        super().__init__(tokenizer)
-        self._name = name
-        self.prompt = prompt or ChatPrompt()
+        super().__init__(tokenizer, name, prompt)
         self.keeps_hidden_state = keeps_hidden_state
         self.worker = worker_for(device)
-
-    @property
-    def name(self) -> str:
-        """Identifies the model in traces and run keys."""
-        return self._name
 
     async def open(self, problem: Problem, source: Source) -> "LocalSession":
         """Start a session; nothing is computed before the first proposal.
@@ -170,12 +162,7 @@ class LocalEngine(TokenText, abc.ABC):
         Raises:
             ContextOverflow: If the prompt leaves no room for an answer.
         """
-        ids = self.prompt.encode(self.tokenizer, problem.question)
-        if len(ids) >= self.context_length:
-            raise ContextOverflow(
-                f"the prompt of problem {problem.id!r} has {len(ids)} tokens, "
-                f"the context of {self.name} has {self.context_length}"
-            )
+        ids = self.prompt_ids(problem)
         return LocalSession(self, ids, source, self.guesser(problem, ids))
 
     def guesser(self, problem: Problem, prompt_ids: Sequence[int]) -> Guesser | None:
@@ -265,10 +252,7 @@ class LocalSession:
             ContextOverflow: If there may be none.
         """
         ids = [*self._ids, *(self._own_ids(request.after) if request.after else ())]
-        room = self._engine.context_length - len(ids)
-        if room < 1:
-            raise ContextOverflow(f"{len(ids)} tokens fill the context of {self._engine.name}")
-        return ids, min(request.max_tokens, room)
+        return ids, min(request.max_tokens, self._engine.room(ids))
 
     def _own_ids(self, candidate: Candidate) -> Sequence[int]:
         return self._engine.ids_of(candidate, self._source)

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from arbitrage.core.errors import CheckpointError, MissingExtra, first_line
-from arbitrage.core.types import Candidate, Source
+from arbitrage.core.errors import CheckpointError, ContextOverflow, MissingExtra, first_line
+from arbitrage.core.types import Candidate, Problem, Source
+from arbitrage.engines.prompt import ChatPrompt, Prompt
 
 _CONTEXT_IDS: Final = 8
 """A step is decoded behind so many ids: some tokenizers write a token otherwise at the start of a text."""
@@ -27,12 +28,50 @@ def load_tokenizer(path: str) -> Any:
 
 
 class TokenText:
-    """Encodes foreign steps and decodes own ones with one model's tokenizer."""
+    """Encodes questions and foreign steps and decodes own ones with one model's tokenizer, inside its context."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        """Wrap a tokenizer of transformers."""
-        self.tokenizer = tokenizer
+    context_length: int
+    """Tokens of prompt and answer together."""
+
+    def __init__(self, tokenizer: Any, name: str, prompt: Prompt | None) -> None:
+        """Wrap a tokenizer.
+
+        Args:
+            tokenizer: Of transformers, or one that offers the same calls.
+            name: How traces and run keys call the model.
+            prompt: Defaults to the model's chat template.
+        """
+        self.tokenizer, self._name, self.prompt = tokenizer, name, prompt or ChatPrompt()
         self._token_texts: dict[int, str] = {}
+
+    @property
+    def name(self) -> str:
+        """Identifies the model in traces and run keys."""
+        return self._name
+
+    def prompt_ids(self, problem: Problem) -> list[int]:
+        """Ids that a session starts from.
+
+        Raises:
+            ContextOverflow: If they leave no room for an answer.
+        """
+        ids = self.prompt.encode(self.tokenizer, problem.question)
+        if len(ids) >= self.context_length:
+            raise ContextOverflow(
+                f"the prompt of problem {problem.id!r} has {len(ids)} tokens, "
+                f"the context of {self.name} has {self.context_length}"
+            )
+        return ids
+
+    def room(self, ids: Sequence[int]) -> int:
+        """How many tokens may follow ``ids``.
+
+        Raises:
+            ContextOverflow: If none may.
+        """
+        if len(ids) >= self.context_length:
+            raise ContextOverflow(f"{len(ids)} tokens fill the context of {self.name}")
+        return self.context_length - len(ids)
 
     def decode(self, ids: Sequence[int], context: Sequence[int]) -> str:
         """Text of ``ids`` as it reads behind ``context``."""
