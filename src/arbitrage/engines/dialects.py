@@ -120,6 +120,12 @@ def _sampling(request: StepRequest, *, all_tokens: int) -> dict[str, Any]:
     return fields
 
 
+def _served_models(answer: Any) -> Served:
+    """Read the OpenAI-compatible list of models, to which both servers add the context."""
+    models = answer["data"]
+    return Served(models=tuple(model["id"] for model in models), context_length=models[0].get("max_model_len"))
+
+
 @dataclass(frozen=True, slots=True)
 class VLLM:
     """vLLM's OpenAI-compatible server."""
@@ -130,8 +136,7 @@ class VLLM:
     @_reading
     def served(self, answer: Any) -> Served:
         """Model ids, and the context of the first."""
-        models = answer["data"]
-        return Served(models=tuple(model["id"] for model in models), context_length=models[0].get("max_model_len"))
+        return _served_models(answer)
 
     def generate(self, model: str, ids: Sequence[int], request: StepRequest, max_tokens: int) -> Call:
         """``/v1/completions`` on token ids."""
@@ -209,8 +214,7 @@ class SGLang:
     @_reading
     def served(self, answer: Any) -> Served:
         """Model ids, and the context of the first."""
-        models = answer["data"]
-        return Served(models=tuple(model["id"] for model in models), context_length=models[0].get("max_model_len"))
+        return _served_models(answer)
 
     def generate(self, model: str, ids: Sequence[int], request: StepRequest, max_tokens: int) -> Call:
         """The text is not asked to hold the delimiter: ids do in any case."""
