@@ -89,6 +89,11 @@ class InputFormat:
         """A step as the scorer reads it: its author's mark, then its text."""
         return self.annotation.get(source, "") + text
 
+    def step_ids(self, tokenizer: Any, source: Source, text: str) -> list[int]:
+        """Ids of a step with its author's mark, encoded alone."""
+        ids: list[int] = tokenizer.encode(self.step_text(source, text), add_special_tokens=False)
+        return ids
+
     def encode(self, tokenizer: Any, question: str, steps: Iterable[tuple[Source, str]]) -> list[list[int]]:
         """Encode a solution as it is scored: the question, then each step alone.
 
@@ -101,7 +106,7 @@ class InputFormat:
             Ids of the question's prompt and of each step; joined they are what the model reads.
         """
         prompt = self.question_prompt.encode(tokenizer, question)
-        return [prompt, *(tokenizer.encode(self.step_text(*step), add_special_tokens=False) for step in steps)]
+        return [prompt, *(self.step_ids(tokenizer, *step) for step in steps)]
 
     def save(self, folder: Path) -> None:
         """Write the format into a checkpoint folder."""

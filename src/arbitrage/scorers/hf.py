@@ -122,15 +122,9 @@ class HFScorer:
         question = solution.problem.question
         return HFScoring(self, question, self.prompt.encode(self.tokenizer, question))
 
-    def encode_step(self, candidate: Candidate) -> list[int]:
-        """Ids of a step with its author's mark."""
-        text = self.input_format.step_text(candidate.source, candidate.text)
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
-        return ids
-
     def step_ids(self, question: str, index: int, candidate: Candidate) -> StepIds:
         """Ids of a step; the same wherever it stands."""
-        return StepIds(scored=tuple(self.encode_step(candidate)))
+        return StepIds(scored=tuple(self.input_format.step_ids(self.tokenizer, candidate.source, candidate.text)))
 
     @torch.inference_mode()
     def probability(self, sequence: CachedSequence, ids: list[int]) -> tuple[float, int]:

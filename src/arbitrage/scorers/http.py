@@ -60,8 +60,7 @@ class FormatLayout:
 
     def step_ids(self, question: str, index: int, candidate: Candidate) -> StepIds:
         """The step with its author's mark."""
-        text = self.input_format.step_text(candidate.source, candidate.text)
-        return StepIds(scored=tuple(self.tokenizer.encode(text, add_special_tokens=False)))
+        return StepIds(scored=tuple(self.input_format.step_ids(self.tokenizer, candidate.source, candidate.text)))
 
     def probability(self, outputs: Sequence[float]) -> float:
         """By the format's readout."""
