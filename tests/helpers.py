@@ -22,7 +22,7 @@ from arbitrage.core.types import (
     Step,
 )
 from arbitrage.engines.scripted import ScriptedEngine
-from arbitrage.evaluation.solutions import Grader, Place, Solution, condense
+from arbitrage.evaluation.solutions import Place, Solution, condense
 from arbitrage.training.rows import Past, Row, Sample
 
 PROBLEM = Problem(id="p1", question="What is 2 + 2 ?")
@@ -206,7 +206,6 @@ def group(
         condense(
             solved(answer="7" if is_right else "8", gold=None if is_right is None else "7", problem=f"p{i}", wall_s=s),
             place,
-            Grader(),
         )
         for i, (is_right, s) in enumerate(outcomes)
     ]

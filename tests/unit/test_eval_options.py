@@ -14,7 +14,6 @@ from arbitrage.core.turn import Setting
 from arbitrage.core.types import Limits, Problem
 from arbitrage.evaluation.folder import EvalFolder
 from arbitrage.evaluation.run import Entry, Finished
-from arbitrage.evaluation.solutions import Grader
 from helpers import solved, step, written
 
 SETTING = Setting(limits=Limits(max_steps=10, max_tokens=100, max_step_tokens=20))
@@ -108,7 +107,7 @@ def test_bad_input_is_one_clear_line(cli, arguments, told):
 
 
 def test_progress_says_how_many_are_right_so_far():
-    live = LiveAccuracy(Grader())
+    live = LiveAccuracy()
     told = [
         live.seen(Finished(entry=Entry(policy), attempt=0, trace=solved(answer=answer, gold=gold), began_s=0.0))
         for policy, answer, gold in (("draft", "7", None), ("target", "7", "7"), ("rsd", "8", "7"), ("draft", "7", "7"))

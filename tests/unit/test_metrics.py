@@ -10,7 +10,7 @@ from arbitrage.evaluation.curves import common_means, gain_share, waste_ratio
 from arbitrage.evaluation.grading import is_correct
 from arbitrage.evaluation.metrics import Row, flat, role_seconds, row_of, summarize, throughput, wasted_escalations
 from arbitrage.evaluation.rates import Rates
-from arbitrage.evaluation.solutions import Fates, Grader, Place, condense
+from arbitrage.evaluation.solutions import Fates, Place, condense
 from helpers import group, score, solved, written
 from helpers import step as made_of
 
@@ -149,7 +149,7 @@ PLACE = Place(policy="router", threshold=0.5)
 
 
 def condensed(*steps, place=PLACE, **values):
-    return condense(solved(*steps, **values), place, Grader())
+    return condense(solved(*steps, **values), place)
 
 
 def escalated(draft, target, *scores, num=(3, 5), reused=0, measured=()):

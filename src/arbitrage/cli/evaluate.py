@@ -103,8 +103,8 @@ def evaluate(
         solutions: Graded = graded(run_in_memory(plan, loaded, traces))
         evidence = evidence_of(solutions, rates=rates, margin=margin, seed=seed)
     else:
-        grader = run_in_folder(plan, loaded, out, run_settings(loaded, plan, dataset), traces)
-        run = read_run(out, grader)
+        run_in_folder(plan, loaded, out, run_settings(loaded, plan, dataset), traces)
+        run = read_run(out)
         solutions = run.solutions
         evidence = evidence_of(solutions, rates=rates, margin=margin, seed=seed)
         write(run, evidence)

@@ -15,7 +15,6 @@ from arbitrage.evaluation.export import plain
 from arbitrage.evaluation.folder import Run, read_run
 from arbitrage.evaluation.matched import MARGIN
 from arbitrage.evaluation.rates import Rates
-from arbitrage.evaluation.solutions import Grader
 from arbitrage.evaluation.summary import Evidence, evidence_of
 from arbitrage.evaluation.words import summary_lines
 
@@ -46,9 +45,8 @@ def report(
 
     Several runs are compared on one page; they must be on the same problems. Nothing is loaded or solved.
     """
-    rates, grader = Rates.parse(params, prices), Grader()
-    found = [read_run(path, grader) for path in runs]
-    options: dict[str, Any] = {"rates": rates, "margin": margin, "seed": seed}
+    options: dict[str, Any] = {"rates": Rates.parse(params, prices), "margin": margin, "seed": seed}
+    found = [read_run(path) for path in runs]
     if len(found) == 1:
         evidence = evidence_of(found[0].solutions, **options)
         page = write(found[0], evidence, out, is_required=True)

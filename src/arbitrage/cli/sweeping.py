@@ -14,8 +14,8 @@ from arbitrage.core.errors import ConfigError
 from arbitrage.core.turn import Setting
 from arbitrage.core.types import Problem
 from arbitrage.evaluation.folder import EvalFolder, trace_record
+from arbitrage.evaluation.grading import is_correct
 from arbitrage.evaluation.run import TARGET, Entry, Finished, Plan, Results, sweep
-from arbitrage.evaluation.solutions import Grader
 from arbitrage.runtime.environment import EnergyMeter, environment
 
 
@@ -49,7 +49,7 @@ def run_in_memory(plan: Plan, pair: LoadedPair, traces: Path | None = None) -> R
 
 def run_in_folder(
     plan: Plan, pair: LoadedPair, out: Path, settings: dict[str, Any], traces: Path | None = None
-) -> Grader:
+) -> None:
     """Run a comparison, or what is left of it, and write its traces into a run folder.
 
     Args:
@@ -59,19 +59,14 @@ def run_in_folder(
         settings: Everything that changes the results.
         traces: A file to write the new traces to as well.
 
-    Returns:
-        A grader that knows what was graded on the way.
-
     Raises:
         StoreError: If the folder cannot be written, is in use, or belongs to another run.
         ConfigError: If the file cannot be written.
     """
-    grader = Grader()
     noted = environment(sys.argv[1:]) | {"jobs": plan.jobs, "seed": plan.setting.seed}
     with EvalFolder(out, settings, noted) as folder, TraceFile(traces) as file:
         if folder.num_done < plan.num_solutions:
-            _sweep(plan, pair, folder.append, file, folder, grader)
-    return grader
+            _sweep(plan, pair, folder.append, file, folder)
 
 
 def _sweep(
@@ -80,9 +75,8 @@ def _sweep(
     keep: Callable[[Finished], None],
     file: "TraceFile",
     folder: EvalFolder | None = None,
-    grader: Grader | None = None,
 ) -> None:
-    live, meter = LiveAccuracy(grader or Grader()), EnergyMeter()
+    live, meter = LiveAccuracy(), EnergyMeter()
     with progress_bar() as progress:
         bar = progress.add_task("solving", total=plan.num_solutions, completed=folder.num_done if folder else 0)
 
@@ -99,19 +93,14 @@ def _sweep(
 class LiveAccuracy:
     """How many solutions are right so far; those of a resumed run's earlier sessions are not counted."""
 
-    def __init__(self, grader: Grader) -> None:
-        """Begin to count.
-
-        Args:
-            grader: Keeps the verdicts.
-        """
-        self._grader = grader
+    def __init__(self) -> None:
+        """Begin to count."""
         self._right: dict[bool, list[bool]] = {True: [], False: []}
         """By whether target-only made it."""
 
     def seen(self, done: Finished) -> str:
         """Count a solution, and say how it stands."""
-        if (verdict := self._grader.verdict(done.trace)) is not None:
+        if (verdict := is_correct(done.trace)) is not None:
             self._right[done.entry == TARGET].append(verdict)
         shares = [
             f"{name} {sum(found) / len(found):.0%}"

@@ -12,7 +12,7 @@ from arbitrage.evaluation.folder import read_run, read_traces
 from arbitrage.evaluation.metrics import Row, flat
 from arbitrage.evaluation.rates import Rates
 from arbitrage.evaluation.run import table_of
-from arbitrage.evaluation.solutions import Grader, Solution, StepFacts, condense
+from arbitrage.evaluation.solutions import Solution, StepFacts, condense
 
 
 def trace_records(path: str | Path) -> Iterator[dict[str, Any]]:
@@ -25,9 +25,8 @@ def trace_records(path: str | Path) -> Iterator[dict[str, Any]]:
         StoreError: If there are no traces.
         TraceError: If a record is no trace, or of a newer schema.
     """
-    grader = Grader()
     for place, trace in read_traces(Path(path)):
-        yield _solution_record(condense(trace, place, grader))
+        yield _solution_record(condense(trace, place))
 
 
 def step_records(path: str | Path) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,7 @@ from arbitrage.core.errors import TraceError
 from arbitrage.core.trace import Trace
 from arbitrage.core.types import Problem
 from arbitrage.evaluation.run import Entry, Finished
-from arbitrage.evaluation.solutions import Grader, Place, Solution, condense
+from arbitrage.evaluation.solutions import Place, Solution, condense
 from arbitrage.runtime.store import MANIFEST, GroupLog, read_manifest, read_records, run_key, write_json
 
 TRACES: Final = "traces.jsonl"
@@ -162,18 +162,16 @@ class Run:
         return "latency protocol: one solution at a time, warmed up, policies in random order for each problem"
 
 
-def read_run(path: Path, grader: Grader | None = None) -> Run:
+def read_run(path: Path) -> Run:
     """Read a run, solution by solution: its traces need not fit in memory.
 
     Args:
         path: A run folder, or a file of traces.
-        grader: Remembers verdicts; give the same one for runs on the same problems.
 
     Raises:
         StoreError: If there are no traces.
         TraceError: If a record is no trace or of a newer schema, or two problems share an id.
     """
-    grader = grader or Grader()
     problems: dict[str, Problem] = {}
     found: dict[Entry, list[Solution]] = {}
     for place, trace in read_traces(path):
@@ -183,7 +181,7 @@ def read_run(path: Path, grader: Grader | None = None) -> Run:
                 f"{path}: two problems have the id {known.id!r}: {known.question[:60]!r} and "
                 f"{trace.problem.question[:60]!r}"
             )
-        found.setdefault(Entry(place.policy, place.threshold), []).append(condense(trace, place, grader))
+        found.setdefault(Entry(place.policy, place.threshold), []).append(condense(trace, place))
     if not found:
         raise TraceError(f"{str(path)!r} holds no traces", hint="name a folder of `arbitrage eval --out`")
     return _whole(path, found, problems)

@@ -10,7 +10,7 @@ from arbitrage.core.trace import Trace
 from arbitrage.core.types import Source
 from arbitrage.evaluation.intervals import Interval, Resamples, quantile, wilson
 from arbitrage.evaluation.rates import Rates
-from arbitrage.evaluation.solutions import Fates, Grader, Place, Solution, StepFacts, condense
+from arbitrage.evaluation.solutions import Fates, Place, Solution, StepFacts, condense
 
 OUTSIDE: Final = "outside"
 """The role of seconds that no model call explains."""
@@ -92,8 +92,8 @@ def summarize(policy: str, threshold: float | None, traces: Iterable[Trace], tar
         traces: One per problem. Failed ones count as wrong, and not in the times.
         target_s: Mean seconds of target-only on the same problems in the same run, if it ran.
     """
-    place, grader = Place(policy=policy, threshold=threshold), Grader()
-    return row_of(policy, threshold, [condense(trace, place, grader) for trace in traces], target_s)
+    place = Place(policy=policy, threshold=threshold)
+    return row_of(policy, threshold, [condense(trace, place) for trace in traces], target_s)
 
 
 def row_of(

@@ -17,7 +17,7 @@ from arbitrage.core.types import Problem
 from arbitrage.evaluation.grading import grade_traces
 from arbitrage.evaluation.metrics import Row, row_of
 from arbitrage.evaluation.rates import Rates
-from arbitrage.evaluation.solutions import Grader, Place, Solution, condense
+from arbitrage.evaluation.solutions import Place, Solution, condense
 from arbitrage.runtime.pool import each
 
 CHUNK: Final = 8
@@ -169,11 +169,10 @@ async def compare(
 
 
 def graded(results: Mapping[Entry, Sequence[Trace]]) -> dict[Entry, list[Solution]]:
-    """Grade and condense traces, each solution of a problem once."""
+    """Grade and condense traces."""
     grade_traces(chain.from_iterable(results.values()))  # Together, since they are graded side by side.
-    grader = Grader()
     return {
-        entry: [condense(trace, Place(policy=entry.policy, threshold=entry.threshold), grader) for trace in traces]
+        entry: [condense(trace, Place(policy=entry.policy, threshold=entry.threshold)) for trace in traces]
         for entry, traces in results.items()
     }
 

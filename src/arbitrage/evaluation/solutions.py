@@ -1,7 +1,7 @@
 """One solved problem, condensed: all that figures are computed from, so that a run need not hold its traces."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Self
 
@@ -157,20 +157,6 @@ class Solution:
         return self.seconds - sum(cost.seconds for cost in self.usage.values())
 
 
-@dataclass(slots=True)
-class Grader:
-    """Grades each text of a problem once: thresholds of one policy often end in the same solution."""
-
-    _known: dict[tuple[str, str | None, str], bool | None] = field(default_factory=dict)
-
-    def verdict(self, trace: Trace) -> bool | None:
-        """Whether a trace's answer is right; None if it cannot be told."""
-        key = (trace.problem.id, trace.problem.answer, trace.text)
-        if key not in self._known:
-            self._known[key] = is_correct(trace)
-        return self._known[key]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """Where a trace stands in a run, and what was noted while it was made."""
@@ -184,9 +170,9 @@ class Place:
     energy_j: float | None = None
 
 
-def condense(trace: Trace, place: Place, grader: Grader) -> Solution:
-    """Take from a trace what figures need."""
-    measurement, verdict = trace.measurement, grader.verdict(trace)
+def condense(trace: Trace, place: Place) -> Solution:
+    """Grade a trace, and take from it what figures need."""
+    measurement, verdict = trace.measurement, is_correct(trace)
     return Solution(
         policy=place.policy,
         threshold=place.threshold,
