@@ -20,7 +20,7 @@ test: $(READY)  ## Unit tests, then integration tests on the shipped weights.
 	$(BIN)/pytest -q -n auto --dist loadfile
 
 unit: $(READY)  ## Seconds: no network, no GPU, no weights.
-	$(BIN)/pytest -q -n auto -m 'not integration'
+	$(BIN)/pytest -q -n auto tests/unit
 
 integration: $(READY)  ## The contract suite and the loop against real servers: installs vLLM, builds llama-server.
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[llamacpp,gguf]'
