@@ -6,7 +6,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
@@ -19,7 +19,7 @@ from arbitrage.config import ModelConfig
 from arbitrage.core.ports import Engine
 from arbitrage.engines.scripted import RealClock, ScriptedEngine
 from arbitrage.launch import answers, server_for
-from arbitrage.runtime.servers import running
+from arbitrage.runtime.servers import Started, running
 
 NEVER = -1e4
 """A bias that no logit outweighs."""
@@ -273,14 +273,29 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     with ExitStack() as stack:
 
         def start(server: str, models: Mapping[str, ModelConfig]) -> Mapping[str, ModelConfig]:
-            command = _installed(server)
             wanted = {role: _at_server(server, model) for role, model in models.items()}
-            commands = [server_for(role, model, {server: command}) for role, model in wanted.items()]
-            logs = tmp_path_factory.mktemp(server)
-            stack.enter_context(running(commands, logs, is_ready=answers, timeout_s=400.0))
+            stack.enter_context(_started(wanted, tmp_path_factory.mktemp(server)))
             return wanted
 
         yield start
+
+
+def _started(models: Mapping[str, ModelConfig], logs: Path) -> AbstractContextManager[list[Started]]:
+    commands = [server_for(role, model, {model.engine: _installed(model.engine)}) for role, model in models.items()]
+    return running(commands, logs, is_ready=answers, timeout_s=400.0)
+
+
+@pytest.fixture
+def start_again(
+    served: Callable[[str], Mapping[str, ModelConfig]], tmp_path: Path
+) -> Callable[[str], tuple[ModelConfig, Callable[[], AbstractContextManager[list[Started]]]]]:
+    """By kind of server: the tiny draft at an address of its own, and what starts its server there, time and again."""
+
+    def prepare(server: str) -> tuple[ModelConfig, Callable[[], AbstractContextManager[list[Started]]]]:
+        model = _at_server(server, served(server)["draft"])
+        return model, lambda: _started({"draft": model}, tmp_path)
+
+    return prepare
 
 
 def _installed(server: str) -> list[str]:

@@ -2,8 +2,11 @@
 
 import asyncio
 import itertools
+import os
 import random
+import signal
 from collections import Counter
+from contextlib import ExitStack
 
 import httpx
 import pytest
@@ -147,6 +150,30 @@ async def test_a_thousand_faults_lose_nothing_and_hang_nowhere(served):
     assert all("500: dead" in error or "cannot be read" in error or "did not answer" in error for error in failed)
     alone = await solved([traces[0].problem], arb.Pair(draft=load_engine(model), target=engine), TargetOnly())
     assert alone[0].finish is not None
+
+
+@pytest.mark.parametrize("server", SERVERS)
+async def test_a_server_that_is_killed_and_started_again_loses_nothing(server, start_again):
+    model, start = start_again(server)
+    found = problems("tiny:train", 24)
+    with ExitStack() as stack:
+        first = stack.enter_context(start())
+        engine = load_engine(model)
+        engine.client = HTTPClient(model.url, HTTPOptions(num_retries=200, backoff_s=0.05, max_backoff_s=1.0))
+        pair, ended = arb.Pair(draft=engine, target=engine), []
+
+        async def work(problem):
+            ended.append(await arb.solve(problem, pair, TargetOnly()))
+            if len(ended) == 6:
+                os.killpg(first[0].process.pid, signal.SIGKILL)
+
+        async with asyncio.timeout(400), asyncio.TaskGroup() as tasks:
+            tasks.create_task(each(found, work, max_in_flight=8))
+            await asyncio.to_thread(first[0].process.wait)
+            assert len(ended) < len(found)
+            await asyncio.to_thread(stack.enter_context, start())
+    assert {trace.problem.id for trace in ended} == {problem.id for problem in found}
+    assert {trace.finish for trace in ended} == {Finish.END_OF_SEQUENCE}
 
 
 async def test_a_server_that_is_not_there_is_a_named_failure(served):
