@@ -130,6 +130,8 @@ def test_rollouts_score_the_same_rows_anew_and_serve_as_rows(rows, tmp_path):
     few = tmp_path / "few"
     assert command("collect", few, "--limit", "4", "--samples", "2", "--keep-draft", "0.3")[0] == 0
     label = ("label", few, tmp_path / "labelled", "--continuations", "2")
+    assert command(*label, "--limit", "2")[0] == 0
+    assert len({row.problem.id for row in read_rows(tmp_path / "labelled")}) == 2
     status, out, err = command(*label)
     assert (status, "inside models" in out) == (0, True), err
     old, new = list(read_rows(few)), list(read_rows(tmp_path / "labelled"))

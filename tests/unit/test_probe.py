@@ -85,7 +85,7 @@ async def test_a_probe_routes_by_position_too(probe):
         inputs=Inputs.STATE,
         mean=np.zeros(7, np.float32),
         scale=np.ones(7, np.float32),
-        inner=np.eye(7, 1, k=-5, dtype=np.float32),  # The position alone.
+        inner=np.eye(7, 1, k=-4, dtype=np.float32),  # The position alone.
         inner_bias=np.zeros(1, np.float32),
         outer=np.full(1, 2.0, np.float32),
         outer_bias=np.full(1, -3.0, np.float32),
@@ -102,8 +102,8 @@ async def test_a_probe_routes_by_position_too(probe):
 
 def test_features_need_what_only_some_engines_tell():
     whole = candidate("ab", hidden_state=(3.0, 4.0), logprobs=(-1.0, -3.0), first_entropy=0.5)
-    assert features(whole, 7, Inputs.STATE) == [-4.0, -2.0, -3.0, 0.5, 2.0, 7.0, 3.0, 4.0]
-    assert features(replace(whole, hidden_state=None), 7, Inputs.CONFIDENCE) == [-4.0, -2.0, -3.0, 0.5, 2.0, 7.0]
+    assert features(whole, 7, Inputs.STATE) == [-4.0, -2.0, -3.0, 2.0, 7.0, 0.5, 3.0, 4.0]
+    assert features(replace(whole, hidden_state=None), 7, Inputs.CONFIDENCE) == [-4.0, -2.0, -3.0, 2.0, 7.0, 0.5]
     for missing in ("hidden_state", "logprobs", "first_entropy"):
         with pytest.raises(ScorerError, match="a probe on state needs"):
             features(replace(whole, **{missing: None}), 0, Inputs.STATE)
@@ -115,31 +115,31 @@ def test_features_need_what_only_some_engines_tell():
 def test_likelihoods_are_log_probabilities_of_the_whole_step():
     whole = candidate("ab", logprobs=(-1.0, -3.0))
     score = 1 - math.exp(-2.0) ** 0.1
-    assert features(whole, 0, Inputs.LIKELIHOODS, score) == pytest.approx([math.log(5), math.log(3)])
-    assert features(candidate("", logprobs=()), 0, Inputs.LIKELIHOODS, 0.0) == [0.0, 0.0]
-    assert features(whole, 0, Inputs.LIKELIHOODS, 1.0)[1] == pytest.approx(math.log(370), abs=0.01)
+    asked = features(whole, 7, Inputs.LIKELIHOODS, score)
+    assert asked == pytest.approx([-4.0, -2.0, -3.0, 2.0, 7.0, -1.0, math.log(5), math.log(3)])
+    assert features(candidate("", logprobs=()), 0, Inputs.LIKELIHOODS, 0.0) == [0.0] * 8
+    assert features(whole, 0, Inputs.LIKELIHOODS, 1.0)[-1] == pytest.approx(math.log(370), abs=0.01)
 
 
 async def test_a_step_that_the_draft_is_sure_of_is_kept_unasked():
-    one = np.ones(1, np.float32)
     head = ProbeHead(
         inputs=Inputs.LIKELIHOODS,
         ask_above=0.02,
-        mean=np.zeros(2, np.float32),
-        scale=np.ones(2, np.float32),
-        inner=np.empty((2, 0), np.float32),
-        inner_bias=np.empty(0, np.float32),
-        outer=np.ones(2, np.float32),
-        outer_bias=one,
+        mean=np.zeros(8, np.float32),
+        scale=np.ones(8, np.float32),
+        inner=np.eye(8, 1, k=-7, dtype=np.float32),  # The target's likelihood alone.
+        inner_bias=np.zeros(1, np.float32),
+        outer=np.ones(1, np.float32),
+        outer_bias=np.zeros(1, np.float32),
     )
     target = Watched(scripted("a", "b"))
     history = History(PROBLEM, Pair(draft=scripted("a"), target=target))
     session = await history.scoring(ProbeScorer(head, name="router", input_format=FORMAT))
     sure, unsure = candidate("a", logprobs=(-0.1, -0.1)), candidate("b", logprobs=(-0.1, -0.11))
-    assert (await session.score(sure)).value == 0.0
+    assert (await session.score(sure)).value == pytest.approx(1 - math.exp(-0.2) ** 0.1)
     assert target.sessions == []
     asked = await session.score(unsure)
-    assert asked.value > 0.0
+    assert asked.value >= 0.5
     assert (asked.cost.num_calls, target.made) == (1, [])
     await history.close()
     rows_of_both = [row(0.1, 0.9, logprobs=step.logprobs) for step in (sure, unsure)]
@@ -166,7 +166,8 @@ async def test_a_probe_on_likelihoods_weighs_what_both_models_say(tmp_path):
     again = train_probe(found, tmp_path / "out", recipe, FORMAT, settings={}, likelihoods=lambda rows: 1 / 0)
     assert again["num_rows"] == 1200
     head = ProbeHead.load(tmp_path / "out")
-    assert abs(head.outer[1]) > 10 * abs(head.outer[0])
+    weights = np.abs(head.inner).sum(axis=1)
+    assert weights[-1] == weights.max()
     pairs = [(made.draft.as_candidate(Source.DRAFT), asked[made.draft.text]) for made in found]
     scores = [head.probability(features(drafted, 0, Inputs.LIKELIHOODS, score)) for drafted, score in pairs]
     assert roc_auc_score([made.advantage > 0 for made in found], scores) > 0.9

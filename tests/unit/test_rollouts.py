@@ -2,7 +2,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from arbitrage.core.errors import ConfigError, EngineError, RowError
+from arbitrage.core.errors import ConfigError, ContextOverflow, EngineError, RowError
 from arbitrage.core.solve import solve
 from arbitrage.core.turn import Pair, Setting
 from arbitrage.core.types import Finish, Problem, Sampling, Source
@@ -36,6 +36,8 @@ class Solver:
 
     async def propose(self, request):
         self.seeds.append(request.seed)
+        if len(self.said) > 1000:
+            raise ContextOverflow("the context is full")
         is_wrong = "wrong" in self.said or ("doubt" in self.said and request.seed % 2)
         return candidate(rf"\boxed{{{8 if is_wrong else 7}}}", TARGET, Finish.END_OF_SEQUENCE)
 
@@ -77,6 +79,11 @@ async def test_a_step_is_worth_the_share_of_its_continuations_that_end_right(tmp
 async def test_what_came_before_counts_too(tmp_path):
     (only,), _ = await scored([made("fine\n\n", history=("wrong\n\n",))], tmp_path)
     assert (only.draft.score, only.advantage) == (0.0, 0.0)
+
+
+async def test_a_step_behind_which_the_context_is_full_leads_nowhere(tmp_path):
+    (only,), report = await scored([made(f"{'long ' * 300}\n\n")], tmp_path)
+    assert (only.draft.score, only.targets[0].score, report.failures) == (0.0, 1.0, {})
 
 
 async def test_a_step_that_ends_the_solution_is_graded_as_it_is(tmp_path):

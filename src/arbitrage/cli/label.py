@@ -29,6 +29,7 @@ def label(
     continuations: Annotated[int, typer.Option(help="From each step to the final answer.")] = 4,
     samples: Annotated[int, typer.Option(help="Score so many of a row's target steps, and drop the others.")] = 1,
     temperature: Annotated[float, typer.Option(help="Of the continuations.")] = 0.7,
+    limit: Annotated[int | None, typer.Option(help="Only the first so many problems; more continue a run.")] = None,
     jobs: Annotated[int, typer.Option(help="Problems in flight.")] = 8,
     seed: SeedOption = 0,
 ) -> None:
@@ -57,7 +58,8 @@ def label(
         "temperature": temperature,
         "seed": seed,
     }
-    problems, started = {row.problem.id for row in found}, time.monotonic()
+    problems = set(list(dict.fromkeys(row.problem.id for row in found))[:limit])
+    found, started = [row for row in found if row.problem.id in problems], time.monotonic()
     with GroupLog(out, settings, id_field="problem_id") as log, progress_bar() as progress:
         bar = progress.add_task("carrying on", total=len(problems), completed=len(log.done & problems))
         work = score_by_rollouts(

@@ -34,7 +34,7 @@ async def solve(
         clock: Seconds; replaced in tests.
 
     Returns:
-        The trace. A failing engine or scorer ends it as ``FAILED``, a context that is full after some steps as
+        The trace. A failing engine or scorer ends it as ``FAILED``, a context that is full behind the first step as
         ``TOKEN_LIMIT``; both with the error, the steps so far kept.
 
     Raises:
@@ -52,7 +52,7 @@ async def solve(
             trace = trace.extend(step, limits, clock() - started)
             watch(trace)
     except ArbitrageError as error:
-        is_full = isinstance(error, ContextOverflow) and trace.steps
+        is_full = isinstance(error, ContextOverflow) and history.chosen
         finish = Finish.TOKEN_LIMIT if is_full else Finish.FAILED
         trace = replace(trace, finish=finish, error=str(error), wall_s=clock() - started)
         watch(trace)

@@ -40,7 +40,14 @@ class Inputs(StrEnum):
     STATE = "state"
     """The same and the draft's last hidden state."""
     LIKELIHOODS = "likelihoods"
-    """How likely the step is to the draft and to the target; one forward pass of the target."""
+    """What is free, and how likely the step is to the target; one forward pass of the target."""
+
+
+_NEEDS: Final = {
+    Inputs.CONFIDENCE: " and first-token entropy",
+    Inputs.STATE: ", first-token entropy and hidden state",
+    Inputs.LIKELIHOODS: ", and the target's",
+}
 
 
 def is_probe(folder: Path) -> bool:
@@ -55,60 +62,67 @@ def features(candidate: Candidate, step: int, inputs: Inputs, likelihood: float 
     """What a probe reads of a draft step.
 
     Args:
-        candidate: With log-probabilities, and for all but ``likelihoods`` the entropy of its first token.
+        candidate: With log-probabilities; with the entropy of its first token for ``confidence`` and ``state``.
         step: Its position in the solution, from 0.
         inputs: Which features.
         likelihood: The score that the target's :class:`~arbitrage.scorers.likelihood.LikelihoodScorer` gave it.
 
     Returns:
-        For ``likelihoods`` log(1 - log p) of the step under draft and target. Else sum, mean and least of the
-        log-probabilities (nats), entropy of the first token (nats), tokens, position; for ``state`` behind them the
-        last layer's state at the last token.
+        Sum, mean and least of the log-probabilities (nats), tokens, position, and then for
+
+        - ``confidence`` the entropy of the first token (nats),
+        - ``state`` the same and the last layer's state at the last token,
+        - ``likelihoods`` the first token's log-probability, which servers tell where they do not tell an entropy, and
+          log(1 - log p) of the step under draft and target: differences among likely steps matter most.
 
     Raises:
         ScorerError: If the draft's engine did not say these.
     """
-    state, logprobs, entropy = candidate.hidden_state, candidate.logprobs, candidate.first_entropy
-    total = sum(logprobs or ())
-    if inputs is Inputs.LIKELIHOODS and logprobs is not None and likelihood is not None:
-        return [math.log1p(-min(0.0, total)), math.log1p(-log_probability_of(likelihood))]
-    if (
-        inputs is Inputs.LIKELIHOODS
-        or logprobs is None
-        or entropy is None
-        or (inputs is Inputs.STATE and state is None)
-    ):
-        raise ScorerError(
-            f"a probe on {inputs} needs the draft's log-probabilities, entropy and for 'state' its hidden state",
-            hint="use an engine that keeps them, such as hf with keeps_hidden_state",
-        )
-    mean = total / max(1, len(logprobs))
-    confidence = [total, mean, min(logprobs, default=0.0), entropy, float(len(logprobs)), float(step)]
-    return [*confidence, *(state or ())] if inputs is Inputs.STATE else confidence
+    logprobs, entropy, state = candidate.logprobs, candidate.first_entropy, candidate.hidden_state
+    if logprobs is not None:
+        total, least, tokens = sum(logprobs), min(logprobs, default=0.0), float(len(logprobs))
+        common = [total, total / max(1.0, tokens), least, tokens, float(step)]
+        if inputs is Inputs.LIKELIHOODS and likelihood is not None:
+            unlikely = [math.log1p(-min(0.0, total)), math.log1p(-log_probability_of(likelihood))]
+            return [*common, logprobs[0] if logprobs else 0.0, *unlikely]
+        if inputs is Inputs.CONFIDENCE and entropy is not None:
+            return [*common, entropy]
+        if inputs is Inputs.STATE and entropy is not None and state is not None:
+            return [*common, entropy, *state]
+    raise ScorerError(
+        f"a probe on {inputs} needs the draft's log-probabilities{_NEEDS[inputs]}",
+        hint="use an engine that keeps them, such as hf with keeps_hidden_state",
+    )
 
 
-def is_kept_unasked(candidate: Candidate, inputs: Inputs, ask_above: float) -> bool:
-    """Whether the draft is so sure of a step that the target need not be asked how likely it is."""
-    is_known = inputs is Inputs.LIKELIHOODS and candidate.logprobs is not None
-    return is_known and ask_above > 0.0 and score_of(sum(candidate.logprobs or ())) <= ask_above
+def unasked_score(candidate: Candidate, inputs: Inputs, ask_above: float) -> float | None:
+    """The score of a step that the draft is too sure of to ask the target: how unlikely it is to the draft itself.
+
+    Returns:
+        At most ``ask_above``; None if the target is to be asked, or the probe never asks it.
+    """
+    if inputs is not Inputs.LIKELIHOODS or candidate.logprobs is None or ask_above == 0.0:
+        return None
+    value = score_of(sum(candidate.logprobs))
+    return value if value <= ask_above else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeHead:
-    """A perceptron with one hidden layer of ReLU units over standardised features, or a logistic regression."""
+    """A perceptron with one hidden layer of ReLU units over standardised features."""
 
     inputs: Inputs
     ask_above: float = 0.0
-    """On ``likelihoods``: a step no more unlikely than this to the draft itself scores 0, the target unasked."""
+    """On ``likelihoods``: a step no more unlikely than this to the draft scores just that, the target unasked."""
     mean: Array
     """Shape [features]."""
     scale: Array
     """Standard deviations, shape [features]."""
     inner: Array
-    """Shape [features, units]; without units the features go to ``outer``."""
+    """Shape [features, units]."""
     inner_bias: Array
     outer: Array
-    """Shape [units], or [features]."""
+    """Shape [units]."""
     outer_bias: Array
     """Shape [1]."""
 
@@ -127,9 +141,8 @@ class ProbeHead:
                 f"the draft gave {len(values) - NUM_CONFIDENCE}",
                 hint="a probe serves only the draft that it was trained for",
             )
-        units = (np.asarray(values, np.float32) - self.mean) / self.scale
-        if self.inner.size:
-            units = np.maximum(units @ self.inner + self.inner_bias, 0)
+        inputs = (np.asarray(values, np.float32) - self.mean) / self.scale
+        units = np.maximum(inputs @ self.inner + self.inner_bias, 0)
         return float(1.0 / (1.0 + np.exp(-(units @ self.outer + self.outer_bias[0]))))
 
     def save(self, folder: Path) -> None:
@@ -187,10 +200,10 @@ class ProbeScoring:
     async def score(self, candidate: Candidate) -> Score:
         """Score a draft step; see :class:`arbitrage.core.ports.ScoringSession`."""
         head = self._scorer.head
-        is_sure = is_kept_unasked(candidate, head.inputs, head.ask_above)
-        asked = await self._likelihood.score(candidate) if self._likelihood and not is_sure else None
-        value, started = 0.0, time.perf_counter()
-        if not is_sure:
+        value = unasked_score(candidate, head.inputs, head.ask_above)
+        asked = await self._likelihood.score(candidate) if self._likelihood and value is None else None
+        started = time.perf_counter()
+        if value is None:
             value = head.probability(features(candidate, self._num_steps, head.inputs, asked.value if asked else None))
         own = Cost(num_calls=0 if asked else 1, seconds=time.perf_counter() - started)
         cost = asked.cost + own if asked else own

@@ -54,6 +54,7 @@ VARIANTS: Final[Mapping[str, Variant]] = {
     "probe on the draft's log-probabilities": Variant(("--inputs", "confidence"), command="train-probe"),
     "probe on its hidden state too": Variant(command="train-probe"),
     "probe on both models' likelihoods": Variant(("--inputs", "likelihoods"), command="train-probe"),
+    "the same, labels by rollouts": Variant(("--inputs", "likelihoods"), rows="rollouts", command="train-probe"),
 }
 
 
@@ -79,7 +80,7 @@ class Run:
         if name == "first":
             arbitrage(*collect, str(self.num_problems))
         elif name == "test":
-            arbitrage(*collect, str(self.num_test_problems), "--dataset", "tiny:validation:5")
+            arbitrage(*collect, str(self.num_test_problems), "--dataset", "tiny:validation:15")
         elif name == "second":
             router = self.router(next(iter(VARIANTS)), seed=0)
             on_policy = ("--behaviour", "router", "--threshold", "0.3", "--pair", self.pair(router))
@@ -189,7 +190,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--solving-seeds", type=int, default=1, help="so many of them also solve problems; slow")
     parser.add_argument("--problems", type=int, default=400, help="problems to collect rows from")
-    parser.add_argument("--test-problems", type=int, default=100)
+    parser.add_argument("--test-problems", type=int, default=240)
     parser.add_argument("--only", default="", help="variants whose name contains this")
     parser.add_argument("--table", action="store_true", help="print what is there, and run nothing")
     arguments = parser.parse_args()

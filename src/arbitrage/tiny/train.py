@@ -53,9 +53,11 @@ class Preset:
     """Options of ``arbitrage collect``."""
     router: tuple[str, ...]
     """Options of ``arbitrage train-router``."""
+    rollouts: tuple[str, ...]
+    """Options of ``arbitrage label``, for the rows of the probe."""
     probe: tuple[str, ...]
     """Options of ``arbitrage train-probe``."""
-    thresholds: Mapping[str, float] = field(default_factory=lambda: {"router": 0.1, "probe": 0.29})
+    thresholds: Mapping[str, float] = field(default_factory=lambda: {"router": 0.1, "probe": 0.07})
     """Shipped routers with their default thresholds, which were chosen on the validation split."""
 
 
@@ -92,7 +94,8 @@ PRESETS: Final = {
         ),
         rows=("--limit", "2500", "--keep-draft", "0.3"),
         router=(*_SMALL_ROUTER, "--epochs", "3", "--margin", "0.2"),
-        probe=("--margin", "0.2", "--inputs", "likelihoods", "--ask-above", "0.02"),
+        rollouts=("--limit", "1000", "--continuations", "1", "--temperature", "0"),
+        probe=("--inputs", "likelihoods", "--ask-above", "0.02"),
     ),
     "smoke": Preset(
         tokenizer_problems=400,
@@ -122,6 +125,7 @@ PRESETS: Final = {
         ),
         rows=("--limit", "12", "--max-tokens", "64"),
         router=(*_SMALL_ROUTER, "--epochs", "1", "--labels", "regression", "--balance", "none"),
+        rollouts=(),
         probe=(),
         thresholds={"router": 0.1},  # No probe: all that so raw a draft writes is worse, and a probe needs two classes.
     ),
@@ -184,14 +188,19 @@ class Build:
         return train_classifier(model, rows, self.preset.prm, self.folder / "work" / "prm")
 
     def routers(self) -> None:
-        """The model router, which starts from the shipped PRM, and the probe, from the same rows by public commands."""
+        """The two routers, from the same draft steps by public commands.
+
+        The model router starts from the shipped PRM and learns its opinion, the probe what comes of a step.
+        """
         rows, models = self.folder / "work" / "rows", {role: self.shipped / role for role in (*Source, "prm")}
         pair = write_pair(self.folder / "work" / "pair.toml", models, self.device)
         arbitrage("collect", rows, "--pair", pair, "--dataset", f"tiny:train:{COLLECT_SEED + 1}", *self.preset.rows)
         options = ("--marks", *MARKS.values(), "--device", self.device, *self.preset.router)
         arbitrage("train-router", rows, self.folder / "router", "--pair", pair, *options)
         if "probe" in self.preset.thresholds:
-            arbitrage("train-probe", rows, self.folder / "probe", "--pair", pair, *self.preset.probe)
+            rolled = self.folder / "work" / "rolled"
+            arbitrage("label", rows, rolled, "--pair", pair, *self.preset.rollouts)
+            arbitrage("train-probe", rolled, self.folder / "probe", "--pair", pair, *self.preset.probe)
 
     @property
     def shipped(self) -> Path:

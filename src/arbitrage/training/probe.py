@@ -10,7 +10,7 @@ from arbitrage.core.errors import ConfigError, MissingExtra, RowError, ScorerErr
 from arbitrage.core.types import Source
 from arbitrage.runtime.store import RunFolder, write_json
 from arbitrage.scorers.format import InputFormat
-from arbitrage.scorers.probe import Inputs, ProbeHead, features, is_kept_unasked
+from arbitrage.scorers.probe import Inputs, ProbeHead, features, unasked_score
 from arbitrage.training.labels import Binary, check_classes, split_by_problem
 from arbitrage.training.recipe import REPORT, read_report
 from arbitrage.training.rows import Row
@@ -18,7 +18,6 @@ from arbitrage.training.rows import Row
 try:
     import numpy as np
     from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import log_loss
     from sklearn.neural_network import MLPClassifier
     from sklearn.preprocessing import StandardScaler
@@ -37,8 +36,7 @@ class ProbeRecipe:
     margin: float = 0.0
     """Advantages up to this are noise of the PRM, not gain."""
     inputs: Inputs = Inputs.STATE
-    """What the probe reads. On ``likelihoods`` it is a logistic regression: two numbers need no units, and more freedom
-    only learns the PRM's mistakes (``dev/LOG.md``)."""
+    """What the probe reads."""
     ask_above: float = 0.0
     """On ``likelihoods``: see :class:`ProbeHead`; steps that are kept unasked teach nothing."""
     num_units: int = 32
@@ -64,7 +62,7 @@ def asked_rows(rows: Sequence[Row], recipe: ProbeRecipe) -> list[Row]:
     return [
         row
         for row in rows
-        if not is_kept_unasked(row.draft.as_candidate(Source.DRAFT), recipe.inputs, recipe.ask_above)
+        if unasked_score(row.draft.as_candidate(Source.DRAFT), recipe.inputs, recipe.ask_above) is None
     ]
 
 
@@ -130,32 +128,24 @@ def _fit(
     """The best of all weight decays, and the held-out loss of each; for training and held-out rows each."""
     scaler = StandardScaler().fit(inputs[0])
     train_x, test_x = (scaler.transform(side) for side in inputs)
-    fitted = {decay: _model(decay, recipe) for decay in recipe.weight_decays}
+    fitted = {decay: _classifier(decay, recipe) for decay in recipe.weight_decays}
     for model in fitted.values():
         with warnings.catch_warnings():  # The number of epochs is what was asked for.
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(train_x, labels[0])
     losses = {d: float(log_loss(labels[1], m.predict_proba(test_x), labels=[0, 1])) for d, m in fitted.items()}
-    weights = {"mean": scaler.mean_, "scale": scaler.scale_, **_weights(fitted[min(losses, key=losses.__getitem__)])}
+    best = fitted[min(losses, key=losses.__getitem__)]
+    (inner, outer), (inner_bias, outer_bias) = best.coefs_, best.intercepts_
+    weights = {"mean": scaler.mean_, "scale": scaler.scale_, "inner": inner, "inner_bias": inner_bias}
+    weights |= {"outer": outer[:, 0], "outer_bias": outer_bias}
     arrays = {name: np.ascontiguousarray(values, np.float32) for name, values in weights.items()}
     return ProbeHead(inputs=recipe.inputs, ask_above=recipe.ask_above, **arrays), losses
 
 
-def _model(weight_decay: float, recipe: ProbeRecipe) -> Any:
-    if recipe.inputs is Inputs.LIKELIHOODS:
-        return LogisticRegression(C=1.0 / weight_decay)
+def _classifier(weight_decay: float, recipe: ProbeRecipe) -> MLPClassifier:
     return MLPClassifier(
         (recipe.num_units,), alpha=weight_decay, max_iter=recipe.num_epochs, batch_size=64, random_state=recipe.seed
     )
-
-
-def _weights(model: Any) -> dict[str, Any]:
-    if isinstance(model, LogisticRegression):
-        num_features = model.coef_.shape[1]
-        none = {"inner": np.empty((num_features, 0)), "inner_bias": np.empty(0)}
-        return {**none, "outer": model.coef_[0], "outer_bias": model.intercept_}
-    (inner, outer), (inner_bias, outer_bias) = model.coefs_, model.intercepts_
-    return {"inner": inner, "inner_bias": inner_bias, "outer": outer[:, 0], "outer_bias": outer_bias}
 
 
 def _inputs(rows: Sequence[Row], inputs: Inputs, likelihoods: Sequence[float | None]) -> Any:
