@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import pairwise
+from itertools import cycle, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ LIVELY_PLAIN = (234, 239, 246, 286, 288)
 """Of those without a bias."""
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 """Tiny models gain nothing from threads, and two that share a core wait for each other at every operation."""
+_CORES = cycle(range(os.cpu_count() or 1))
 TEXTS = [
     "Mia has 3 times as many stamps as Leo. Leo has 14 stamps. How many stamps does Mia have?",
     "Leo has 14 stamps.\n\nMia has 14*3=42 stamps.\n\nThe answer is \\boxed{42}.\n\n",
@@ -312,7 +313,8 @@ def _at_server(server: str, model: ModelConfig) -> ModelConfig:
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
     if server == "llama-server":
         return replace(model, engine=server, url=url, serve=("-np", "16", "-c", "8192"))
-    env = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
+    own_core = str(next(_CORES))  # Servers that choose for themselves choose the same.
+    env = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": own_core, "HF_HUB_OFFLINE": "1"}
     return replace(model, engine=server, url=url, context_length=512, serve=("--enforce-eager",), env=env)
 
 
