@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from arbitrage.build import LoadedPair
+from arbitrage.config import ModelConfig, PairConfig
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.solve import solve
 from arbitrage.core.turn import Pair
@@ -12,7 +14,7 @@ from arbitrage.core.types import Finish, Problem, Sampling
 from arbitrage.engines.hf import HFEngine
 from arbitrage.engines.speculative import LookupGuesser, SpeculativeEngine
 from arbitrage.policies import RandomEscalation, TargetOnly
-from helpers import candidate, opened, request, setting
+from helpers import candidate, opened, request, scripted, setting
 
 PROBLEM = Problem(id="p1", question="Compared to Leo Mia has 3 times as many stamps.")
 NUMBERS = range(4)
@@ -237,3 +239,12 @@ def test_engines_are_told_apart_by_name(engine):
 def test_the_look_up_goes_on_as_the_longest_latest_match_did(ids, guess):
     assert LookupGuesser(3).guess(ids, 9) == guess
     assert LookupGuesser(3).guess(ids, 1) == guess[:1]
+
+
+@pytest.mark.parametrize("name", ["speculative", "ngram:2"])
+def test_other_engines_cannot_verify_tokens(name):
+    model, engine = ModelConfig(path="nowhere"), scripted("8")
+    config = PairConfig(name="test", draft=model, target=model)
+    loaded = LoadedPair(name="test", pair=Pair(draft=engine, target=engine), config=config)
+    with pytest.raises(ConfigError, match=f"'{name}' needs models of the hf engine, 'scripted' is none"):
+        loaded.method(name)

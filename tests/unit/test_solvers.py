@@ -182,12 +182,10 @@ def test_a_number_behind_the_name_is_the_solvers(loaded):
         (lambda pair: pair.method("majority:0"), "number of drafts must be at least 1, got 0"),
         (lambda pair: pair.method("telepathy"), "unknown policy 'telepathy'.*majority"),
         (lambda pair: pair.policy("majority:3"), "'majority:3' solves whole problems"),
-        (lambda pair: pair.method("speculative"), "'speculative' needs models of the hf engine, 'scripted' is none"),
         (lambda pair: pair.method("random+majority"), "'majority' has no target that a rule could use"),
         (lambda pair: pair.method("random+telepathy"), r"unknown policy 'random\+telepathy'"),
-        (lambda pair: pair.method("ngram:2"), "'ngram:2' needs models of the hf engine, 'scripted' is none"),
     ],
-    ids=["text", "zero", "unknown", "policy", "speculative", "vote", "rule", "ngram"],
+    ids=["text", "zero", "unknown", "policy", "vote", "rule"],
 )
 def test_a_name_that_cannot_be_is_refused(loaded, call, told):
     with pytest.raises(ConfigError, match=told):
