@@ -30,8 +30,8 @@ def train_probe(
     inputs: Annotated[
         str,
         typer.Option(
-            help="confidence: the draft's log-probabilities. state: its last hidden state too. likelihoods: the chance "
-            "of its step under draft and target, at the price of one forward pass of the target."
+            help="confidence: the draft's log-probabilities. state: its last hidden state too. likelihoods: the "
+            "log-probabilities and the chance of its step under the target, at the price of one forward pass of it."
         ),
     ] = "state",
     ask_above: Annotated[

@@ -30,6 +30,7 @@ MODEL_TYPE: Final = "arbitrage_probe"
 WEIGHTS: Final = "model.safetensors"
 NUM_CONFIDENCE: Final = 6
 """Features beside the hidden state."""
+NUM_LIKELIHOODS: Final = 8
 
 
 class Inputs(StrEnum):
@@ -162,9 +163,16 @@ class ProbeHead:
         try:
             config = json.loads((folder / CONFIG).read_text())
             inputs, ask_above = Inputs(config["inputs"]), float(config["ask_above"])
-            return cls(inputs=inputs, ask_above=ask_above, **load_file(folder / WEIGHTS))
+            head = cls(inputs=inputs, ask_above=ask_above, **load_file(folder / WEIGHTS))
         except (OSError, SafetensorError, TypeError, LookupError, ValueError) as error:
             raise CheckpointError(f"cannot read the probe in {str(folder)!r}: {first_line(error)}") from error
+        wanted = {Inputs.CONFIDENCE: NUM_CONFIDENCE, Inputs.LIKELIHOODS: NUM_LIKELIHOODS}.get(inputs, len(head.mean))
+        if len(head.mean) != wanted:
+            raise CheckpointError(
+                f"the probe in {str(folder)!r} reads {len(head.mean)} numbers, {inputs} are {wanted}",
+                hint="it is of another version: train it again",
+            )
+        return head
 
 
 class ProbeScorer:
