@@ -438,6 +438,16 @@ def parse_threshold(text: str) -> float:
         raise ConfigError(f"threshold must be a number in [0, 1], got {text!r}") from error
 
 
+def check_limit(limit: int | None) -> None:
+    """Refuse a number of problems that takes none, or counts from the end.
+
+    Raises:
+        ConfigError: If it is below 1.
+    """
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit must be at least 1, got {limit}")
+
+
 def problems(
     dataset: str, limit: int | None = None, *, stratify: str = "", seed: int = 0, fields: str = ""
 ) -> list[Problem]:
@@ -455,8 +465,7 @@ def problems(
         ConfigError: If there is no such dataset, split, file or field, or it holds no problems.
         MissingExtra: If the hub's library is not installed.
     """
-    if limit is not None and limit < 1:
-        raise ConfigError(f"limit must be at least 1, got {limit}")
+    check_limit(limit)
     kind, _, split = dataset.partition(":")
     if fields and (kind == TINY or dataset in NAMED):
         raise ConfigError(f"fields are for files and {PREFIX}…, the columns of {dataset!r} are known; got {fields!r}")

@@ -215,6 +215,7 @@ def test_a_training_stopped_inside_an_epoch_goes_on_in_its_order(rows, tmp_path,
         ),
         (("collect", "{out}", "--temperature", "0"), "would all be the same"),
         (("collect", "{out}", "--jobs", "0"), "at least 1, got 0"),
+        (("label", "{rows}", "{out}", "--limit", "-1"), "limit must be at least 1, got -1"),
         (("collect", "{out}", "--behaviour", "telepathy"), "telepathy"),
     ],
 )

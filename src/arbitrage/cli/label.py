@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from arbitrage.build import POLICIES, load
+from arbitrage.build import POLICIES, check_limit, load
 from arbitrage.cli.collect import tell
 from arbitrage.cli.show import progress_bar
 from arbitrage.cli.solve import PairOption, SeedOption
@@ -38,6 +38,7 @@ def label(
     The new rows are like the old ones but for their scores: train-router, train-probe and eval-router take them in
     place of the PRM's. Killed at any moment and started again with the same options, the run goes on.
     """
+    check_limit(limit)
     manifest, found = read_manifest(rows), list(read_rows(rows))
     loaded = load(pair)
     rollouts = Rollouts(
