@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[1]
-TESTS: Final = tuple(f"tests/unit/test_{name}.py" for name in ("intervals", "metrics", "rates", "matched"))
+TESTS: Final = tuple(f"tests/unit/test_{name}.py" for name in ("intervals", "metrics", "rates", "matched", "eval_run"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +67,10 @@ MUTATIONS: Final = (
     Mutation("a failure can be right", "solutions", " and trace.finish is not Finish.FAILED", ""),
     Mutation("latency includes what only measures", "solutions", "seconds=trace.latency_s", "seconds=trace.wall_s"),
     Mutation(
-        "energy of the audit is charged to the policy",
-        "solutions",
-        "None if measurement else place.energy_j",
-        "place.energy_j",
+        "energy of what only measures is charged to the policy",
+        "run",
+        " or trace.measurement else",
+        " else",
     ),
     Mutation(
         "acceptance by tokens leaves the target out",
@@ -97,8 +97,8 @@ MUTATIONS: Final = (
     Mutation(
         "a model that was not called is left out of its mean",
         "metrics",
-        "for s in solutions]) for model in models",
-        "for s in solutions if model in s.usage]) for model in models",
+        "[seconds.get(role, 0.0) for seconds in each]",
+        "[seconds[role] for seconds in each if role in seconds]",
     ),
     Mutation(
         "attempts are pooled over problems",

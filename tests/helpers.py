@@ -7,7 +7,7 @@ from typing import Any
 
 from arbitrage.core.ports import Engine, Session, StepRequest
 from arbitrage.core.trace import Trace
-from arbitrage.core.turn import Setting
+from arbitrage.core.turn import Pair, Setting
 from arbitrage.core.types import (
     Candidate,
     Cost,
@@ -22,6 +22,7 @@ from arbitrage.core.types import (
     Step,
 )
 from arbitrage.engines.scripted import ScriptedEngine
+from arbitrage.evaluation.run import Plan, Results, sweep
 from arbitrage.evaluation.solutions import Place, Solution, condense
 from arbitrage.training.rows import Past, Row, Sample
 
@@ -51,6 +52,13 @@ def setting(**values: Any) -> Setting:
     """A setting with the given limits; ``sampling``, ``seed`` and ``use_proposals`` go where they belong."""
     own = {name: values.pop(name) for name in ("sampling", "seed", "use_proposals") if name in values}
     return Setting(limits=Limits(**values), **own)
+
+
+async def swept(plan: Plan, pair: Pair) -> Results:
+    """What a sweep made, by entry."""
+    results: Results = {entry: [] for entry in plan.policies}
+    await sweep(plan, pair, lambda done: results[done.entry].append(done.trace))
+    return results
 
 
 def total(costs: Any) -> Cost:

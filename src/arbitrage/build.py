@@ -23,7 +23,6 @@ from arbitrage.evaluation.run import Entry
 from arbitrage.loading import load_engine, load_prm, load_router_model, reads
 from arbitrage.policies import (
     RSD,
-    Audited,
     Confidence,
     DraftOnly,
     FirstEntropy,
@@ -64,7 +63,7 @@ class LoadedPair:
     routers: "Mapping[str, Router]" = field(default_factory=dict)
     """By the policy that uses it: ``router``, and ``router:NAME`` for further ones."""
     auditor: Scorer | None = None
-    """The PRM under another name, to measure what a policy's escalations gain."""
+    """The PRM under another name, to measure what a policy's escalations gain: the policy may ask the PRM itself."""
     config: PairConfig
 
     @property
@@ -123,20 +122,6 @@ class LoadedPair:
         if router is None:
             raise self._lacks(name.replace(":", "s."))
         return RouterPolicy(router, _or(threshold, router.input_format.thresholds.get("default", 0.5)), name)
-
-    def audited(self, policy: Policy | Solver) -> Policy | Solver:
-        """The policy with every candidate scored by the auditor, where there is one; its latency is the same.
-
-        A policy that never has two candidates of a step is left alone, and so is a vote: there is nothing to compare.
-        """
-        if isinstance(policy, OnPair):
-            return replace(policy, policy=self._audited(policy.policy))
-        return policy if isinstance(policy, Solver) else self._audited(policy)
-
-    def _audited(self, policy: Policy) -> Policy:
-        if self.auditor is None or isinstance(policy, DraftOnly | TargetOnly):
-            return policy
-        return Audited(policy, self.auditor)
 
     def solve(
         self,

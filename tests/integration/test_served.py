@@ -16,8 +16,9 @@ from arbitrage.build import problems
 from arbitrage.config import ModelConfig
 from arbitrage.core.types import Finish
 from arbitrage.engines.http_client import HTTPClient, HTTPOptions
+from arbitrage.evaluation.audit import audited
 from arbitrage.loading import load_engine, load_prm, load_router_model
-from arbitrage.policies import Audited, RandomEscalation, TargetOnly
+from arbitrage.policies import RandomEscalation, TargetOnly
 from arbitrage.runtime.pool import each
 from arbitrage.tiny import WEIGHTS
 from servers import Hang, local_server, response
@@ -76,7 +77,9 @@ async def test_a_served_classifier_says_what_it_says_in_process(serve, kind):
     there, here = load(serve("vllm", {kind: own})[kind], "there"), load(own, "here")
     pair = arb.load("tiny").pair
     for problem in problems("tiny:validation", 6):
-        trace = await arb.solve(problem, pair, Audited(Audited(RandomEscalation(0.5), there), here))
+        trace = await arb.solve(problem, pair, RandomEscalation(0.9))
+        for scorer in (there, here):
+            trace = await audited(trace, scorer)
         scores = {
             name: [score.value for step in trace.steps for score in step.scores if score.scorer == name]
             for name in ("there", "here")

@@ -6,10 +6,11 @@ import pytest
 
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.turn import Pair, Setting
-from arbitrage.core.types import Problem
-from arbitrage.evaluation.run import TARGET, Entry, Plan, compare, graded, rows_of, sweep, table_of
-from arbitrage.policies import DraftOnly, RandomEscalation, TargetOnly
-from helpers import scripted
+from arbitrage.core.types import Problem, Source
+from arbitrage.evaluation.run import TARGET, Entry, Plan, graded, rows_of, sweep, table_of
+from arbitrage.policies import DraftOnly, Oracle, RandomEscalation, TargetOnly
+from arbitrage.scorers.scripted import ScriptedScorer
+from helpers import scripted, swept
 
 PROBLEMS = [Problem(id=f"p{i}", question="What is 2 + 2 ?", answer="4") for i in range(6)]
 ENTRIES = {TARGET: TargetOnly(), Entry("draft"): DraftOnly(), Entry("random", 0.5): RandomEscalation(0.5)}
@@ -19,45 +20,49 @@ def models():
     return Pair(draft=scripted("2+2=4", r"\boxed{4}"), target=scripted("2+2=4", r"\boxed{4}"))
 
 
+def judging(name="prm"):
+    return ScriptedScorer(value=lambda _, candidate: 0.9 if candidate.source is Source.DRAFT else 0.1, name=name)
+
+
 def plan(**values):
     return Plan(**{"problems": PROBLEMS, "policies": ENTRIES, "setting": Setting(), "num_warmup": 0, **values})
 
 
-async def swept(wanted, **values):
+async def finished(wanted, **values):
     done = []
     await sweep(wanted, models(), done.append, **values)
     return done
 
 
-def place(finished):
-    return finished.entry, finished.trace.problem.id, finished.attempt
+def place(done):
+    return done.entry, done.trace.problem.id, done.attempt
 
 
 async def test_every_policy_solves_every_problem_once_an_attempt():
     wanted = plan(num_attempts=2)
-    done = await swept(wanted)
+    done = await finished(wanted)
     assert len(done) == len({place(one) for one in done}) == wanted.num_solutions == 36
 
 
 async def test_one_at_a_time_policies_take_turns_in_random_order():
-    places = [place(one) for one in await swept(plan())]
+    places = [place(one) for one in await finished(plan())]
     blocks = [places[start : start + 3] for start in range(0, 18, 3)]
     assert [{problem for _, problem, _ in block} for block in blocks] == [{problem.id} for problem in PROBLEMS]
     assert len({tuple(entry for entry, _, _ in block) for block in blocks}) > 1
-    assert places == [place(one) for one in await swept(plan())]
+    assert places == [place(one) for one in await finished(plan())]
 
 
 async def test_a_resumed_sweep_makes_what_is_missing_in_the_same_order():
-    places = [place(one) for one in await swept(plan(num_attempts=2))]
+    places = [place(one) for one in await finished(plan(num_attempts=2))]
     known = set(places[:20])
-    rest = await swept(plan(num_attempts=2), is_done=lambda e, p, a: (e, p.id, a) in known)
+    rest = await finished(plan(num_attempts=2), is_done=lambda e, p, a: (e, p.id, a) in known)
     assert [place(one) for one in rest] == places[20:]
 
 
 async def test_attempts_have_seeds_of_their_own():
     tossed = {
         one.attempt: [step.decision.score for step in one.trace.steps]
-        for one in await swept(plan(num_attempts=2, problems=PROBLEMS[:1]))
+        for one in await finished(plan(num_attempts=2, problems=PROBLEMS[:1]))
         if one.entry.policy == "random"
     }
     assert tossed[0] != tossed[1]
@@ -77,7 +82,7 @@ async def test_with_more_jobs_a_policy_runs_alone_and_so_many_at_a_time():
             return await super().decide(turn)
 
     policies = {Entry("a"): Slow(name="a"), Entry("b"): Slow(name="b")}
-    done = await swept(plan(policies=policies, jobs=3))
+    done = await finished(plan(policies=policies, jobs=3))
     assert most == 3
     assert len(done) == 12
     assert [one.entry.policy for one in done] in (["a"] * 6 + ["b"] * 6, ["b"] * 6 + ["a"] * 6)
@@ -85,14 +90,21 @@ async def test_with_more_jobs_a_policy_runs_alone_and_so_many_at_a_time():
 
 async def test_energy_is_read_around_a_solution_that_runs_alone():
     reading = iter(range(0, 1000, 5))
-    done = await swept(plan(), energy=lambda: float(next(reading)))
+    done = await finished(plan(), energy=lambda: float(next(reading)))
     assert {one.energy_j for one in done} == {5.0}
-    assert {one.energy_j for one in await swept(plan(jobs=2), energy=lambda: 1.0)} == {None}
+    assert {one.energy_j for one in await finished(plan(jobs=2), energy=lambda: 1.0)} == {None}
+
+
+async def test_energy_is_known_without_the_audit_and_unknown_where_a_policy_measures():
+    policies = {Entry("target"): TargetOnly(), Entry("oracle"): Oracle(judging(), 0.0)}
+    done = await finished(plan(policies=policies, auditor=judging("audit")), energy=lambda: 1.0)
+    assert {(one.entry.policy, one.energy_j) for one in done} == {("target", 0.0), ("oracle", None)}
+    assert all("audit" in one.trace.measurement for one in done if one.entry.policy == "oracle")
 
 
 async def test_times_of_beginning_are_those_of_the_clock():
     ticks = iter(float(i) for i in range(100))
-    done = await swept(plan(problems=PROBLEMS[:1]), clock=lambda: next(ticks))
+    done = await finished(plan(problems=PROBLEMS[:1]), clock=lambda: next(ticks))
     assert [one.began_s for one in done] == [1.0, 2.0, 3.0]
 
 
@@ -110,7 +122,7 @@ def test_numbers_out_of_range_are_refused(name, values):
 
 
 async def test_a_comparison_in_memory_is_graded():
-    results = await compare(PROBLEMS, models(), ENTRIES, Setting(), num_warmup=0)
+    results = await swept(plan(), models())
     rows = rows_of(results)
     assert [(row.policy, row.threshold, row.accuracy) for row in rows] == [
         ("target", None, 1.0),

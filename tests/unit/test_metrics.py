@@ -319,12 +319,10 @@ def test_a_failure_is_wrong_and_in_no_other_figure():
     assert "target" not in row.role_s
 
 
-def test_energy_is_absent_unless_known_of_all_and_free_of_measurement():
+def test_energy_is_absent_unless_known_of_all():
     known = [condensed(answer="7", place=Place(policy="x", energy_j=joules)) for joules in (2.0, 4.0)]
     assert row_of("x", None, known, None).energy_j_per_problem == 3.0
     assert row_of("x", None, [*known, condensed(answer="7")], None).energy_j_per_problem is None
-    measured = escalated(0.1, 0.9)
-    assert condensed(measured, place=Place(policy="x", energy_j=2.0)).energy_j is None
 
 
 def test_flops_and_cost_need_every_model_that_ran():

@@ -11,7 +11,6 @@ from arbitrage.core.turn import History, Pair, Turn
 from arbitrage.core.types import Problem, Source
 from arbitrage.policies import (
     RSD,
-    Audited,
     Confidence,
     DraftOnly,
     FirstEntropy,
@@ -183,15 +182,3 @@ async def test_random_escalation_keeps_its_rate(rate):
     trace = await solve(PROBLEM, pair, RandomEscalation(rate), setting(max_steps=300))
     assert len(trace.steps) == 300
     assert 1 - trace.acceptance_rate == pytest.approx(rate, abs=0.08)
-
-
-@pytest.mark.parametrize("gain", [0.1, 0.9])
-async def test_an_audit_changes_neither_choice_nor_served_cost(gain):
-    router, auditor = scorer(gain, name="router"), scorer(0.3, 0.6, name="audit")
-    pair = Pair(draft=scripted("a", "b"), target=scripted("x", "y"))
-    plain = await solve(PROBLEM, pair, RouterPolicy(router, 0.5), clock=lambda: 0.0)
-    audited = await solve(PROBLEM, pair, Audited(RouterPolicy(router, 0.5), auditor), clock=lambda: 0.0)
-    assert (audited.text, audited.policy, audited.usage) == (plain.text, plain.policy, plain.usage)
-    assert audited.measurement.keys() == {"audit"}
-    num_candidates = sum(len(step.candidates) for step in plain.steps)
-    assert audited.measurement["audit"].num_calls == num_candidates == (4 if gain > 0.5 else 2)

@@ -32,10 +32,9 @@ def demo(
     console = table_console()
     loaded = load(TINY)
     console.print(legend())
-    rule = loaded.audited(loaded.policy("router"))
     for problem in problems("tiny:validation", 15)[4::5][:shown]:
         console.print(f"\n[bold]{problem.question}[/bold]")
-        trace = loaded.solve(problem.question, policy=rule, watch=LivePrinter(console))
+        trace = loaded.solve(problem.question, watch=LivePrinter(console))
         console.print(trace_footer(trace))
     console.print(f"\nPolicies on {limit} held-out problems, one at a time, in random order:")
     results = run_comparison(loaded, problems("tiny:test", limit), entries(COMPARED, []), Setting())

@@ -120,6 +120,9 @@ def _tell(solutions: Graded, evidence: Evidence, title: str) -> None:
     for entry, found in solutions.items():
         if failed := [solution for solution in found if solution.is_failed]:
             typer.echo(f"{entry.policy}: {len(failed)} of {len(found)} failed, first: {failed[0].error}", err=True)
+        if short := [solution for solution in found if solution.error and not solution.is_failed]:
+            told = f"{len(short)} of {len(found)} cut short or audited in part, first: {short[0].error}"
+            typer.echo(f"{entry.policy}: {told}", err=True)
     table_console().print(rows_table(evidence.rows, title))
     if num_ungraded := sum(row.num_ungraded for row in evidence.rows):
         typer.echo(f"{num_ungraded} solutions ungraded: not in the accuracy")

@@ -16,7 +16,7 @@ from arbitrage.core.types import Cost, Problem
 from arbitrage.evaluation.folder import TRACES, read_run
 from arbitrage.evaluation.run import Entry, Graded, Plan
 from arbitrage.evaluation.solutions import Solution
-from arbitrage.policies import Audited, OnPair
+from arbitrage.policies import OnPair
 
 
 def plan_of(
@@ -46,9 +46,14 @@ def plan_of(
     """
     made = [(entry.policy, pair.method(entry.policy, entry.threshold)) for entry in wanted]
     rules = {Entry(name, threshold_of(rule)): rule for name, rule in made}  # Defaults are named: they may change.
-    if jobs == 1 if audit is None else audit:
-        rules = {entry: pair.audited(rule) for entry, rule in rules.items()}
-    return Plan(problems=found, policies=rules, setting=setting, num_attempts=attempts, jobs=jobs)
+    return Plan(
+        problems=found,
+        policies=rules,
+        setting=setting,
+        num_attempts=attempts,
+        jobs=jobs,
+        auditor=pair.auditor if (jobs == 1 if audit is None else audit) else None,
+    )
 
 
 def run_settings(pair: LoadedPair, plan: Plan, dataset: str) -> dict[str, Any]:
@@ -66,7 +71,7 @@ def run_settings(pair: LoadedPair, plan: Plan, dataset: str) -> dict[str, Any]:
             [entry.policy, entry.threshold, type(_inner(rule)).__name__, threshold_of(rule), _own_target(rule)]
             for entry, rule in plan.policies.items()
         ],
-        "is_audited": any(_is_audited(rule) for rule in plan.policies.values()),
+        "is_audited": plan.auditor is not None,
         "dataset": dataset,
         "problems": {"count": len(plan.problems), "hash": problems_hash(plan.problems)},
         "setting": asdict(plan.setting),
@@ -83,14 +88,8 @@ def threshold_of(policy: Policy | Solver) -> float | None:
 
 
 def _inner(policy: Policy | Solver) -> Policy | Solver:
-    """The rule itself, without its auditor and the engines that it brings along."""
-    while isinstance(policy, Audited | OnPair):
-        policy = policy.policy
-    return policy
-
-
-def _is_audited(policy: Policy | Solver) -> bool:
-    return isinstance(policy.policy if isinstance(policy, OnPair) else policy, Audited)
+    """The rule itself, without the engines that it brings along."""
+    return policy.policy if isinstance(policy, OnPair) else policy
 
 
 def _own_target(policy: Policy | Solver) -> str | None:

@@ -9,11 +9,12 @@ from statistics import fmean
 from typing import Final
 
 from arbitrage.core.errors import ConfigError
-from arbitrage.core.ports import Policy, Solver
+from arbitrage.core.ports import Policy, Scorer, Solver
 from arbitrage.core.solve import solve_by
 from arbitrage.core.trace import Trace
 from arbitrage.core.turn import Pair, Setting
 from arbitrage.core.types import Problem
+from arbitrage.evaluation.audit import audited
 from arbitrage.evaluation.grading import grade_traces
 from arbitrage.evaluation.metrics import Row, row_of
 from arbitrage.evaluation.rates import Rates
@@ -56,7 +57,7 @@ class Finished:
     began_s: float
     """Since the sweep began."""
     energy_j: float | None = None
-    """Joules of the whole machine meanwhile, where it reports them."""
+    """Joules of the whole machine meanwhile, where it reports them and nothing was only measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +78,8 @@ class Plan:
     the policies take turns after some problems."""
     num_warmup: int = 2
     """So many problems are solved before the count starts."""
+    auditor: Scorer | None = None
+    """Scores every candidate of a solution once it is there; None for no audit."""
 
     def __post_init__(self) -> None:
         for name, value in (("samples", self.num_attempts), ("jobs", self.jobs)):
@@ -128,44 +131,12 @@ async def sweep(
             before, started = energy() if plan.jobs == 1 else None, clock() - began
             trace = await solve_by(plan.policies[entry], problem, pair, setting)
             after = energy() if plan.jobs == 1 else None
-            joules = None if before is None or after is None else after - before
+            joules = None if before is None or after is None or trace.measurement else after - before
+            trace = await audited(trace, plan.auditor) if plan.auditor else trace
             seen(Finished(entry=entry, attempt=setting.attempt, trace=trace, began_s=started, energy_j=joules))
 
         missing = [problem for problem in block if not is_done(entry, problem, attempt)]
         await each(missing, one, max_in_flight=plan.jobs)
-
-
-async def compare(
-    problems: Sequence[Problem],
-    pair: Pair,
-    policies: Mapping[Entry, Policy | Solver],
-    setting: Setting,
-    *,
-    num_warmup: int = 2,
-    seen: Callable[[Entry, Trace], None] = lambda entry, trace: None,
-) -> Results:
-    """Solve every problem under every policy, one at a time, and keep the traces in memory.
-
-    For each problem the policies run in a new random order, so that a drift of the machine's speed falls on
-    all alike.
-
-    Args:
-        problems: What to solve.
-        pair: Draft and target.
-        policies: The policies by entry.
-        setting: Limits, sampling and seed.
-        num_warmup: So many problems are solved before the count starts.
-        seen: Called with every finished trace.
-    """
-    results: Results = {entry: [] for entry in policies}
-
-    def keep(done: Finished) -> None:
-        results[done.entry].append(done.trace)
-        seen(done.entry, done.trace)
-
-    plan = Plan(problems=problems, policies=policies, setting=setting, num_warmup=num_warmup)
-    await sweep(plan, pair, keep)
-    return results
 
 
 def graded(results: Mapping[Entry, Sequence[Trace]]) -> dict[Entry, list[Solution]]:

@@ -190,5 +190,5 @@ def condense(trace: Trace, place: Place) -> Solution:
         measured_s=sum(cost.seconds for cost in measurement.values()),
         began_s=place.began_s,
         session=place.session,
-        energy_j=None if measurement else place.energy_j,
+        energy_j=place.energy_j,
     )

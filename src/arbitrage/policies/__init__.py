@@ -1,6 +1,5 @@
 """Rules that decide, step by step, whose text to keep."""
 
-from arbitrage.policies.audited import Audited
 from arbitrage.policies.basic import DraftOnly, RandomEscalation, TargetOnly
 from arbitrage.policies.gates import Confidence, FirstEntropy, Judge
 from arbitrage.policies.learned import Oracle, RouterPolicy
@@ -9,7 +8,6 @@ from arbitrage.policies.solvers import Majority, OnPair
 
 __all__ = [
     "RSD",
-    "Audited",
     "Confidence",
     "DraftOnly",
     "FirstEntropy",
