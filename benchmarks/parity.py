@@ -13,10 +13,10 @@ from dataclasses import replace
 from itertools import chain
 
 from arbitrage import Limits, Setting, load, solve
-from arbitrage.build import problems
 from arbitrage.core.ports import Engine
 from arbitrage.core.trace import Trace
 from arbitrage.core.types import Candidate, Cost, Finish, Problem, Source
+from arbitrage.problems import problems
 
 
 def ids_of(trace: Trace) -> list[int]:

@@ -1,7 +1,6 @@
-"""From names to objects: the one place that knows every class."""
+"""A pair with its models loaded, and every policy and solver by name."""
 
 import asyncio
-import difflib
 import warnings
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,18 +8,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from arbitrage.config import ModelConfig, PairConfig, read_pair
+from arbitrage.config import PairConfig
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.ports import Engine, Policy, Scorer, Solver
 from arbitrage.core.solve import solve_by
 from arbitrage.core.trace import Trace
 from arbitrage.core.turn import Pair, Setting
 from arbitrage.core.types import Problem, Source
-from arbitrage.evaluation.datasets import FieldMap, read_file, stratified
 from arbitrage.evaluation.grading import is_same
-from arbitrage.evaluation.hub import NAMED, PREFIX, HubSet, read_hub
 from arbitrage.evaluation.run import Entry
 from arbitrage.loading import load_engine, load_prm, load_router_model, reads
+from arbitrage.pairs import pair_config
 from arbitrage.policies import (
     RSD,
     Confidence,
@@ -35,22 +33,14 @@ from arbitrage.policies import (
     TargetOnly,
 )
 from arbitrage.runtime.store import fingerprint
-from arbitrage.scorers.format import InputFormat
 from arbitrage.scorers.judge import RATING, JudgeScorer
 from arbitrage.scorers.likelihood import LikelihoodScorer
-from arbitrage.tiny import MARKS as TINY_MARKS
-from arbitrage.tiny import WEIGHTS
-from arbitrage.tiny import dataset as tiny_dataset
 
 if TYPE_CHECKING:
     from arbitrage.engines.hf import HFEngine
     from arbitrage.loading import Router
 
 T = TypeVar("T", int, float)
-
-TINY: Final = "tiny"
-MARKS: Final = {"draft": "Model 0: ", "target": "Model 1: "}
-"""History annotation of the paper: who wrote a step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,86 +273,7 @@ def load(name: str | Path, *, keeps_hidden_state: bool = False) -> LoadedPair:
         CheckpointError: If a model is missing or broken.
         MissingExtra: If torch and transformers are not installed.
     """
-    return _assemble(pair_config(name), keeps_hidden_state)
-
-
-def pair_config(name: str | Path) -> PairConfig:
-    """The configuration of a pair by name, nothing loaded.
-
-    Raises:
-        ConfigError: If the file cannot be used.
-    """
-    return _tiny_config() if str(name) == TINY else read_pair(Path(name))
-
-
-def router_format(name: str | Path, marks: Mapping[str, str] | None = None) -> tuple[InputFormat, str]:
-    """How a new router of a pair reads a solution, and the PRM that it would start from.
-
-    Args:
-        name: The pair.
-        marks: Words before a step, by author; empty for none, None for the pair's own.
-
-    Raises:
-        ConfigError: If the pair has no PRM.
-    """
     config = pair_config(name)
-    if config.prm is None:
-        raise ConfigError(f"the pair {config.name!r} has no prm", hint="add a table [prm] to its configuration")
-    own = TINY_MARKS if config.name == TINY else MARKS
-    input_format = InputFormat(
-        kind="router",
-        system=config.prm.system,
-        prompt=config.prm.prompt,
-        annotation=own if marks is None else marks,
-        trained_for={"draft": config.draft.called, "target": config.target.called},
-    )
-    return input_format, config.prm.path
-
-
-def _tiny_config() -> PairConfig:
-    draft, target, prm, router, probe = (
-        ModelConfig(path=str(WEIGHTS / role), name=f"tiny-{role}")
-        for role in ("draft", "target", "prm", "router", "probe")
-    )
-    return PairConfig(name=TINY, draft=draft, target=target, prm=prm, router=probe, routers={"model": router})
-
-
-def router_folder(name: str | Path, folder: str = "") -> Path:
-    """A router's checkpoint folder, by default the one of a pair.
-
-    Raises:
-        ConfigError: If the pair has none.
-    """
-    if folder:
-        return Path(folder)
-    config = pair_config(name)
-    if config.router is None:
-        raise ConfigError(f"the pair {config.name!r} has no router", hint="name a router's folder")
-    return Path(config.router.path)
-
-
-def load_router(folder: Path, *, pair: str | Path = TINY, device: str = "cpu") -> tuple[Scorer, Pair | None]:
-    """Load a router to judge logged steps, and the pair's models only if it asks them.
-
-    Raises:
-        CheckpointError: If it is missing, broken, or no router.
-    """
-    router = load_router_model(ModelConfig(path=str(folder), device=device))
-    return router, load_engines(pair) if reads(router, "likelihoods") else None
-
-
-def load_engines(name: str | Path) -> Pair:
-    """Draft and target of a pair, without scorers.
-
-    Raises:
-        ConfigError: If the pair's configuration cannot be used.
-        CheckpointError: If a model is missing or broken.
-    """
-    config = pair_config(name)
-    return Pair(draft=load_engine(config.draft), target=load_engine(config.target))
-
-
-def _assemble(config: PairConfig, keeps_hidden_state: bool) -> LoadedPair:
     named = {"router": config.router, **{f"router:{name}": model for name, model in config.routers.items()}}
     routers = {name: load_router_model(model, name) for name, model in named.items() if model}
     keeps_hidden_state = keeps_hidden_state or any(reads(router, "state") for router in routers.values())
@@ -421,62 +332,3 @@ def parse_threshold(text: str) -> float:
         return float(text)
     except ValueError as error:
         raise ConfigError(f"threshold must be a number in [0, 1], got {text!r}") from error
-
-
-def check_limit(limit: int | None) -> None:
-    """Refuse a number of problems that takes none, or counts from the end.
-
-    Raises:
-        ConfigError: If it is below 1.
-    """
-    if limit is not None and limit < 1:
-        raise ConfigError(f"limit must be at least 1, got {limit}")
-
-
-def problems(
-    dataset: str, limit: int | None = None, *, stratify: str = "", seed: int = 0, fields: str = ""
-) -> list[Problem]:
-    """Problems by the name of their dataset.
-
-    Args:
-        dataset: ``tiny:SPLIT`` or ``tiny:SPLIT:SEED`` for the tiny world, a benchmark such as ``math500``,
-            ``hub:OWNER/NAME`` for any dataset of the hub, or a JSONL or Parquet file.
-        limit: Only the first so many.
-        stratify: A metadata field; the first so many then hold its values in equal shares.
-        seed: Of that choice.
-        fields: Which columns hold what, such as ``question=problem,answer=solution,id=uid``.
-
-    Raises:
-        ConfigError: If there is no such dataset, split, file or field, or it holds no problems.
-        MissingExtra: If the hub's library is not installed.
-    """
-    check_limit(limit)
-    kind, _, split = dataset.partition(":")
-    if fields and (kind == TINY or dataset in NAMED):
-        raise ConfigError(f"fields are for files and {PREFIX}…, the columns of {dataset!r} are known; got {fields!r}")
-    if kind == TINY:  # Endless, and balanced by itself.
-        return _tiny_problems(split, limit or tiny_dataset.DEFAULT_COUNT)
-    field_map = FieldMap.parse(fields)
-    read_limit = None if stratify else limit
-    if dataset in NAMED or dataset.startswith(PREFIX):
-        source = NAMED.get(dataset) or HubSet.parse(dataset.removeprefix(PREFIX), field_map)
-        found = read_hub(source, read_limit)
-    elif Path(dataset).suffix or Path(dataset).is_file():
-        found = read_file(Path(dataset), read_limit, field_map)
-    else:
-        raise ConfigError(f"no dataset {dataset!r}", hint=_dataset_hint(dataset))
-    return stratified(found, stratify, seed=seed)[:limit] if stratify else found
-
-
-def _dataset_hint(dataset: str) -> str:
-    near = difflib.get_close_matches(dataset, NAMED, n=1)
-    return (
-        f"did you mean {near[0]!r}?" if near else f"give a file, tiny:test, {PREFIX}OWNER/NAME, or {', '.join(NAMED)}"
-    )
-
-
-def _tiny_problems(name: str, count: int) -> list[Problem]:
-    split, _, seed = name.partition(":")
-    if seed and not seed.isdecimal():
-        raise ConfigError(f"the seed in tiny:{name} must be a number, got {seed!r}")
-    return tiny_dataset.problems(split or "test", count, seed=int(seed or 0))

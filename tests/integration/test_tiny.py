@@ -5,10 +5,11 @@ from collections import Counter
 import pytest
 
 import arbitrage as arb
-from arbitrage.build import entries, problems
+from arbitrage.build import entries
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.types import Source
 from arbitrage.evaluation.run import Entry, Plan, rows_of
+from arbitrage.problems import problems
 from arbitrage.tiny import WEIGHTS
 from helpers import swept
 

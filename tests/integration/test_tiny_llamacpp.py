@@ -10,10 +10,10 @@ pytest.importorskip("gguf")
 from typer.testing import CliRunner
 
 import arbitrage as arb
-from arbitrage.build import problems
 from arbitrage.cli.main import app
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.types import Source
+from arbitrage.problems import problems
 from arbitrage.tiny import WEIGHTS
 
 pytestmark = pytest.mark.integration

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from arbitrage.build import problems
 from arbitrage.core.errors import ConfigError, MissingExtra
 from arbitrage.core.types import Problem
 from arbitrage.evaluation.datasets import FieldMap, gold_of, read_file, stratified
 from arbitrage.evaluation.hub import NAMED, HubSet, read_hub
+from arbitrage.problems import problems
 
 PROBLEMS = [Problem(id=str(i), question="?", metadata={"level": "easy" if i % 10 else "hard"}) for i in range(100)]
 

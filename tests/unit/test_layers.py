@@ -24,6 +24,8 @@ LAYERS = {
     "config": 4,
     "launch": 4,
     "loading": 4,
+    "pairs": 4,
+    "problems": 4,
     "": 5,  # The package itself: the public names.
     "cli": 6,
     "__main__": 7,
@@ -34,6 +36,10 @@ SIDEWAYS = {
     ("launch", "config"),
     ("loading", "config"),
     ("build", "loading"),
+    ("build", "pairs"),
+    ("pairs", "config"),
+    ("pairs", "loading"),
+    ("problems", "pairs"),
     ("tiny", "training"),
 }
 """Imports within a layer that are wanted: a scorer shares the engines' cache, prompt and thread; the tiny recipe trains

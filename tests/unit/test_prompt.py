@@ -2,9 +2,9 @@
 
 import pytest
 
-from arbitrage.build import pair_config
 from arbitrage.core.errors import ConfigError
 from arbitrage.engines.prompt import PROMPTS, ChatPrompt, Example, PlainPrompt, prompt_of
+from arbitrage.pairs import pair_config
 from arbitrage.scorers.format import InputFormat
 
 QUESTION = "What is 3+4?"

@@ -10,11 +10,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from arbitrage.build import router_folder
 from arbitrage.cli.show import table_console
 from arbitrage.cli.solve import PairOption, SeedOption
 from arbitrage.core.errors import TraceError
 from arbitrage.core.trace import Trace
+from arbitrage.pairs import router_folder
 from arbitrage.runtime.store import read_records, write_json
 from arbitrage.scorers.format import InputFormat
 

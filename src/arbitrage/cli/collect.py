@@ -8,12 +8,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from arbitrage.build import POLICIES, LoadedPair, load, problems
+from arbitrage.build import POLICIES, LoadedPair, load
 from arbitrage.cli.show import progress_bar
 from arbitrage.cli.solve import PairOption, SeedOption
 from arbitrage.core.ports import Policy
 from arbitrage.core.turn import Setting
 from arbitrage.core.types import Limits, Problem, Sampling
+from arbitrage.problems import problems
 from arbitrage.runtime.store import GroupLog
 from arbitrage.training.collect import Collecting, Report
 from arbitrage.training.collect import collect as collect_rows

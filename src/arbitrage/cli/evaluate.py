@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from arbitrage.build import POLICIES, SOLVERS, entries, load, parse_threshold, problems
+from arbitrage.build import POLICIES, SOLVERS, entries, load, parse_threshold
 from arbitrage.cli.defaults import ConfigOption
 from arbitrage.cli.plan import check_policies, plan_lines, plan_of, run_settings
 from arbitrage.cli.report import MarginOption, ParamsOption, PricesOption, write
@@ -24,6 +24,7 @@ from arbitrage.evaluation.rates import Rates
 from arbitrage.evaluation.run import Graded, graded
 from arbitrage.evaluation.summary import Evidence, evidence_of
 from arbitrage.evaluation.words import summary_lines
+from arbitrage.problems import problems
 
 DATASET_HELP = f"tiny:test, tiny:ood, …, {', '.join(NAMED)}, hub:OWNER/NAME, or a JSONL or Parquet file."
 NAMES = (*POLICIES, *SOLVERS)

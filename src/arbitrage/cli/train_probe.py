@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from arbitrage.build import load_engines, router_format
 from arbitrage.cli.solve import PairOption, SeedOption
 from arbitrage.core.errors import ConfigError
+from arbitrage.pairs import load_engines, router_format
 from arbitrage.runtime.store import read_manifest, run_key
 from arbitrage.scorers.likelihood import LikelihoodScorer
 from arbitrage.training.rows import Row, read_rows
