@@ -9,9 +9,9 @@ import typer
 from rich.console import Console
 
 from arbitrage.build import POLICIES, LoadedPair, load
-from arbitrage.cli.show import progress_bar
+from arbitrage.cli.plan import threshold_of
+from arbitrage.cli.show import counting
 from arbitrage.cli.solve import PairOption, SeedOption
-from arbitrage.core.ports import Policy
 from arbitrage.core.turn import Setting
 from arbitrage.core.types import Limits, Problem, Sampling
 from arbitrage.problems import problems
@@ -70,7 +70,7 @@ def collect(
         "samples": samples,
         "temperature": temperature,
         "behaviour": behaviour,
-        "threshold": _threshold_of(policy.behaviour),
+        "threshold": threshold_of(policy.behaviour),
         "keep_draft": keep_draft,
         "hidden_states": hidden_states,
         "max_tokens": max_tokens,
@@ -85,28 +85,12 @@ def collect(
     tell(report, seconds, total, out, Console(highlight=False))
 
 
-def _threshold_of(policy: Policy) -> float | None:
-    """The threshold in force, a default included."""
-    value: float | None = getattr(policy, "threshold", getattr(policy, "probability", None))
-    return value
-
-
 def _run(
     loaded: LoadedPair, found: list[Problem], policy: Collecting, setting: Setting, log: GroupLog, jobs: int
 ) -> Report:
-    with progress_bar() as progress:
-        bar = progress.add_task("collecting", total=len(found), completed=sum(p.id in log.done for p in found))
-        return asyncio.run(
-            collect_rows(
-                found,
-                loaded.pair,
-                policy,
-                setting,
-                log,
-                max_in_flight=jobs,
-                seen=lambda trace: progress.advance(bar),
-            )
-        )
+    with counting("collecting", len(found), sum(p.id in log.done for p in found)) as one_more:
+        work = collect_rows(found, loaded.pair, policy, setting, log, max_in_flight=jobs, seen=lambda trace: one_more())
+        return asyncio.run(work)
 
 
 def tell(report: Report, seconds: float, total: int, out: Path, console: Console) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from arbitrage.build import POLICIES, load
 from arbitrage.cli.collect import tell
-from arbitrage.cli.show import progress_bar
+from arbitrage.cli.show import counting
 from arbitrage.cli.solve import PairOption, SeedOption
 from arbitrage.core.turn import Setting
 from arbitrage.core.types import Sampling
@@ -62,11 +62,11 @@ def label(
     }
     problems = set(list(dict.fromkeys(row.problem.id for row in found))[:limit])
     found, started = [row for row in found if row.problem.id in problems], time.monotonic()
-    with GroupLog(out, settings, id_field="problem_id") as log, progress_bar() as progress:
-        bar = progress.add_task("carrying on", total=len(problems), completed=len(log.done & problems))
-        work = score_by_rollouts(
-            found, loaded.pair, rollouts, log, max_in_flight=jobs, seen=lambda problem: progress.advance(bar)
-        )
+    with (
+        GroupLog(out, settings, id_field="problem_id") as log,
+        counting("carrying on", len(problems), len(log.done & problems)) as one_more,
+    ):
+        work = score_by_rollouts(found, loaded.pair, rollouts, log, max_in_flight=jobs, seen=lambda problem: one_more())
         report = asyncio.run(work)
         total = log.num_records
     tell(report, time.monotonic() - started, total, out, Console(highlight=False))

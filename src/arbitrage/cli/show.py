@@ -1,6 +1,8 @@
 """How traces and rows look in a terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -12,6 +14,10 @@ from arbitrage.core.types import Source, Step
 from arbitrage.evaluation.metrics import Row
 from arbitrage.evaluation.words import number
 
+LINE_S: Final = 60.0
+"""Seconds between two lines of progress in a log file."""
+SPEED_S: Final = 300.0
+"""The time left is told by the speed of so many seconds: problems differ."""
 COLOURS = {Source.DRAFT: "cyan", Source.TARGET: "magenta"}
 
 
@@ -65,10 +71,32 @@ def table_console() -> Console:
     return Console(width=None if Console().is_terminal else 120, highlight=False)
 
 
-def progress_bar() -> Progress:
-    """The progress display of long work; on standard error, so that output can be piped."""
+@contextmanager
+def counting(doing: str, total: int, done: int = 0, *, console: Console | None = None) -> Iterator[Callable[..., None]]:
+    """Show how far long work is: a bar on standard error, or a line a minute where that is no terminal.
+
+    Args:
+        doing: What is done.
+        total: How many things there are.
+        done: How many of them an earlier run has made.
+        console: Where to write; replaced in tests.
+
+    Yields:
+        To be called when one more is made, with what is done next, or no words for the same.
+    """
+    console = console or Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True))
+    with Progress(*columns, console=console, speed_estimate_period=SPEED_S) as progress:
+        bar, told = progress.add_task(doing, total=total, completed=done), progress.get_time()
+
+        def one_more(words: str = "") -> None:
+            nonlocal told
+            progress.update(bar, advance=1, description=words or doing)
+            if not console.is_terminal and progress.get_time() - told >= LINE_S:
+                console.print(progress.get_renderable())
+                told = progress.get_time()
+
+        yield one_more
 
 
 def legend() -> Text:

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 from arbitrage.build import LoadedPair
 from arbitrage.cli.plan import plan_of
-from arbitrage.cli.show import progress_bar
+from arbitrage.cli.show import counting
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.turn import Setting
 from arbitrage.core.types import Problem
@@ -77,14 +77,13 @@ def _sweep(
     folder: EvalFolder | None = None,
 ) -> None:
     live, meter = LiveAccuracy(), EnergyMeter()
-    with progress_bar() as progress:
-        bar = progress.add_task("solving", total=plan.num_solutions, completed=folder.num_done if folder else 0)
+    with counting("solving", plan.num_solutions, folder.num_done if folder else 0) as one_more:
 
         def seen(done: Finished) -> None:
             keep(done)
             file.write(done)
             # Grading takes time from what is in flight: under load it waits for the end.
-            progress.update(bar, advance=1, description=live.seen(done) if plan.jobs == 1 else "solving")
+            one_more(live.seen(done) if plan.jobs == 1 else "")
 
         is_done = folder.is_done if folder else lambda entry, problem, attempt: False
         asyncio.run(sweep(plan, pair.pair, seen, is_done=is_done, energy=meter.read))
