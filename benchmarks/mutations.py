@@ -140,9 +140,16 @@ MUTATIONS: Final = (
         "thresholds are not interpolated", "frontier", "fast + (slow - fast) * (accuracy - low) / (high - low)", "slow"
     ),
     Mutation("the margin is added", "matched", "accuracy - margin - 1e-9", "accuracy + margin - 1e-9"),
-    Mutation("the slowest threshold is chosen", "matched", "entry, mine = min(", "entry, mine = max("),
+    Mutation("the slowest threshold is chosen", "matched", "matching)[-1]", "matching)[0]"),
     Mutation(
-        "non-inferiority looks at the mean", "matched", "gap_interval.low > -margin", "gap_interval.high > -margin"
+        "non-inferiority looks at the mean",
+        "matched",
+        "paired.lowest_gap(entry, TARGET) > -margin",
+        "paired.accuracy(entry) - paired.accuracy(TARGET) > -margin",
+    ),
+    Mutation("a loss that was not seen cannot be", "paired", "[*differences, -1.0]", "[*differences, 0.0]"),
+    Mutation(
+        "thresholds are shown one by one", "matched", "shown = takewhile(lambda entry:", "shown = filter(lambda entry:"
     ),
     Mutation("draws that miss the accuracy are dropped", "matched", "        return 0.0\n", "        return 1.0\n"),
     Mutation(

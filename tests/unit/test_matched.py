@@ -3,9 +3,10 @@
 import math
 
 import pytest
+from scipy.special import betaincinv
 
 from arbitrage.evaluation.frontier import mean_gap, pareto, seconds_at
-from arbitrage.evaluation.matched import fastest_matched, matched_speedup
+from arbitrage.evaluation.matched import fastest_matched, fastest_noninferior, matched_speedup
 from arbitrage.evaluation.paired import Paired
 from arbitrage.evaluation.run import TARGET, Entry, table_of
 from arbitrage.evaluation.summary import evidence_of, summary_of
@@ -23,6 +24,7 @@ def sweep(**points):
     return {entry: entry_group(entry, *point) for entry, point in entries.items()}
 
 
+ONE = Entry("router", 0.5)
 ROUTER = [(0.2, 85, 3.0), (0.5, 79, 2.0), (0.9, 70, 1.0)]
 
 
@@ -67,14 +69,52 @@ def test_an_accuracy_of_exactly_the_margin_less_is_matched():
     assert fastest_matched(paired, "router", TARGET, margin=0.02) is None
 
 
-def test_non_inferiority_needs_the_whole_interval_within_the_margin():
-    same = Paired(sweep(target=[(None, 80, 4.0)], router=[(0.5, 80, 2.0)]))
-    assert fastest_matched(same, "router", TARGET, margin=0.015).is_noninferior
-    near = Paired(sweep(target=[(None, 80, 4.0)], router=[(0.5, 79, 2.0)]))
-    found = fastest_matched(near, "router", TARGET, margin=0.015)
-    assert found.gap_interval.low < -0.015
-    assert not found.is_noninferior
-    assert fastest_matched(near, "router", TARGET, margin=0.06).is_noninferior
+@pytest.mark.parametrize(("num_lost", "num"), [(0, 100), (0, 300), (1, 300), (3, 1000)])
+def test_what_is_lost_at_most_is_near_the_exact_bound(num_lost, num):
+    """Clopper and Pearson's one-sided 97.5 % bound of a proportion, by the beta distribution."""
+    found = {TARGET: entry_group(TARGET, num, 4.0, num), ONE: entry_group(ONE, num - num_lost, 2.0, num)}
+    exact = betaincinv(num_lost + 1, num - num_lost, 0.975)
+    assert -Paired(found).lowest_gap(ONE, TARGET) == pytest.approx(exact, rel=0.25)
+
+
+def test_no_loss_among_few_problems_shows_nothing():
+    few, many = ({TARGET: entry_group(TARGET, n, 4.0, n), ONE: entry_group(ONE, n, 2.0, n)} for n in (20, 400))
+    assert fastest_noninferior(Paired(few), "router", margin=0.015) is None
+    assert fastest_noninferior(Paired(many), "router", margin=0.015) == ONE
+
+
+def test_thresholds_are_shown_from_the_slowest_on_until_one_is_not():
+    """400 problems; 0.9 would be shown alone, but 0.5, which is slower, is not."""
+    points = {None: (320, 4.0), 0.2: (320, 3.0), 0.5: (312, 2.0), 0.9: (320, 1.0)}
+    entries = {Entry("router" if t else "target", t): point for t, point in points.items()}
+    paired = Paired({entry: entry_group(entry, *point, num=400) for entry, point in entries.items()})
+    assert fastest_noninferior(paired, "router", margin=0.015) == Entry("router", 0.2)
+    assert fastest_noninferior(paired, "router", margin=0.05) == Entry("router", 0.9)
+    assert fastest_noninferior(paired, "rsd", margin=0.015) is None
+
+
+def test_a_summary_says_of_routers_what_is_shown_and_what_is_not():
+    points = {
+        TARGET: (320, 4.0),
+        Entry("router", 0.5): (320, 2.0),
+        Entry("router+ngram", 0.5): (300, 1.0),
+        Entry("rsd", 0.9): (320, 3.0),
+        Entry("rsd", 0.5): (290, 1.0),
+        Entry("oracle", 0.0): (330, 1.0),
+    }
+    summary = evidence_of({entry: entry_group(entry, *point, num=400) for entry, point in points.items()}).summary
+    shown = {policy: {name: m.speedup for name, m in found.items()} for policy, found in summary.noninferior.items()}
+    assert shown == {
+        "router": {"target": 2.0, "rsd": 1.5},
+        "router+ngram": {},
+        "rsd": {"target": pytest.approx(4 / 3)},
+        "oracle": {"target": 4.0},
+    }
+    lines = summary_lines(summary)
+    assert any(line.startswith("router@0.5 is shown to be less than 1.5 points below") for line in lines)
+    assert any("2.00× [2.00, 2.00] as fast as target, 1.50× [1.50, 1.50] as fast as rsd@0.9" in line for line in lines)
+    assert any(line.startswith("router+ngram: no threshold is shown") for line in lines)
+    assert not any(line.startswith(("rsd@0.9 is shown", "rsd: no")) for line in lines)
 
 
 def test_thresholds_are_interpolated_to_the_accuracy_minus_the_margin():

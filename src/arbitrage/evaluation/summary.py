@@ -6,11 +6,19 @@ from typing import Final
 
 from arbitrage.evaluation.curves import gain_share, waste_ratio
 from arbitrage.evaluation.frontier import mean_gap, pareto
-from arbitrage.evaluation.matched import MARGIN, Matched, Speedup, fastest_matched, matched_speedup
+from arbitrage.evaluation.matched import (
+    MARGIN,
+    Matched,
+    Speedup,
+    beside,
+    fastest_matched,
+    fastest_noninferior,
+    matched_speedup,
+)
 from arbitrage.evaluation.metrics import Row
 from arbitrage.evaluation.paired import Paired
 from arbitrage.evaluation.rates import Rates
-from arbitrage.evaluation.run import TARGET, Graded, table_of
+from arbitrage.evaluation.run import TARGET, Entry, Graded, table_of
 
 ENDS_AND_CHANCE: Final = ("random", "draft", "target")
 NO_PRODUCTS: Final = (*ENDS_AND_CHANCE, "oracle")
@@ -27,6 +35,9 @@ class Summary:
     """By policy: its fastest threshold at the target's accuracy, against target-only. Those that reach it only."""
     router_vs_rsd: Matched | None = None
     """The same threshold of the router, against RSD's fastest at the target's accuracy."""
+    noninferior: Mapping[str, Mapping[str, Matched]] = field(default_factory=dict)
+    """By policy: its fastest threshold that is shown to lose less accuracy than the margin, against target-only; the
+    routers' also against such thresholds of other policies. Empty where no threshold is so shown."""
     speedups: Mapping[str, Speedup] = field(default_factory=dict)
     """By policy: against target-only at its accuracy minus the margin, thresholds interpolated."""
     router_vs: Mapping[str, Speedup] = field(default_factory=dict)
@@ -59,11 +70,14 @@ def summary_of(solutions: Graded, rows: list[Row], *, margin: float = MARGIN, se
     paired = Paired(solutions, seed=seed)
     vs_target: dict[str, Matched] = {}
     speedups: dict[str, Speedup] = {}
+    shown: dict[str, Entry | None] = {}
     has_target = TARGET in solutions and bool(paired.problems)
     policies = dict.fromkeys(entry.policy for entry in solutions)
     for policy in policies if has_target else ():
         if policy not in ENDS_AND_CHANCE and (matched := fastest_matched(paired, policy, TARGET, margin=margin)):
             vs_target[policy] = matched
+        if policy not in ENDS_AND_CHANCE:
+            shown[policy] = fastest_noninferior(paired, policy, margin=margin)
         if policy != TARGET.policy and (speedup := matched_speedup(paired, policy, TARGET.policy, margin=margin)):
             speedups[policy] = speedup
     rsd = vs_target.get("rsd")
@@ -75,12 +89,28 @@ def summary_of(solutions: Graded, rows: list[Row], *, margin: float = MARGIN, se
         margin=margin,
         vs_target=vs_target,
         router_vs_rsd=fastest_matched(paired, "router", rsd.entry, margin=margin) if rsd else None,
+        noninferior={policy: _beside(paired, policy, shown) for policy in shown},
         speedups=speedups,
         router_vs={rival: speedup for rival, speedup in versus.items() if speedup},
         router_mean_gap={rival: gap for rival, gap in gaps.items() if gap is not None},
         gain_share=gain_share(by_policy["router"], by_policy["oracle"], chance),
         waste_ratio=waste_ratio(by_policy["router"], by_policy["rsd"]),
     )
+
+
+def is_router(policy: str) -> bool:
+    """Whether a policy is a rule of this package's routers, in whatever combination."""
+    return policy.startswith("router")
+
+
+def _beside(paired: Paired, policy: str, shown: Mapping[str, Entry | None]) -> dict[str, Matched]:
+    """A policy's threshold beside target-only; a router's also beside those of policies that are none."""
+    if not (entry := shown[policy]):
+        return {}
+    rivals = [rival for name, rival in shown.items() if rival and not is_router(name) and name not in NO_PRODUCTS]
+    references = [TARGET, *rivals] if is_router(policy) else [TARGET]
+    compared = {reference.policy: beside(paired, entry, reference) for reference in references}
+    return {name: matched for name, matched in compared.items() if matched}
 
 
 def _frontier(paired: Paired, policy: str) -> list[tuple[float, float]]:

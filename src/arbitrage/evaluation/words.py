@@ -3,8 +3,9 @@
 import math
 
 from arbitrage.evaluation.intervals import Interval
-from arbitrage.evaluation.matched import Speedup
-from arbitrage.evaluation.summary import Summary
+from arbitrage.evaluation.matched import Matched, Speedup
+from arbitrage.evaluation.run import TARGET
+from arbitrage.evaluation.summary import Summary, is_router
 
 
 def summary_lines(summary: Summary) -> list[str]:
@@ -18,6 +19,7 @@ def summary_lines(summary: Summary) -> list[str]:
         f"accuracy [{m.gap_interval.low * 100:+.1f}, {m.gap_interval.high * 100:+.1f}], p = {m.p_value:.2g}"
         for name, other, m in pairs
     ]
+    lines += _noninferior_lines(summary)
     lines += [
         speedup_line(speedup, summary.margin) for policy, speedup in summary.speedups.items() if policy != "draft"
     ]
@@ -33,6 +35,31 @@ def summary_lines(summary: Summary) -> list[str]:
             f"at equal acceptance the router wastes {summary.waste_ratio:.2f} times as many escalations as rsd"
         )
     return lines
+
+
+def _noninferior_lines(summary: Summary) -> list[str]:
+    """What is shown of routers: that they lose less than the margin, and how fast they are then."""
+    lines, within = [], f"less than {summary.margin * 100:g} points below target-only's accuracy"
+    for policy, found in summary.noninferior.items():
+        if not is_router(policy):
+            continue
+        if not found:
+            lines.append(f"{policy}: no threshold is shown to be {within}")
+            continue
+        speeds = ", ".join(
+            f"{m.speedup:.2f}× [{m.interval.low:.2f}, {m.interval.high:.2f}] as fast as {m.reference.label}"
+            for m in found.values()
+        )
+        matched = found[TARGET.policy]
+        gap = f"{gap_text(matched)}, with 97.5 % confidence at least {matched.lowest_gap * 100:+.1f}"
+        lines.append(f"{matched.entry.label} is shown to be {within}: {gap}; it is {speeds}")
+    return lines
+
+
+def gap_text(matched: Matched) -> str:
+    """An accuracy gap with its interval, in points."""
+    low, high = matched.gap_interval.low * 100, matched.gap_interval.high * 100
+    return f"{matched.accuracy_gap * 100:+.1f} points [{low:+.1f}, {high:+.1f}]"
 
 
 def speedup_line(speedup: Speedup, margin: float) -> str:
