@@ -1,6 +1,7 @@
 """Speed at matched accuracy, on frontiers drawn by hand."""
 
 import math
+import re
 
 import pytest
 from scipy.special import betaincinv
@@ -8,6 +9,7 @@ from scipy.special import betaincinv
 from arbitrage.evaluation.frontier import mean_gap, pareto, seconds_at
 from arbitrage.evaluation.matched import fastest_matched, fastest_noninferior, matched_speedup
 from arbitrage.evaluation.paired import Paired
+from arbitrage.evaluation.report import speed_table
 from arbitrage.evaluation.run import TARGET, Entry, table_of
 from arbitrage.evaluation.summary import evidence_of, summary_of
 from arbitrage.evaluation.words import speedup_line, summary_lines
@@ -115,6 +117,12 @@ def test_a_summary_says_of_routers_what_is_shown_and_what_is_not():
     assert any("2.00× [2.00, 2.00] as fast as target, 1.50× [1.50, 1.50] as fast as rsd@0.9" in line for line in lines)
     assert any(line.startswith("router+ngram: no threshold is shown") for line in lines)
     assert not any(line.startswith(("rsd@0.9 is shown", "rsd: no")) for line in lines)
+    cells = re.findall(r"<td>(.*?)</td>", speed_table(summary))
+    assert [cells[cells.index(policy) + 8] for policy in ("router", "rsd")] == [
+        "0.5: 2.00×, gap ≥ -0.7",
+        "0.9: 1.33×, gap ≥ -0.7",
+    ]
+    assert cells[cells.index("router over rsd") + 2 :] == ["1.50× [1.50, 1.50]", "router@0.5 over rsd@0.9"]
 
 
 def test_thresholds_are_interpolated_to_the_accuracy_minus_the_margin():

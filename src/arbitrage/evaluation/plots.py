@@ -21,7 +21,7 @@ try:
     import matplotlib as mpl
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
+    from matplotlib.ticker import MaxNLocator, NullFormatter
 except ImportError as error:
     raise MissingExtra("report") from error
 
@@ -233,7 +233,7 @@ def advantages(solutions: Graded, looks: Looks) -> Plot | None:
         axes.hist(values, edges, weights=weights, histtype="step", label=policy, color=look["color"], linewidth=1.6)
     axes.set_yscale("log")
     axes.axvline(0.0, color=INK, linewidth=0.8, linestyle=":")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
+    axes.yaxis.set_major_formatter(_as_percent)
     axes.yaxis.set_minor_formatter(NullFormatter())
     _legend(figure, axes)
     return Plot(
@@ -429,7 +429,12 @@ def _axes(x: str, y: str, height: float = 3.4) -> tuple[Figure, Axes]:
 def _percent(axes: Axes, which: str) -> None:
     for name in which:
         axis = axes.xaxis if name == "x" else axes.yaxis
-        axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axis.set_major_formatter(_as_percent)
+
+
+def _as_percent(value: float, _: object = None) -> str:
+    """A share as a tick is labelled: rounded only where the sum that made it was not exact."""
+    return f"{100 * value:.6g}%"
 
 
 def _legend(figure: Figure, axes: Axes) -> None:

@@ -18,7 +18,7 @@ from arbitrage.evaluation.matched import Matched
 from arbitrage.evaluation.metrics import Row
 from arbitrage.evaluation.plots import Plot, accuracy_by_acceptance, accuracy_by_seconds, looks_of, plots_of
 from arbitrage.evaluation.run import TARGET, Entry
-from arbitrage.evaluation.summary import Evidence, Summary
+from arbitrage.evaluation.summary import Evidence, Summary, is_router
 from arbitrage.evaluation.words import duration, gap_text, interval_text, number, summary_lines
 
 SCHEMA: Final = 1
@@ -308,25 +308,45 @@ def speed_table(summary: Summary) -> str:
         cells = [policy, f"{speedup.speedup:.2f}×", f"[{interval_text(speedup.interval)}]", f"{speedup.seconds:.3f}"]
         cells += _matched_cells(matched) if matched else ["–"] * 4
         body.append([*cells, _shown_cell(summary.noninferior.get(policy))])
-    versus = [
-        (f"router over {rival}", f"{s.speedup:.2f}×", f"[{interval_text(s.interval)}]", f"{s.seconds:.3f}", *["–"] * 5)
-        for rival, s in summary.router_vs.items()
-    ]
     text = (
         f"Seconds of each policy where its Pareto frontier reaches target-only's accuracy minus "
         f"{summary.margin * 100:g} points, thresholds interpolated; intervals from a paired bootstrap over problems "
         "that finds frontier and accuracy anew each time. Then its fastest single threshold at that accuracy, chosen "
         "on the same problems. 'Shown not inferior': its fastest threshold that loses less than these points with "
-        "97.5 % confidence, thresholds tested from the slowest on; how fast it is, and the gap with its lower bound."
+        "97.5 % confidence, thresholds tested from the slowest on; how fast it is, and what the gap is at least."
     )
     places = [place for place, cells in enumerate(body) if cells[0] == summary.headline]
-    return f'<p class="about">{escape(text)}</p>' + table(head, [*body, *versus], label="speed-ups", best=places)
+    made = f'<p class="about">{escape(text)}</p>' + table(head, body, label="speed-ups", best=places)
+    return made + routers_table(summary)
+
+
+def routers_table(summary: Summary) -> str:
+    """Routers against policies that are none, at the target's accuracy; nothing without both."""
+    routers = {policy: found for policy, found in summary.noninferior.items() if is_router(policy)}
+    pairs = [("router", rival) for rival in summary.router_vs if not is_router(rival)]
+    pairs += [(policy, rival) for policy, found in routers.items() for rival in found if rival != TARGET.policy]
+    body = []
+    for policy, rival in dict.fromkeys(pairs):
+        speedup = summary.router_vs.get(rival) if policy == "router" else None
+        shown = routers.get(policy, {}).get(rival)
+        body.append(
+            [
+                f"{policy} over {rival}",
+                f"{speedup.speedup:.2f}× [{interval_text(speedup.interval)}]" if speedup else "–",
+                f"{shown.speedup:.2f}× [{interval_text(shown.interval)}]" if shown else "–",
+                f"{shown.entry.label} over {shown.reference.label}" if shown else "–",
+            ]
+        )
+    if not body:
+        return ""
+    head = ("routers beside others", "thresholds interpolated", "both shown not inferior", "which are")
+    return table(head, body, label="routers beside others")
 
 
 def _matched_cells(matched: Matched) -> list[str]:
     low, high = matched.gap_interval.low * 100, matched.gap_interval.high * 100
     return [
-        matched.entry.label,
+        number(matched.entry.threshold, "g"),
         f"{matched.speedup:.2f}× [{matched.interval.low:.2f}, {matched.interval.high:.2f}]",
         f"{matched.accuracy_gap * 100:+.1f} [{low:+.1f}, {high:+.1f}]",
         f"{matched.p_value:.2g}",
@@ -337,8 +357,8 @@ def _shown_cell(found: Mapping[str, Matched] | None) -> str:
     if not found:
         return "–" if found is None else "none"
     matched = found[TARGET.policy]
-    gap = f"{matched.accuracy_gap * 100:+.1f}, at least {matched.lowest_gap * 100:+.1f}"
-    return f"{matched.entry.label}: {matched.speedup:.2f}× at {gap}"
+    gap = f"{matched.speedup:.2f}×, gap ≥ {matched.lowest_gap * 100:.1f}"
+    return gap if matched.entry.threshold is None else f"{matched.entry.threshold:g}: {gap}"
 
 
 def differences_table(found: Sequence[Difference]) -> str:
