@@ -110,7 +110,7 @@ class LoadedPair:
     def _router_policy(self, name: str, threshold: float | None) -> Policy:
         router = self.routers.get(name)
         if router is None:
-            raise self._lacks(name.replace(":", "s."))
+            raise self._lacks(name)
         return RouterPolicy(router, _or(threshold, router.input_format.thresholds.get("default", 0.5)), name)
 
     def solve(
@@ -174,7 +174,12 @@ class LoadedPair:
         return scorer
 
     def _lacks(self, role: str) -> ConfigError:
-        return ConfigError(f"the pair {self.name!r} has no {role}", hint=f"add a table [{role}] to its configuration")
+        if self.config.model(role):
+            return ConfigError(
+                f"the pair {self.name!r} was loaded without its {role}", hint="name the policy to load()"
+            )
+        table = role.replace(":", "s.")
+        return ConfigError(f"the pair {self.name!r} has no {table}", hint=f"add a table [{table}] to its configuration")
 
 
 POLICIES: Final[dict[str, Callable[[LoadedPair, float | None], Policy]]] = {
@@ -199,6 +204,15 @@ SOLVERS: Final[dict[str, Callable[[LoadedPair, str, int | None], Solver]]] = {
 ``RULE+speculative`` and ``RULE+ngram`` are a rule whose target guesses."""
 FIXED: Final = ("draft", "target", *SOLVERS)
 """Policies and solvers without a threshold."""
+
+
+ASKS_PRM: Final = ("rsd", "oracle")
+"""Policies that ask the PRM."""
+
+
+def rule_of(name: str) -> str:
+    """The rule for steps in a name: ``router`` of ``router+speculative``."""
+    return name.partition("+")[0]
 
 
 def check_name(name: str) -> None:
@@ -261,11 +275,20 @@ def _run(work: Coroutine[Any, Any, Trace]) -> Trace:
         return executor.submit(asyncio.run, work).result()
 
 
-def load(name: str | Path, *, keeps_hidden_state: bool = False) -> LoadedPair:
+def load(
+    name: str | Path,
+    *,
+    policies: Sequence[str] | None = None,
+    with_prm: bool = False,
+    keeps_hidden_state: bool = False,
+) -> LoadedPair:
     """Load a pair: ``tiny`` for the shipped one, or a TOML file for models of your own.
 
     Args:
         name: Which.
+        policies: Names of those that will be used; PRM and routers that none of them asks are not loaded, and need not
+            be there. None for every model of the pair.
+        with_prm: Load the PRM in any case: to audit, or to score rows.
         keeps_hidden_state: Whether the draft's steps carry its last hidden state, as a probe router needs.
 
     Raises:
@@ -274,13 +297,18 @@ def load(name: str | Path, *, keeps_hidden_state: bool = False) -> LoadedPair:
         MissingExtra: If torch and transformers are not installed.
     """
     config = pair_config(name)
-    named = {"router": config.router, **{f"router:{name}": model for name, model in config.routers.items()}}
-    routers = {name: load_router_model(model, name) for name, model in named.items() if model}
+    wanted = set(config.models) if policies is None else {rule_of(policy) for policy in policies}
+    routers = {
+        role: load_router_model(model, role)
+        for role, model in config.models.items()
+        if role.startswith("router") and role in wanted
+    }
     keeps_hidden_state = keeps_hidden_state or any(reads(router, "state") for router in routers.values())
     pair = Pair(
         draft=load_engine(config.draft, keeps_hidden_state=keeps_hidden_state), target=load_engine(config.target)
     )
-    prm = load_prm(config.prm) if config.prm else None
+    needs_prm = with_prm or policies is None or not wanted.isdisjoint(ASKS_PRM)
+    prm = load_prm(config.prm) if config.prm and needs_prm else None
     for router in routers.values():
         _warn_of_another_pair(router.input_format.trained_for, pair)
     return LoadedPair(

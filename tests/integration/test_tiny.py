@@ -6,7 +6,7 @@ import pytest
 
 import arbitrage as arb
 from arbitrage.build import entries
-from arbitrage.core.errors import ConfigError
+from arbitrage.core.errors import CheckpointError, ConfigError
 from arbitrage.core.types import Source
 from arbitrage.evaluation.run import Entry, Plan, rows_of
 from arbitrage.problems import problems
@@ -77,6 +77,27 @@ async def test_a_rule_on_a_guessing_target_decides_and_writes_the_same(pair):
         assert [step.source for step in guessed.steps] == [step.source for step in alone.steps]
         assert guessed.policy == "random+speculative:3"
         assert guessed.usage["target"].num_guessed > 0
+
+
+def test_only_what_the_policies_ask_is_loaded(tmp_path):
+    """A router that is still to be trained stands in the configuration already."""
+    path = tmp_path / "pair.toml"
+    shipped = {role: WEIGHTS / role for role in ("draft", "target", "prm")} | {"routers.b": WEIGHTS / "probe"}
+    tables = shipped | {"router": tmp_path / "to-come"}
+    lines = [f"[{table}]\npath = {str(folder)!r}\nname = 'tiny-{table}'\n" for table, folder in tables.items()]
+    path.write_text("".join(lines))
+    with pytest.raises(CheckpointError, match="to-come"):
+        arb.load(path)
+    loaded = arb.load(path, policies=["confidence", "router:b+speculative:2"])
+    assert (loaded.prm, loaded.auditor, list(loaded.routers)) == (None, None, ["router:b"])
+    assert loaded.method("router:b+speculative").name == "router:b+speculative"
+    for policy, role in (("rsd", "prm"), ("router", "router")):
+        with pytest.raises(ConfigError, match=f"was loaded without its {role}"):
+            loaded.policy(policy)
+    with pytest.raises(ConfigError, match=r"has no routers\.c .*add a table \[routers\.c\]"):
+        loaded.policy("router:c")
+    assert arb.load(path, policies=["oracle"]).prm is not None
+    assert arb.load(path, policies=["draft"], with_prm=True).auditor is not None
 
 
 def test_gates_and_votes_solve_problems(pair):

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from arbitrage.cli.show import table_console
@@ -62,7 +61,7 @@ def calibrate(
                 f"{test.threshold:g}", f"{test.mean:.3f}", f"{test.bound:.3f}", "yes" if test.is_certified else "no"
             )
         console.print(table)
-    Console(highlight=False).print(f"written into {folder}")
+    typer.echo(f"written into {folder}")
     if as_json:
         print(json.dumps({"schema": 1, "budgets": [asdict(one) for one in found]}))  # noqa: T201
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from arbitrage.build import POLICIES, LoadedPair, load
 from arbitrage.cli.plan import threshold_of
@@ -52,7 +51,7 @@ def collect(
     """
     setting = Setting(limits=Limits(max_tokens=max_tokens), seed=seed)
     found = problems(dataset, limit, stratify=stratify, seed=seed)
-    loaded = load(pair, keeps_hidden_state=hidden_states)
+    loaded = load(pair, policies=[behaviour], with_prm=True, keeps_hidden_state=hidden_states)
     policy = Collecting(
         prm=loaded.needs(loaded.prm, "prm"),
         behaviour=loaded.policy(behaviour, threshold),
@@ -82,7 +81,7 @@ def collect(
         seconds, total = time.monotonic() - started, log.num_records
     if parquet:
         write_parquet(read_rows(out), out / "rows.parquet")
-    tell(report, seconds, total, out, Console(highlight=False))
+    tell(report, seconds, total, out)
 
 
 def _run(
@@ -93,11 +92,11 @@ def _run(
         return asyncio.run(work)
 
 
-def tell(report: Report, seconds: float, total: int, out: Path, console: Console) -> None:
+def tell(report: Report, seconds: float, total: int, out: Path) -> None:
     """Say what was written; problems that failed are an error, and exit status 1."""
     rate = report.num_rows / seconds if seconds else 0.0
     share = report.model_s / seconds if seconds else 0.0
-    console.print(
+    typer.echo(
         f"{total} rows in {out} · {report.num_rows} new in {seconds:.1f} s, {rate:.1f} a second · "
         f"{share:.0%} of the time inside models"
     )

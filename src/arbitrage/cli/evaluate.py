@@ -98,8 +98,9 @@ def evaluate(
     if dry_run:
         typer.echo("\n".join(plan_lines(wanted, found, setting, samples, out)))
         return
-    loaded = load(pair)
-    plan = plan_of(loaded, found, wanted, setting, attempts=samples, jobs=jobs, audit=audit)
+    audits = jobs == 1 if audit is None else audit
+    loaded = load(pair, policies=[entry.policy for entry in wanted], with_prm=audits)
+    plan = plan_of(loaded, found, wanted, setting, attempts=samples, jobs=jobs, audit=audits)
     if out is None:
         solutions: Graded = graded(run_in_memory(plan, loaded, traces))
         evidence = evidence_of(solutions, rates=rates, margin=margin, seed=seed)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from arbitrage.build import POLICIES, load
 from arbitrage.cli.collect import tell
@@ -41,7 +40,7 @@ def label(
     """
     check_limit(limit)
     manifest, found = read_manifest(rows), list(read_rows(rows))
-    loaded = load(pair)
+    loaded = load(pair, policies=[policy])
     rollouts = Rollouts(
         policy=loaded.policy(policy, threshold),
         grade=is_same,
@@ -69,4 +68,4 @@ def label(
         work = score_by_rollouts(found, loaded.pair, rollouts, log, max_in_flight=jobs, seen=lambda problem: one_more())
         report = asyncio.run(work)
         total = log.num_records
-    tell(report, time.monotonic() - started, total, out, Console(highlight=False))
+    tell(report, time.monotonic() - started, total, out)

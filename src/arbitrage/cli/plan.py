@@ -27,7 +27,7 @@ def plan_of(
     *,
     attempts: int = 1,
     jobs: int = 1,
-    audit: bool | None = None,
+    audit: bool = True,
 ) -> Plan:
     """Build the policies of a comparison.
 
@@ -38,8 +38,7 @@ def plan_of(
         setting: Limits, sampling and seed.
         attempts: At each problem.
         jobs: Solutions in flight.
-        audit: Whether to score all candidates; None for only where one solution is made at a time, since a shared model
-            would make others wait for the auditor.
+        audit: Whether to score all candidates, where there is a PRM.
 
     Raises:
         ConfigError: If a policy is unknown, or a number out of range.
@@ -52,7 +51,7 @@ def plan_of(
         setting=setting,
         num_attempts=attempts,
         jobs=jobs,
-        auditor=pair.auditor if (jobs == 1 if audit is None else audit) else None,
+        auditor=pair.auditor if audit else None,
     )
 
 

@@ -38,7 +38,7 @@ def solve(
     """
     console = Console(highlight=False)
     setting = Setting(limits=Limits(max_tokens=max_tokens), sampling=Sampling(temperature=temperature), seed=seed)
-    loaded = load(pair)
+    loaded = load(pair, policies=[policy])
     if budget:
         threshold = _of_budget(loaded, budget, policy, threshold)
     rule = loaded.method(policy, threshold)

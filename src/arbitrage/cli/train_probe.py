@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from arbitrage.cli.solve import PairOption, SeedOption
 from arbitrage.core.errors import ConfigError
@@ -66,7 +65,7 @@ def train_probe(
     likelihoods = partial(_likelihoods, pair) if recipe.inputs == "likelihoods" else None
     report = train(list(read_rows(rows)), out, recipe, input_format, settings=settings, likelihoods=likelihoods)
     losses = ", ".join(f"{entry['eval_loss']:.4f}" for entry in report["losses"])
-    Console(highlight=False).print(
+    typer.echo(
         f"probe in {out} · {report['num_rows_trained_on']} of {report['num_rows']} rows · held-out loss {losses} "
         "(by weight decay)"
     )

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from arbitrage.cli.solve import PairOption, SeedOption
 from arbitrage.core.types import Source
@@ -78,7 +77,7 @@ def train_router(
 
     report = train(found, start, out, recipe, input_format, settings=settings, device=device, from_scratch=from_scratch)
     losses = [entry["eval_loss"] for entry in report["losses"] if "eval_loss" in entry]
-    Console(highlight=False).print(
+    typer.echo(
         f"router in {out} · {report['num_rows_trained_on']} of {report['num_rows']} rows in "
         f"{report['num_sequences']} sequences, {report['num_updates']} updates · "
         f"held-out loss {', '.join(f'{loss:.4f}' for loss in losses)}"
