@@ -18,6 +18,7 @@ from arbitrage.training.probe import ProbeRecipe, asked_rows, train_probe
 from helpers import PROBLEM, Watched, candidate, row, scripted
 
 FORMAT = InputFormat(kind="router", annotation={"draft": "a", "target": "b"})
+STATE = ProbeRecipe(inputs=Inputs.STATE)
 
 
 def rows(count, *, seed=0, size=6):
@@ -45,7 +46,7 @@ def rows(count, *, seed=0, size=6):
 @pytest.fixture(scope="module")
 def probe(tmp_path_factory):
     out = tmp_path_factory.mktemp("probe") / "out"
-    report = train_probe(rows(1200), out, ProbeRecipe(), FORMAT, settings={"rows": "a"})
+    report = train_probe(rows(1200), out, STATE, FORMAT, settings={"rows": "a"})
     return out, report
 
 
@@ -75,9 +76,9 @@ def test_a_probe_is_a_checkpoint_like_any_router(probe):
     assert is_probe(out)
     assert InputFormat.load(out).annotation == {}
     assert json.loads((out / "training.json").read_text()) == json.loads(json.dumps(report))
-    assert train_probe([], out, ProbeRecipe(), FORMAT, settings={"rows": "a"}) == json.loads(json.dumps(report))
+    assert train_probe([], out, STATE, FORMAT, settings={"rows": "a"}) == json.loads(json.dumps(report))
     with pytest.raises(StoreError, match="another run: rows was 'a', now 'b'"):
-        train_probe([], out, ProbeRecipe(), FORMAT, settings={"rows": "b"})
+        train_probe([], out, STATE, FORMAT, settings={"rows": "b"})
 
 
 async def test_a_probe_routes_by_position_too(probe):
@@ -143,12 +144,12 @@ async def test_a_step_that_the_draft_is_sure_of_is_kept_unasked():
     assert (asked.cost.num_calls, target.made) == (1, [])
     await history.close()
     rows_of_both = [row(0.1, 0.9, logprobs=step.logprobs) for step in (sure, unsure)]
-    recipe = ProbeRecipe(inputs=Inputs.LIKELIHOODS, ask_above=0.02)
+    recipe = ProbeRecipe(ask_above=0.02)
     assert asked_rows(rows_of_both, recipe) == rows_of_both[1:]
     with pytest.raises(ConfigError, match="ask_above with state"):
-        ProbeRecipe(ask_above=0.1)
+        ProbeRecipe(inputs=Inputs.STATE, ask_above=0.1)
     with pytest.raises(ConfigError, match=r"ask_above must be in \[0, 1\), got 1.5"):
-        ProbeRecipe(inputs=Inputs.LIKELIHOODS, ask_above=1.5)
+        ProbeRecipe(ask_above=1.5)
 
 
 async def test_a_probe_on_likelihoods_weighs_what_both_models_say(tmp_path):
@@ -160,7 +161,7 @@ async def test_a_probe_on_likelihoods_weighs_what_both_models_say(tmp_path):
         made = row(*scores, problem=f"p{i // 4}", step=i % 4, text=f"s{i}", logprobs=(-rng.random(),))
         asked[made.draft.text] = min(1.0, rng.random() * 0.3 + 0.3 * has_gain)
         found.append(made)
-    recipe = ProbeRecipe(inputs=Inputs.LIKELIHOODS)
+    recipe = ProbeRecipe()
     likelihoods = [asked[made.draft.text] for made in found]
     train_probe(found, tmp_path / "out", recipe, FORMAT, settings={}, likelihoods=lambda rows: likelihoods)
     again = train_probe(found, tmp_path / "out", recipe, FORMAT, settings={}, likelihoods=lambda rows: 1 / 0)
@@ -190,11 +191,9 @@ def test_bad_input_is_refused(tmp_path):
     plain = [row(0.1, 0.9, problem=str(i), step=0) for i in range(10)]
     plain += [row(0.9, 0.1, problem=str(i), step=1) for i in range(10)]
     with pytest.raises(RowError, match=r"cannot train a probe.*--hidden-states"):
-        train_probe(plain, tmp_path / "a", ProbeRecipe(), FORMAT, settings={})
+        train_probe(plain, tmp_path / "a", STATE, FORMAT, settings={})
     with pytest.raises(RowError, match="at least two classes"):
-        train_probe(
-            [row(0.1, 0.9, problem=str(i)) for i in range(10)], tmp_path / "b", ProbeRecipe(), FORMAT, settings={}
-        )
+        train_probe([row(0.1, 0.9, problem=str(i)) for i in range(10)], tmp_path / "b", STATE, FORMAT, settings={})
     three = {name: np.ones(3, np.float32) for name in ("mean", "scale", "inner", "inner_bias", "outer", "outer_bias")}
     (tmp_path / "older").mkdir()
     ProbeHead(inputs=Inputs.LIKELIHOODS, **three).save(tmp_path / "older")

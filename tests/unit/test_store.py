@@ -56,11 +56,23 @@ def test_a_file_cut_at_any_byte_keeps_the_whole_groups_and_nothing_else(tmp_path
 
 
 def test_another_run_is_refused_by_naming_what_differs(tmp_path):
+    with log(tmp_path, recipe={"rate": 1, "size": 2}) as made:
+        made.append(group("a"))
+    changed = {"seed": 1, "recipe": {"rate": 1, "size": 3}, "k": 4}
+    told = r"seed was 0, now 1; recipe\.size was 2, now 3; k was None, now 4"
+    with pytest.raises(StoreError, match=told), log(tmp_path, **changed):
+        pass
+    with log(tmp_path, recipe={"rate": 1, "size": 2}):  # The refusal left no lock.
+        pass
+
+
+def test_a_claim_without_results_holds_no_other_run_up(tmp_path):
     with log(tmp_path):
-        pass
-    with pytest.raises(StoreError, match="seed was 0, now 1; k was None, now 4"), log(tmp_path, seed=1, k=4):
-        pass
-    with log(tmp_path):  # The refusal left no lock.
+        (tmp_path / "sessions.json").write_text("{}")
+    with log(tmp_path, seed=1) as made:
+        made.append(group("a"))
+    assert read_manifest(tmp_path)["seed"] == 1
+    with pytest.raises(StoreError, match="seed was 1, now 0"), log(tmp_path):
         pass
 
 

@@ -32,7 +32,7 @@ def train_probe(
             help="confidence: the draft's log-probabilities. state: its last hidden state too. likelihoods: the "
             "log-probabilities and the chance of its step under the target, at the price of one forward pass of it."
         ),
-    ] = "state",
+    ] = "likelihoods",
     ask_above: Annotated[
         float,
         typer.Option(

@@ -12,11 +12,9 @@ from arbitrage.core.trace import Trace
 from arbitrage.core.types import Problem
 from arbitrage.evaluation.run import Entry, Finished
 from arbitrage.evaluation.solutions import Place, Solution, condense
-from arbitrage.runtime.store import MANIFEST, GroupLog, read_manifest, read_records, run_key, write_json
+from arbitrage.runtime.store import MANIFEST, SESSIONS, GroupLog, read_manifest, read_records, run_key, write_json
 
 TRACES: Final = "traces.jsonl"
-SESSIONS: Final = "sessions.json"
-"""One environment for each start of the run."""
 
 
 class EvalFolder:

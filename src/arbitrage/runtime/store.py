@@ -16,6 +16,10 @@ MANIFEST: Final = "manifest.json"
 """Says what the results in the folder depend on."""
 LOCK: Final = ".lock"
 PARTIAL: Final = "manifest.partial"
+SESSIONS: Final = "sessions.json"
+"""One environment for each start of a run, where it is noted."""
+NO_RESULTS: Final = (MANIFEST, LOCK, PARTIAL, SESSIONS)
+"""What a run writes before it has done anything."""
 
 
 def run_key(settings: Mapping[str, Any]) -> str:
@@ -82,14 +86,16 @@ class RunFolder:
 
     def _check_manifest(self) -> None:
         path = self.folder / MANIFEST
-        if path.exists():
+        others = [entry for entry in self.folder.iterdir() if entry.name not in NO_RESULTS]
+        results = [entry.name for entry in others if entry.is_dir() or entry.stat().st_size]
+        if path.exists() and results:
             check_same(read_manifest(self.folder), self.settings, str(self.folder))
             return
-        own = (LOCK, PARTIAL)
-        if strangers := [entry.name for entry in self.folder.iterdir() if entry.name not in own]:
+        if results:
             raise StoreError(
-                f"{str(self.folder)!r} has no {MANIFEST}, but {strangers[0]!r}", hint="choose a new or empty folder"
+                f"{str(self.folder)!r} has no {MANIFEST}, but {results[0]!r}", hint="choose a new or empty folder"
             )
+        # Another run's claim without results, as its failure leaves it, holds nobody up.
         write_json(path, {"key": run_key(self.settings), "settings": self.settings})
 
 
@@ -195,10 +201,17 @@ def check_same(known: Mapping[str, Any], wanted: Mapping[str, Any], place: str) 
         StoreError: If they differ; the message names each field with both values.
     """
     wanted = json.loads(json.dumps(wanted))  # As a manifest would hold them.
-    fields = [name for name in {**known, **wanted} if known.get(name) != wanted.get(name)]
-    if fields:
-        told = "; ".join(f"{name} was {known.get(name)!r}, now {wanted.get(name)!r}" for name in fields)
+    if told := "; ".join(_differences(known, wanted)):
         raise StoreError(f"{place!r} belongs to another run: {told}", hint="choose another folder, or the same values")
+
+
+def _differences(known: Mapping[str, Any], wanted: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    for name in dict.fromkeys((*known, *wanted)):
+        was, now = known.get(name), wanted.get(name)
+        if isinstance(was, dict) and isinstance(now, dict):
+            yield from _differences(was, now, f"{above}{name}.")
+        elif was != now:
+            yield f"{above}{name} was {was!r}, now {now!r}"
 
 
 def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -52,7 +52,7 @@ VARIANTS: Final[Mapping[str, Variant]] = {
     "second round": Variant(rows="second"),
     "margin 0.05": Variant(("--margin", "0.05")),
     "probe on the draft's log-probabilities": Variant(("--inputs", "confidence"), command="train-probe"),
-    "probe on its hidden state too": Variant(command="train-probe"),
+    "probe on its hidden state too": Variant(("--inputs", "state"), command="train-probe"),
     "probe on both models' likelihoods": Variant(("--inputs", "likelihoods"), command="train-probe"),
     "the same, labels by rollouts": Variant(("--inputs", "likelihoods"), rows="rollouts", command="train-probe"),
 }

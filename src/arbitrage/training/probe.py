@@ -35,7 +35,7 @@ class ProbeRecipe:
 
     margin: float = 0.0
     """Advantages up to this are noise of the PRM, not gain."""
-    inputs: Inputs = Inputs.STATE
+    inputs: Inputs = Inputs.LIKELIHOODS
     """What the probe reads."""
     ask_above: float = 0.0
     """On ``likelihoods``: see :class:`ProbeHead`; steps that are kept unasked teach nothing."""
