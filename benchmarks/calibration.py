@@ -32,7 +32,7 @@ def resplit(
         return None
     target = {outcome.problem: outcome for outcome in reference}
     rest = half(outcomes[chosen.threshold], False)
-    return chosen.threshold, fmean(budget.loss(outcome, target[outcome.problem]) for outcome in rest)
+    return chosen.threshold, fmean(budget.loss([outcome], [target[outcome.problem]]) for outcome in rest)
 
 
 def main() -> None:

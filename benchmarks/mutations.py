@@ -147,7 +147,12 @@ MUTATIONS: Final = (
         "paired.lowest_gap(entry, TARGET) > -margin",
         "paired.accuracy(entry) - paired.accuracy(TARGET) > -margin",
     ),
-    Mutation("a loss that was not seen cannot be", "paired", "[*differences, -1.0]", "[*differences, 0.0]"),
+    Mutation(
+        "a loss that was not seen cannot be",
+        "paired",
+        "[*filter(None, differences), -1.0]",
+        "[*filter(None, differences), 0.0]",
+    ),
     Mutation(
         "thresholds are shown one by one", "matched", "shown = takewhile(lambda entry:", "shown = filter(lambda entry:"
     ),

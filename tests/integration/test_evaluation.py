@@ -77,10 +77,14 @@ def test_killed_at_random_and_resumed_a_run_is_what_it_would_have_been(whole, tm
         process.wait()
         assert lines(tmp_path / "run")[: len(kept)] == kept  # With the timings of what had finished.
         kept = lines(tmp_path / "run")
-    status, out, err = command(*arguments)
+    (tmp_path / "all.jsonl").write_text("of another run\n")
+    status, out, err = command(*arguments, "--traces", tmp_path / "all.jsonl")
     assert status == 0, err
     done = lines(tmp_path / "run")
     assert done[: len(kept)] == kept
+    assert (tmp_path / "all.jsonl").read_text() == (tmp_path / "run" / "traces.jsonl").read_text()
+    status, _, err = command(*arguments, "--traces", tmp_path / "run" / "traces.jsonl")
+    assert (status, lines(tmp_path / "run")) == (0, done), err
     assert sorted(map(decided, done)) == sorted(map(decided, lines(folder)))
     rows = json.loads(out.splitlines()[-1])["rows"]
     for name in ("policy", "threshold", "accuracy", "acceptance_rate", "tokens", "num_steps"):
@@ -92,7 +96,7 @@ def test_other_options_do_not_mix_with_a_run(whole):
     folder, _ = whole
     status, _, err = command("eval", *POLICIES, "--limit", 3, "--samples", 2, "--out", folder, "--seed", 1)
     assert status == 2
-    assert "belongs to another run: setting was" in err
+    assert "belongs to another run: setting.seed was 0, now 1" in err
 
 
 def test_a_report_is_made_anew_from_traces_alone(whole, tmp_path):

@@ -91,12 +91,37 @@ def test_what_is_no_budget_is_refused(text):
 
 def test_all_thresholds_need_the_same_problems():
     found = {0.5: outcomes([0.1] * 10), 0.9: outcomes([0.1] * 9)}
-    with pytest.raises(TraceError, match="9 problems"):
+    with pytest.raises(TraceError, match="9 solutions"):
         calibrate(found, [], Budget.parse("target-tokens<=0.3"))
-    with pytest.raises(TraceError, match="target-only has 0 problems"):
+    with pytest.raises(TraceError, match="target-only has 0 solutions"):
         calibrate({0.5: outcomes([0.1])}, [], Budget.parse("accuracy-loss<=0.3"))
     with pytest.raises(TraceError, match="got none"):
         calibrate({}, [], Budget.parse("target-tokens<=0.3"))
+
+
+def test_what_cannot_be_graded_promises_no_accuracy():
+    """Seven of a hundred are lost; twice as many that nobody can grade make it no better."""
+    right = [i % 100 >= 7 for i in range(400)]
+    graded, target = outcomes([0.5] * 400, right=right), outcomes([0.5] * 400)
+    unknown = outcomes([0.5] * 1200, right=[None] * 1200)[400:]
+    budget = Budget.parse("accuracy-loss<=0.05")
+    with pytest.raises(ConfigError, match=r"on 400 problems: the safest, 0.5, has 0.07"):
+        calibrate({0.5: [*graded, *unknown]}, [*target, *unknown], budget)
+    with pytest.raises(TraceError, match=r"needs graded problems, got none \(solve problems with gold answers\)"):
+        calibrate({0.5: unknown}, unknown, budget)
+    assert calibrate({0.5: unknown}, unknown, Budget.parse("target-tokens<=0.6")).num_problems == 800
+
+
+def test_attempts_at_a_problem_are_one_problem():
+    rng = random.Random(0)
+    shares = [rng.random() for _ in range(60)]
+    once, thrice = outcomes(shares), [*outcomes(shares), *outcomes(shares), *outcomes(shares)]
+    budget = Budget.parse("target-tokens<=0.7")
+    assert calibrate({0.5: thrice}, [], budget) == calibrate({0.5: once}, [], budget)
+    half_right = [*outcomes([0.5] * 300), *outcomes([0.5] * 300, right=[False] * 300)]
+    target = outcomes([0.5] * 300) * 2
+    tested = calibrate({0.5: half_right}, target, Budget.parse("accuracy-loss<=0.9")).tested
+    assert (tested[0].mean, tested[0].is_certified) == (0.5, True)
 
 
 def trace(number, policy, source, finish=Finish.END_OF_SEQUENCE):

@@ -1,7 +1,6 @@
 """``arbitrage calibrate``: a threshold that keeps a budget."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
@@ -11,10 +10,9 @@ from rich.table import Table
 
 from arbitrage.cli.show import table_console
 from arbitrage.cli.solve import PairOption, SeedOption
-from arbitrage.core.errors import TraceError
-from arbitrage.core.trace import Trace
+from arbitrage.evaluation.folder import read_traces
 from arbitrage.pairs import router_folder
-from arbitrage.runtime.store import read_records, write_json
+from arbitrage.runtime.store import write_json
 from arbitrage.scorers.format import InputFormat
 
 REPORT = "calibration.json"
@@ -22,7 +20,9 @@ REPORT = "calibration.json"
 
 
 def calibrate(
-    traces: Annotated[Path, typer.Argument(help="File of `arbitrage eval --policies target,router --traces FILE`.")],
+    traces: Annotated[
+        Path, typer.Argument(help="Run folder of `arbitrage eval --policies target,router`, or its --traces file.")
+    ],
     budget: Annotated[
         list[str],
         typer.Option(help="'target-tokens<=0.3', 'seconds<=1.2' or 'accuracy-loss<=0.02'; may be given many times."),
@@ -45,7 +45,8 @@ def calibrate(
     from arbitrage.evaluation.calibrate import calibrate as choose
 
     budgets = [Budget.parse(text) for text in budget]
-    outcomes, reference = outcomes_of(_read(traces), "router")
+    solved = ((place.threshold, trace) for place, trace in read_traces(traces))
+    outcomes, reference = outcomes_of(solved, "router")
     found = [choose(outcomes, reference, wanted, confidence=confidence, seed=seed) for wanted in budgets]
     thresholds = {**input_format.thresholds, **{one.budget: one.threshold for one in found}}
     replace(input_format, thresholds=thresholds).save(folder)
@@ -64,14 +65,6 @@ def calibrate(
     typer.echo(f"written into {folder}")
     if as_json:
         print(json.dumps({"schema": 1, "budgets": [asdict(one) for one in found]}))  # noqa: T201
-
-
-def _read(path: Path) -> Iterator[tuple[float | None, Trace]]:
-    for place, record in read_records(path):
-        try:
-            yield record.pop("threshold", None), Trace.from_json(record)
-        except TraceError as error:
-            raise TraceError(f"{place}: {error}") from error
 
 
 def _earlier(folder: Path) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from arbitrage.cli.show import counting
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.turn import Setting
 from arbitrage.core.types import Problem
-from arbitrage.evaluation.folder import EvalFolder, trace_record
+from arbitrage.evaluation.folder import TRACES, EvalFolder, trace_record
 from arbitrage.evaluation.grading import is_correct
 from arbitrage.evaluation.run import TARGET, Entry, Finished, Plan, Results, sweep
 from arbitrage.runtime.environment import EnergyMeter, environment
@@ -43,7 +44,12 @@ def run_in_memory(plan: Plan, pair: LoadedPair, traces: Path | None = None) -> R
     """
     results: Results = {entry: [] for entry in plan.policies}
     with TraceFile(traces) as file:
-        _sweep(plan, pair, lambda done: results[done.entry].append(done.trace), file)
+
+        def keep(done: Finished) -> None:
+            results[done.entry].append(done.trace)
+            file.write(done)
+
+        _sweep(plan, pair, keep)
     return results
 
 
@@ -57,31 +63,28 @@ def run_in_folder(
         pair: The models.
         out: The folder.
         settings: Everything that changes the results.
-        traces: A file to write the new traces to as well.
+        traces: A file for a copy of all traces, those of earlier starts included.
 
     Raises:
         StoreError: If the folder cannot be written, is in use, or belongs to another run.
         ConfigError: If the file cannot be written.
     """
+    with TraceFile(traces, mode="a"):
+        pass  # It can be written: to be known before hours of work.
     noted = environment(sys.argv[1:]) | {"jobs": plan.jobs, "seed": plan.setting.seed}
-    with EvalFolder(out, settings, noted) as folder, TraceFile(traces) as file:
+    with EvalFolder(out, settings, noted) as folder:
         if folder.num_done < plan.num_solutions:
-            _sweep(plan, pair, folder.append, file, folder)
+            _sweep(plan, pair, folder.append, folder)
+    if traces and not traces.samefile(out / TRACES):
+        shutil.copyfile(out / TRACES, traces)
 
 
-def _sweep(
-    plan: Plan,
-    pair: LoadedPair,
-    keep: Callable[[Finished], None],
-    file: "TraceFile",
-    folder: EvalFolder | None = None,
-) -> None:
+def _sweep(plan: Plan, pair: LoadedPair, keep: Callable[[Finished], None], folder: EvalFolder | None = None) -> None:
     live, meter = LiveAccuracy(), EnergyMeter()
     with counting("solving", plan.num_solutions, folder.num_done if folder else 0) as one_more:
 
         def seen(done: Finished) -> None:
             keep(done)
-            file.write(done)
             # Grading takes time from what is in flight: under load it waits for the end.
             one_more(live.seen(done) if plan.jobs == 1 else "")
 
@@ -112,18 +115,18 @@ class LiveAccuracy:
 class TraceFile:
     """Writes traces as they come, or nothing without a path."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, mode: str = "w") -> None:
         """Open the file.
 
         Raises:
             ConfigError: If it cannot be written.
         """
-        self._file = None if path is None else self._open(path)
+        self._file = None if path is None else self._open(path, mode)
 
     @staticmethod
-    def _open(path: Path) -> IO[str]:
+    def _open(path: Path, mode: str) -> IO[str]:
         try:
-            return path.open("w")
+            return path.open(mode)
         except OSError as error:
             raise ConfigError(f"cannot write traces to {str(path)!r}: {error.strerror}") from error
 

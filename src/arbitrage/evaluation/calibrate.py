@@ -12,6 +12,7 @@ import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from statistics import fmean
 from typing import Final, Self
 
@@ -86,19 +87,19 @@ class Budget:
             return LATE_SHARE
         return self.limit if self.goal is Goal.TARGET_TOKENS else (1.0 + self.limit) / 2.0
 
-    def loss(self, outcome: "Outcome", reference: "Outcome | None") -> float:
+    def loss(self, attempts: Sequence["Outcome"], reference: Sequence["Outcome"]) -> float:
         """What one problem adds to the mean that is limited, in [0, 1].
 
         Args:
-            outcome: Under the threshold in question.
+            attempts: Under the threshold in question; of several the mean counts, since they are not independent.
             reference: Under target-only; needed for the loss of accuracy.
         """
         if self.goal is Goal.TARGET_TOKENS:
-            return outcome.target_token_share
+            return fmean(outcome.target_token_share for outcome in attempts)
         if self.goal is Goal.SECONDS:
-            return float(outcome.seconds > self.limit)
-        assert reference is not None
-        return (1.0 + reference.is_correct - outcome.is_correct) / 2.0
+            return fmean(outcome.seconds > self.limit for outcome in attempts)
+        own, theirs = (fmean(outcome.is_correct is True for outcome in found) for found in (attempts, reference))
+        return (1.0 + theirs - own) / 2.0
 
     @property
     def is_safest_high(self) -> bool:
@@ -108,13 +109,14 @@ class Budget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What solving one problem under one threshold came to; a failure is the worst of all."""
+    """What one attempt at a problem under one threshold came to; a failure is the worst of all."""
 
     problem: str
     """Its id."""
     target_token_share: float
     seconds: float
-    is_correct: bool
+    is_correct: bool | None
+    """None if it cannot be graded."""
 
     @classmethod
     def of(cls, trace: Trace, *, grade: grading.Grade = grading.is_correct) -> Self:
@@ -125,7 +127,7 @@ class Outcome:
             problem=trace.problem.id,
             target_token_share=trace.target_token_share or 0.0,
             seconds=trace.latency_s,
-            is_correct=grade(trace) is True,
+            is_correct=grade(trace),
         )
 
 
@@ -179,11 +181,11 @@ def calibrate(
         raise ConfigError(f"confidence must be in (0, 1), got {confidence}")
     order = _shared_problems(outcomes, reference, budget)
     random.Random(seed).shuffle(order)
-    of_target = {outcome.problem: outcome for outcome in reference}
+    of_target = _by_problem(reference)
     tested: list[Tested] = []
     for threshold in sorted(outcomes, reverse=budget.is_safest_high):
-        found = {outcome.problem: outcome for outcome in outcomes[threshold]}
-        losses = [budget.loss(found[problem], of_target.get(problem)) for problem in order]
+        found = _by_problem(outcomes[threshold])
+        losses = [budget.loss(found[problem], of_target.get(problem, ())) for problem in order]
         tested.append(_test(threshold, losses, budget, confidence))
         if not tested[-1].is_certified:
             break
@@ -206,7 +208,7 @@ def calibrate(
 def _shared_problems(
     outcomes: Mapping[float, Sequence[Outcome]], reference: Sequence[Outcome], budget: Budget
 ) -> list[str]:
-    """The problems, which must be the same everywhere."""
+    """The problems, which must be the same everywhere; for a budget of accuracy those that could be graded."""
     if not any(outcomes.values()):
         raise TraceError("a calibration needs solved problems, got none")
     groups = {f"threshold {threshold:g}": found for threshold, found in outcomes.items()}
@@ -217,10 +219,23 @@ def _shared_problems(
     for name, found in ids.items():
         if found != ids[first]:
             raise TraceError(
-                f"{name} has {len(found)} problems, {first} has {len(ids[first])}: they must be the same",
+                f"{name} has {len(found)} solutions, {first} has {len(ids[first])}: they must be of the same problems",
                 hint="evaluate all thresholds and target-only in one run",
             )
-    return ids[first]
+    needs_grade = budget.goal is Goal.ACCURACY_LOSS
+    known = chain.from_iterable(groups.values()) if needs_grade else ()
+    ungraded = {outcome.problem for outcome in known if outcome.is_correct is None}
+    graded = [problem for problem in dict.fromkeys(ids[first]) if problem not in ungraded]
+    if not graded:
+        raise TraceError(f"{budget.name} needs graded problems, got none", hint="solve problems with gold answers")
+    return graded
+
+
+def _by_problem(outcomes: Iterable[Outcome]) -> dict[str, list[Outcome]]:
+    found: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        found.setdefault(outcome.problem, []).append(outcome)
+    return found
 
 
 def _test(threshold: float, losses: Sequence[float], budget: Budget, confidence: float) -> Tested:

@@ -1,11 +1,13 @@
 """The same problems under every policy: what paired comparisons are computed from."""
 
+import operator
+import random
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import cache
 from statistics import fmean
 
-from arbitrage.evaluation.intervals import RESAMPLES, Resamples, percentiles
+from arbitrage.evaluation.intervals import RESAMPLES, Resamples, quantile
 from arbitrage.evaluation.run import Entry, Graded
 from arbitrage.evaluation.solutions import Solution
 
@@ -30,12 +32,12 @@ class Paired:
         self.entries = list(by_problem)
         self._right = {e: [_accuracy(found[p]) for p in self.problems] for e, found in by_problem.items()}
         self._seconds = {e: [_seconds(found[p]) for p in self.problems] for e, found in by_problem.items()}
+        self._seed, self._resamples = seed, resamples
         samples = Resamples(len(self.problems), seed=seed, count=resamples)
         self.accuracies = cache(lambda entry: samples.means([float(share) for share in self._right[entry]]))
         """Accuracy of an entry in each resample."""
         self.times = cache(lambda entry: samples.means(self._seconds[entry]))
         """Mean seconds of an entry in each resample; None where all its solutions failed."""
-        self._one_more = cache(lambda: Resamples(len(self.problems) + 1, seed=seed, count=resamples))
 
     def of(self, policy: str) -> list[Entry]:
         """The entries of a policy that have times."""
@@ -57,13 +59,19 @@ class Paired:
     def lowest_gap(self, entry: Entry, reference: Entry) -> float:
         """What an entry's accuracy minus the reference's is at least, with 97.5 % confidence.
 
-        A percentile bootstrap over the problems and one more, which is lost outright: resamples of problems without a
-        loss know none, although the next one may well be lost. Where losses are rare and nothing is gained, that is
-        close to Clopper and Pearson's exact bound (1934).
+        Rubin's Bayesian bootstrap (1981) over the problems and one more, which is lost outright: problems without a
+        loss say nothing of losses, although the next one may well be lost. Of ``n`` problems with ``k`` losses and no
+        gain it is the 97.5 % quantile of Beta(k + 1, n - k), Clopper and Pearson's exact bound (1934).
         """
         differences = [float(difference) for difference in self.differences(entry, reference)]
-        means = self._one_more().means([*differences, -1.0])
-        return percentiles([mean for mean in means if mean is not None]).low
+        told = [*filter(None, differences), -1.0]
+        num_same, rng = len(differences) + 1 - len(told), random.Random(self._seed)
+        gaps = []
+        for _ in range(2 * self._resamples):
+            weights = [rng.expovariate(1.0) for _ in told]
+            rest = rng.gammavariate(num_same, 1.0) if num_same else 0.0  # The weights of all others together.
+            gaps.append(sum(map(operator.mul, weights, told)) / (sum(weights) + rest))
+        return quantile(gaps, 0.025)
 
 
 def _by_problem(solutions: Sequence[Solution]) -> dict[str, list[Solution]]:

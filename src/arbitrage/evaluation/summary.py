@@ -37,7 +37,8 @@ class Summary:
     """The same threshold of the router, against RSD's fastest at the target's accuracy."""
     noninferior: Mapping[str, Mapping[str, Matched]] = field(default_factory=dict)
     """By policy: its fastest threshold that is shown to lose less accuracy than the margin, against target-only; the
-    routers' also against such thresholds of other policies. Empty where no threshold is so shown."""
+    routers' also against such thresholds of other policies. Empty where no threshold is so shown, or
+    target-only has no times."""
     speedups: Mapping[str, Speedup] = field(default_factory=dict)
     """By policy: against target-only at its accuracy minus the margin, thresholds interpolated."""
     router_vs: Mapping[str, Speedup] = field(default_factory=dict)
@@ -110,7 +111,8 @@ def _beside(paired: Paired, policy: str, shown: Mapping[str, Entry | None]) -> d
     rivals = [rival for name, rival in shown.items() if rival and not is_router(name) and name not in NO_PRODUCTS]
     references = [TARGET, *rivals] if is_router(policy) else [TARGET]
     compared = {reference.policy: beside(paired, entry, reference) for reference in references}
-    return {name: matched for name, matched in compared.items() if matched}
+    known = {name: matched for name, matched in compared.items() if matched}
+    return known if TARGET.policy in known else {}
 
 
 def _frontier(paired: Paired, policy: str) -> list[tuple[float, float]]:

@@ -109,9 +109,10 @@ class InputFormat:
         return [prompt, *(self.step_ids(tokenizer, *step) for step in steps)]
 
     def save(self, folder: Path) -> None:
-        """Write the format into a checkpoint folder."""
-        record = {"schema": SCHEMA, **asdict(self)}
-        (folder / FILE).write_text(json.dumps(record, indent=2) + "\n")
+        """Write the format into a checkpoint folder, whole or not at all."""
+        record, partial = {"schema": SCHEMA, **asdict(self)}, (folder / FILE).with_suffix(".partial")
+        partial.write_text(json.dumps(record, indent=2) + "\n")
+        partial.replace(folder / FILE)
 
     @classmethod
     def load(cls, folder: Path, kind: str = "") -> "InputFormat":
