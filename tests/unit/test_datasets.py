@@ -116,6 +116,12 @@ def test_a_bad_name_is_one_clear_error(dataset, fields, told):
         problems(dataset, fields=fields)
 
 
+def test_a_line_in_another_encoding_is_one_clear_error(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes('{"question": "?"}\n{"question": "Größe"}\n'.encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"a\.jsonl:2: not a problem: .*in UTF-8"):
+        problems(str(tmp_path / "a.jsonl"))
+
+
 def test_a_broken_parquet_file_is_one_clear_error(tmp_path):
     pytest.importorskip("pyarrow")
     (tmp_path / "a.parquet").write_bytes(b"no parquet at all")

@@ -45,6 +45,9 @@ def test_a_dry_run_counts_solutions_and_bounds_calls_and_tokens():
 
 def test_a_dry_run_estimates_from_what_a_run_has_solved(tmp_path):
     (entry,) = entries(["target"], [])
+    with EvalFolder(tmp_path, SETTINGS, {}):
+        pass
+    assert "nothing is solved yet by target" in plan_lines([entry], PROBLEMS, SETTING, 1, tmp_path)[2]
     with EvalFolder(tmp_path, SETTINGS, {}) as folder:
         for number, tokens in enumerate((10, 30)):
             trace = solved(step(written("target", tokens)), problem=f"p{number}", wall_s=6.0, policy="target")

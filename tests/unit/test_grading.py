@@ -197,6 +197,11 @@ def test_verdicts_are_remembered(grader, monkeypatch):
     assert grader.grade([("a+b", "a"), ("a+b", "b+a"), ("1", "1")]) == [wanted[1], wanted[0], CORRECT]
 
 
+def test_an_answer_that_hangs_is_wrong_where_the_gold_answer_can_be_read():
+    with Grader(limit_s=1.0, num_workers=1) as grader:
+        assert grader.grade([(HANGS, r"\sqrt{2}"), (r"2^{1/2}", r"\sqrt{2}")]) == [WRONG, CORRECT]
+
+
 def test_a_gold_answer_that_hangs_times_out_alone():
     pytest.importorskip("math_verify")
     with Grader(num_workers=1, limit_s=0.7) as grader:

@@ -3,7 +3,8 @@
 import pytest
 
 from arbitrage.core.errors import ConfigError
-from arbitrage.evaluation.rates import Rates
+from arbitrage.core.types import Cost
+from arbitrage.evaluation.rates import Rates, billed
 from helpers import model_cost
 
 USAGE = {"draft": model_cost(computed=100, cached=50, generated=10), "target": model_cost(computed=7, generated=3)}
@@ -14,6 +15,21 @@ def test_each_token_that_goes_through_a_model_costs_two_operations_a_parameter()
     assert rates.flops(USAGE) == 2 * (0.5e9 * 110 + 7e9 * 10)
     assert Rates.parse("draft=1").flops(USAGE) is None
     assert Rates().flops({}) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("policy", "by_draft"), [("speculative", 20), ("router+speculative:3", 20), ("ngram", 0), ("router+ngram:2", 0)]
+)
+def test_guesses_are_billed_to_who_makes_and_who_reads_them(policy, by_draft):
+    """Of 20 guesses 12 are right: the target generates these, and reads 8 in vain."""
+    usage = {**USAGE, "target": Cost(num_computed=7, num_generated=15, num_guessed=20, num_confirmed=12)}
+    rates = Rates.parse("draft=1,target=100", "draft=1:4,target=10:40")
+    assert rates.flops(billed(policy, usage)) == 2 * (110 + by_draft + 100 * (7 + 8 + 15))
+    wanted = 100 + 50 + (10 + by_draft) * 4 + (7 + 8) * 10 + 15 * 40
+    assert rates.money(billed(policy, usage)) == pytest.approx(wanted / 1e6)
+    only_target = {"target": usage["target"]}
+    assert (Rates.parse("target=1").flops(billed(policy, only_target)) is None) == bool(by_draft)
+    assert billed(policy, USAGE) == USAGE
 
 
 def test_prices_are_of_a_million_prompt_generated_and_cached_tokens():

@@ -19,6 +19,7 @@ from arbitrage.evaluation.rates import Rates
 from arbitrage.evaluation.report import comparison_page, run_page, write_report
 from arbitrage.evaluation.run import TARGET, Entry, Finished
 from arbitrage.evaluation.summary import evidence_of
+from arbitrage.evaluation.tables import write_summaries
 from helpers import score, solved, step, written
 
 D, T = Source.DRAFT, Source.TARGET
@@ -85,6 +86,7 @@ def evidence(run):
 @pytest.fixture(scope="module")
 def written_report(run, evidence, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
+    write_summaries(run, evidence, folder)
     write_report(run, evidence, folder)
     return folder
 
@@ -192,9 +194,11 @@ def test_a_sample_begins_with_every_level_and_pattern(run):
 
 def test_unfinished_failed_and_ungraded_are_told(tmp_path):
     run = write(tmp_path, num=6)
-    run = replace(run, settings={**run.settings, "problems": {"count": 10}})
+    assert "Unfinished" not in run_page(run, evidence_of(run.solutions), [])
+    policies = [[entry.policy, entry.threshold, "a", None, None] for entry in [*ENTRIES, Entry("rsd", 0.7)]]
+    run = replace(run, settings={**run.settings, "samples": 2, "policies": policies})
     page = run_page(run, evidence_of(run.solutions), [])
-    assert "Unfinished: 6 of 10 problems" in page
+    assert "Unfinished: 6 of 12 solutions of each policy are there; these count. No solution yet by rsd@0.7." in page
     broken = [replace(s, finish=Finish.FAILED, error="<no> memory", is_correct=False) for s in run.solutions[TARGET]]
     run = replace(run, solutions={**run.solutions, TARGET: broken})
     assert "target: 6 of 6 failed, first: &lt;no&gt; memory" in run_page(run, evidence_of(run.solutions), [])

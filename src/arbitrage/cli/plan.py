@@ -141,7 +141,8 @@ def plan_lines(
         f"at most {calls:,} model calls and {tokens:,} generated tokens, by the limits of {limits.max_steps} steps and "
         f"{limits.max_tokens} tokens, for policies that make one step by each model and ask one scorer"
     )
-    known = read_run(out).solutions if out is not None and (out / TRACES).is_file() else {}
+    has_traces = out is not None and (out / TRACES).is_file() and (out / TRACES).stat().st_size > 0
+    known = read_run(out).solutions if out is not None and has_traces else {}
     solved = {entry: _solved(known, entry) for entry in wanted}
     if missing := [entry.label for entry, solutions in solved.items() if not solutions]:
         named = ", ".join(missing[:3]) + (f" and {len(missing) - 3} others" if len(missing) > 3 else "")

@@ -16,6 +16,7 @@ from arbitrage.evaluation.folder import Run, read_run
 from arbitrage.evaluation.matched import MARGIN
 from arbitrage.evaluation.rates import Rates
 from arbitrage.evaluation.summary import Evidence, evidence_of
+from arbitrage.evaluation.tables import write_summaries
 from arbitrage.evaluation.words import summary_lines
 
 MarginOption = Annotated[
@@ -105,6 +106,7 @@ def write(run: Run, evidence: Evidence, page: Path | None = None, *, is_required
     folder = folder_of(run)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        write_summaries(run, evidence, folder)
         try:
             from arbitrage.evaluation.report import write_report
         except MissingExtra as error:

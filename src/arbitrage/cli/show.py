@@ -129,7 +129,7 @@ def rows_table(rows: Sequence[Row], title: str) -> Table:
         has_interval = row.accuracy_low is not None and row.accuracy_high is not None
         table.add_row(
             row.policy,
-            number(row.threshold, ".2f"),
+            number(row.threshold, "g"),
             number(row.accuracy, ".1%"),
             f"{row.accuracy_low:.0%}–{row.accuracy_high:.0%}" if has_interval else "–",
             number(row.acceptance_rate, ".0%"),

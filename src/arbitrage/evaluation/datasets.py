@@ -179,15 +179,16 @@ def read_file(path: Path, limit: int | None = None, field_map: FieldMap | None =
 
 
 def _jsonl_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 try:
-                    yield f"{path}:{number}", json.loads(line)
+                    row = json.loads(line)  # Bytes: what is no UTF-8 is an error of the line, too.
                 except ValueError as error:
                     raise ConfigError(
-                        f"{path}:{number}: not a problem: {error}", hint="one JSON object a line"
+                        f"{path}:{number}: not a problem: {error}", hint="one JSON object a line, in UTF-8"
                     ) from error
+                yield f"{path}:{number}", row
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:

@@ -135,9 +135,7 @@ class Run:
     path: Path
     solutions: Mapping[Entry, Sequence[Solution]]
     problems: Mapping[str, Problem]
-    """By id; for unfinished runs those that every entry has solved."""
-    num_partial: int
-    """Problems that only some entries have solved; their solutions are left out."""
+    """By id; for unfinished runs those that every entry has solved: what only some have solved is left out."""
     settings: Mapping[str, Any]
     """The manifest's; empty for a file of traces."""
     sessions: Sequence[Mapping[str, Any]]
@@ -155,6 +153,8 @@ class Run:
     @property
     def protocol(self) -> str:
         """How it was timed, in words."""
+        if not self.settings:
+            return "how it was timed is not recorded in a file of traces"
         if self.jobs > 1:
             return f"throughput protocol: {self.jobs} solutions of one policy in flight, policies taking turns"
         return "latency protocol: one solution at a time, warmed up, policies in random order for each problem"
@@ -205,15 +205,19 @@ def _whole(path: Path, found: Mapping[Entry, list[Solution]], problems: Mapping[
             for entry in _ordered(found, settings)
         },
         problems={name: problem for name, problem in problems.items() if name in whole},
-        num_partial=len(set.union(*solved)) - len(common),
         settings=settings,
         sessions=read_sessions(path) if path.is_dir() else [],
     )
 
 
+def told_entries(settings: Mapping[str, Any]) -> list[Entry]:
+    """The policies and thresholds that a run's manifest names."""
+    return [Entry(policy, threshold) for policy, threshold, *_ in settings.get("policies", ())]
+
+
 def _ordered(entries: Iterable[Entry], settings: Mapping[str, Any]) -> list[Entry]:
     """Entries as the run was told them; those of a mere file with the ends and chance first, by threshold."""
-    told = [Entry(policy, threshold) for policy, threshold, *_ in settings.get("policies", ())]
+    told = told_entries(settings)
     first = ("draft", "target", "random")
 
     def place(entry: Entry) -> tuple[int, int, str, float]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from arbitrage.core.trace import Trace
 from arbitrage.core.types import Source
 from arbitrage.evaluation.intervals import Interval, Resamples, quantile, wilson
-from arbitrage.evaluation.rates import Rates
+from arbitrage.evaluation.rates import Rates, billed
 from arbitrage.evaluation.solutions import Fates, Place, Solution, StepFacts, condense
 
 OUTSIDE: Final = "outside"
@@ -150,8 +150,8 @@ def row_of(
         role_s=role_seconds(done),
         tokens_per_second=num_tokens / sum(seconds) if sum(seconds) else None,
         solutions_per_second=throughput(done),
-        flops_per_problem=_mean(rates.flops(solution.usage) for solution in done),
-        cost_per_problem=_mean(rates.money(solution.usage) for solution in done),
+        flops_per_problem=_mean(rates.flops(billed(policy, solution.usage)) for solution in done),
+        cost_per_problem=_mean(rates.money(billed(policy, solution.usage)) for solution in done),
         energy_j_per_problem=_mean(solution.energy_j for solution in done),
     )
 

@@ -1,7 +1,7 @@
 """What tokens are estimated to cost: floating-point operations from parameter counts, money from prices."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Self
 
 from arbitrage.core.errors import ConfigError
@@ -11,6 +11,23 @@ FLOPS_PER_PARAMETER: Final = 2.0
 """Of a forward pass, for each token: one multiplication and one addition a weight, attention left out
 (Kaplan et al., arXiv 2001.08361)."""
 MILLION: Final = 1e6
+
+
+def billed(policy: str, usage: Mapping[str, Cost]) -> dict[str, Cost]:
+    """What each model's tokens are, with guesses: who made them, and who read those that were not confirmed.
+
+    Args:
+        policy: Under ``speculative``, and any rule with it, the draft makes the guesses; under ``ngram`` no model does.
+        usage: As a trace has it, where guesses are a part of the model that they were made for.
+    """
+    found = dict(usage)
+    guesser = "draft" if policy.rpartition("+")[2].partition(":")[0] == "speculative" else ""
+    for model, cost in usage.items():
+        if cost.num_guessed:
+            found[model] = replace(cost, num_computed=cost.num_computed + cost.num_guessed - cost.num_confirmed)
+            if guesser:
+                found[guesser] = found.get(guesser, Cost()) + Cost(num_generated=cost.num_guessed)
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

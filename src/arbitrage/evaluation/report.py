@@ -1,42 +1,28 @@
-"""The report: summary tables, pictures and one page that opens from disk, all from traces alone."""
+"""The report: pictures and one page that opens from disk, all from traces alone."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib import resources
 from pathlib import Path
 from string import Template
-from typing import Any, Final
+from typing import Any
 
 from arbitrage.evaluation.browse import embedded
 from arbitrage.evaluation.compare import Difference
-from arbitrage.evaluation.export import plain, write_csv, write_json
-from arbitrage.evaluation.folder import Run
+from arbitrage.evaluation.export import plain
+from arbitrage.evaluation.folder import Run, told_entries
 from arbitrage.evaluation.markup import card, facts, note, table, time_bars
 from arbitrage.evaluation.matched import Matched
-from arbitrage.evaluation.metrics import Row
 from arbitrage.evaluation.plots import Plot, accuracy_by_acceptance, accuracy_by_seconds, looks_of, plots_of
 from arbitrage.evaluation.run import TARGET, Entry
 from arbitrage.evaluation.summary import Evidence, Summary, is_router
-from arbitrage.evaluation.words import duration, gap_text, interval_text, number, summary_lines
-
-SCHEMA: Final = 1
-"""Version of summary.json."""
-FILES: Final = ("summary.csv", "summary.json", "summary.md", "report.html")
-
-
-def write_summaries(run: Run, evidence: Evidence, folder: Path) -> None:
-    """Write summary.csv, summary.json and summary.md."""
-    write_csv(evidence.rows, folder / "summary.csv")
-    about = {"name": run.name, "key": run.key, "num_problems": len(run.problems), "protocol": run.protocol}
-    record = {"schema": SCHEMA, **about, **asdict(evidence), "settings": run.settings, "sessions": list(run.sessions)}
-    write_json(record, folder / "summary.json")
-    (folder / "summary.md").write_text(markdown(run, evidence))
+from arbitrage.evaluation.tables import about, rows_cells
+from arbitrage.evaluation.words import duration, gap_text, interval_text, number
 
 
 def write_report(run: Run, evidence: Evidence, folder: Path, page: Path | None = None) -> Path:
-    """Write summaries, pictures and the page of one run.
+    """Write pictures and the page of one run.
 
     Args:
         run: The run.
@@ -47,7 +33,6 @@ def write_report(run: Run, evidence: Evidence, folder: Path, page: Path | None =
     Returns:
         Where the page is.
     """
-    write_summaries(run, evidence, folder)
     plots = plots_of(run.solutions, evidence)
     (folder / "plots").mkdir(exist_ok=True)
     for plot in plots:
@@ -55,61 +40,6 @@ def write_report(run: Run, evidence: Evidence, folder: Path, page: Path | None =
     page = page or folder / "report.html"
     page.write_text(run_page(run, evidence, plots))
     return page
-
-
-def markdown(run: Run, evidence: Evidence) -> str:
-    """The summary as Markdown."""
-    head, body = rows_cells(evidence.rows)
-    lines = [f"# {run.name}", "", _about(run), ""]
-    lines += [*(f"- {line}" for line in summary_lines(evidence.summary)), ""]
-    lines += [" | ".join(("", *head, "")).strip(), "|" + "---|" * len(head)]
-    lines += [" | ".join(("", *cells, "")).strip() for cells in body]
-    return "\n".join(lines) + "\n"
-
-
-def rows_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """A table of rows: its head, and the cells as text.
-
-    A column that no row has a figure for is left out, and throughput unless all have it: nobody could compare it.
-    """
-    columns: dict[str, Callable[[Row], str]] = {
-        "policy": lambda row: row.policy,
-        "threshold": lambda row: number(row.threshold, "g"),
-        "accuracy": lambda row: number(row.accuracy, ".1%"),
-        "95 %": lambda row: _share_interval(row.accuracy_low, row.accuracy_high),
-        "accepted": lambda row: number(row.acceptance_rate, ".0%"),
-        "tokens by target": lambda row: number(row.target_token_share, ".0%"),
-        "wasted": lambda row: number(row.wasted_escalation_rate, ".0%"),
-        "s/problem": lambda row: number(row.seconds_per_problem, ".3f"),
-        "p50": lambda row: number(row.seconds.p50 if row.seconds else None, ".3f"),
-        "p95": lambda row: number(row.seconds.p95 if row.seconds else None, ".3f"),
-        "speed-up": lambda row: number(row.speedup_vs_target, ".2f"),
-        "overhead": lambda row: number(row.overhead_share, ".1%"),
-        "tokens/s": lambda row: number(row.tokens_per_second, ".0f"),
-        "solutions/s": lambda row: number(row.solutions_per_second, ".2f"),
-        "draft lost": lambda row: number(_lost(row.tokens.draft_accepted, row.tokens.draft_discarded), ".0%"),
-        "reused": lambda row: number(_share(row.tokens.reused, row.tokens.target_kept), ".0%"),
-        "FLOPs": lambda row: number(row.flops_per_problem, ".2e"),
-        "cost": lambda row: number(row.cost_per_problem, ".3g"),
-        "J/problem": lambda row: number(row.energy_j_per_problem, ".3g"),
-        "failed": lambda row: str(row.num_failed) if row.num_failed else "–",
-        "ungraded": lambda row: str(row.num_ungraded) if row.num_ungraded else "–",
-    }
-    enough = {name: all if name == "solutions/s" else any for name in columns}
-    shown = {name: cell for name, cell in columns.items() if enough[name](cell(row) != "–" for row in rows)}
-    return list(shown), [[cell(row) for cell in shown.values()] for row in rows]
-
-
-def _lost(kept: int, lost: int) -> float | None:
-    return _share(lost, kept + lost)
-
-
-def _share(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
-
-
-def _share_interval(low: float | None, high: float | None) -> str:
-    return "–" if low is None or high is None else f"{low:.0%}–{high:.0%}"
 
 
 def run_page(run: Run, evidence: Evidence, plots: Sequence[Plot]) -> str:
@@ -122,7 +52,7 @@ def run_page(run: Run, evidence: Evidence, plots: Sequence[Plot]) -> str:
     sections += _section("rows", "All policies", _rows_table(evidence, [m.entry for m in summary.vs_target.values()]))
     return _page(
         title=f"Arbitrage evaluation: {run.name}",
-        about=_about(run),
+        about=about(run),
         notes=_notes(run),
         glance=glance(evidence),
         sections=sections,
@@ -220,20 +150,15 @@ def _section(name: str, title: str, content: str) -> str:
     return f'<section id="{name}" aria-labelledby="{name}-title">{heading}{content}</section>'
 
 
-def _about(run: Run) -> str:
-    settings = run.settings
-    dataset = f"{settings['pair']} on {settings['dataset']}, " if settings else ""
-    samples = f", {settings['samples']} attempts each" if settings.get("samples", 1) > 1 else ""
-    return f"{dataset}{len(run.problems)} problems{samples}; {run.protocol}."
-
-
 def _notes(run: Run) -> str:
     told = []
-    planned = run.settings.get("problems", {}).get("count", len(run.problems))
-    if run.num_partial or planned > len(run.problems):
-        told.append(
-            f"Unfinished: {len(run.problems)} of {planned} problems are solved by every policy, and only these count."
-        )
+    if run.settings:
+        planned = run.settings["problems"]["count"] * run.settings["samples"]
+        solved = min(map(len, run.solutions.values()))
+        waiting = [entry.label for entry in told_entries(run.settings) if entry not in run.solutions]
+        absent = f" No solution yet by {', '.join(waiting)}." if waiting else ""
+        if planned > solved or absent:
+            told.append(f"Unfinished: {solved} of {planned} solutions of each policy are there; these count.{absent}")
     for entry, solutions in run.solutions.items():
         if failed := [solution for solution in solutions if solution.is_failed]:
             told.append(f"{entry.label}: {len(failed)} of {len(solutions)} failed, first: {failed[0].error}")

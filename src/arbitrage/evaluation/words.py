@@ -14,7 +14,7 @@ def summary_lines(summary: Summary) -> list[str]:
     if summary.router_vs_rsd:
         pairs.append(("router", "rsd", summary.router_vs_rsd))
     lines = [
-        f"{name} (threshold {number(m.entry.threshold, '.2f')}) is {m.speedup:.2f}× as fast as {other} "
+        f"{name} (threshold {number(m.entry.threshold, 'g')}) is {m.speedup:.2f}× as fast as {other} "
         f"[{m.interval.low:.2f}, {m.interval.high:.2f}] at {m.accuracy_gap * 100:+.1f} points of target-only's "
         f"accuracy [{m.gap_interval.low * 100:+.1f}, {m.gap_interval.high * 100:+.1f}], p = {m.p_value:.2g}"
         for name, other, m in pairs

@@ -35,9 +35,15 @@ def environment(arguments: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def commit(folder: Path) -> str | None:
-    """The commit that a folder's files are of, marked where they differ from it; None outside of a repository."""
+    """The commit that a folder's files are of, marked where they differ from it.
+
+    Returns:
+        None outside of a repository, and inside of another project's, which does not know these files.
+    """
     try:
         git = ("git", "-C", str(folder))
+        if not subprocess.run([*git, "ls-files", "."], capture_output=True, text=True, timeout=10).stdout.strip():
+            return None
         done = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
         changed = subprocess.run([*git, "status", "--porcelain", "."], capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
@@ -84,7 +90,7 @@ class EnergyMeter:
         Args:
             folder: Where they are.
         """
-        zones = [zone for zone in sorted(folder.glob("intel-rapl:*")) if zone.name.count(":") == 1]
+        zones = [zone for zone in sorted(folder.glob("intel-rapl:*")) if _is_package(zone)]
         found = {zone: value for zone in zones if (value := _read(zone / "energy_uj")) is not None}
         self._last, self._total_uj = found, 0
         self._ranges = {zone: _read(zone / "max_energy_range_uj") or 0 for zone in found}
@@ -101,6 +107,14 @@ class EnergyMeter:
             self._total_uj += now - before if now >= before else now - before + self._ranges[zone]
             self._last[zone] = now
         return self._total_uj / 1e6
+
+
+def _is_package(zone: Path) -> bool:
+    """Whether a zone is a whole processor: its parts, and the platform around it, hold the same joules again."""
+    try:
+        return (zone / "name").read_text().startswith("package")
+    except OSError:
+        return False
 
 
 def _read(path: Path) -> int | None:

@@ -82,8 +82,15 @@ class Grader:
         if not self._is_symbolic:
             self._warn(hard)
             return hard
-        said = self._pool.ask([json.dumps(pair) for pair in hard])
-        return {pair: Verdict(word) if word else Verdict.TIMED_OUT for pair, word in zip(hard, said, strict=True)}
+        found = self._ask(list(hard))
+        # Whether a gold answer counts must not depend on the answer: one that hangs on a gold that does not is wrong.
+        late = [pair for pair, verdict in found.items() if verdict is Verdict.TIMED_OUT]
+        golds = self._ask([(gold, gold) for gold in dict.fromkeys(gold for _, gold in late)])
+        return found | {pair: Verdict.WRONG for pair in late if golds[pair[1], pair[1]] is not Verdict.TIMED_OUT}
+
+    def _ask(self, pairs: list[Pair]) -> dict[Pair, Verdict]:
+        said = self._pool.ask([json.dumps(pair) for pair in pairs])
+        return {pair: Verdict(word) if word else Verdict.TIMED_OUT for pair, word in zip(pairs, said, strict=True)}
 
     def _warn(self, hard: dict[Pair, Verdict]) -> None:
         if not self._has_warned:
