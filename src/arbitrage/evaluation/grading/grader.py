@@ -83,10 +83,11 @@ class Grader:
             self._warn(hard)
             return hard
         found = self._ask(list(hard))
-        # Whether a gold answer counts must not depend on the answer: one that hangs on a gold that does not is wrong.
+        # Whether a gold answer counts must not depend on the answer: where a plain one can be compared with the gold
+        # answer in time, what hangs is the answer, and wrong.
         late = [pair for pair, verdict in found.items() if verdict is Verdict.TIMED_OUT]
-        golds = self._ask([(gold, gold) for gold in dict.fromkeys(gold for _, gold in late)])
-        return found | {pair: Verdict.WRONG for pair in late if golds[pair[1], pair[1]] is not Verdict.TIMED_OUT}
+        plain = self._ask([("0", gold) for gold in dict.fromkeys(gold for _, gold in late)])
+        return found | {pair: Verdict.WRONG for pair in late if plain["0", pair[1]] is not Verdict.TIMED_OUT}
 
     def _ask(self, pairs: list[Pair]) -> dict[Pair, Verdict]:
         said = self._pool.ask([json.dumps(pair) for pair in pairs])
