@@ -11,12 +11,14 @@ from itertools import chain
 import pytest
 import torch
 from tokenizers.processors import TemplateProcessing
+from transformers import MistralConfig, MistralForCausalLM
 
-from arbitrage.core.errors import ConfigError, ContextOverflow
+from arbitrage.core.errors import ConfigError, ContextOverflow, EngineError
 from arbitrage.core.solve import solve
 from arbitrage.core.turn import Pair
 from arbitrage.core.types import Finish, Problem, Sampling, Source
 from arbitrage.engines.hf import HFEngine
+from arbitrage.engines.hf_cache import CachedSequence
 from arbitrage.engines.prompt import ChatPrompt, PlainPrompt
 from arbitrage.engines.worker import Worker
 from arbitrage.policies import RandomEscalation, TargetOnly
@@ -271,6 +273,61 @@ def test_prompts(tokenizer):
     assert tokenizer.decode(plain) == "Q: {x}?\nA:"
     with pytest.raises(ConfigError, match=r"must contain \{question\}, got 'Q'"):
         PlainPrompt("Q")
+
+
+async def test_a_window_that_has_slid_is_computed_anew_behind_a_rejected_step(tokenizer, monkeypatch):
+    """Its cache cannot be cropped: every forward pass must still say what one without a cache says."""
+    window, append, kept = 24, CachedSequence._append, []
+
+    def checked(self, model, ids, **options):
+        before, kept_before = [*self._ids, *ids], self._num_computed
+        output = append(self, model, ids, **options)
+        wanted = self._model(torch.tensor([before]), use_cache=False).logits[0, -1]
+        torch.testing.assert_close(output.logits[0, -1], wanted, atol=1e-4, rtol=1e-4)
+        kept.append((len(before), kept_before))
+        return output
+
+    monkeypatch.setattr(CachedSequence, "_append", checked)
+    config = MistralConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        sliding_window=window,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    torch.manual_seed(0)
+    sliding = HFEngine(MistralForCausalLM(config), tokenizer, name="sliding")
+    trace = await answers(sliding, policy=RandomEscalation(0.5))
+    assert trace.error is None
+    assert {step.source for step in trace.steps} == set(Source)
+    assert any(length > window and not num_kept for length, num_kept in kept)  # Begun anew behind the window.
+    assert any(num_kept > window for _, num_kept in kept)  # And reused there, where nothing was rejected.
+
+
+async def test_log_probabilities_are_not_rounded_to_the_dtype_of_the_weights(random_lm, tokenizer):
+    """Sixteen bits know no number between -0.0625 and 0 at logits of 16."""
+    model = copy.deepcopy(random_lm(0)).to(torch.bfloat16)
+    model.lm_head.weight.data *= 8.0
+    half = HFEngine(model, tokenizer, name="half")
+    async with opened(half) as writing, opened(half) as reading:
+        made = await writing.propose(request(8))
+        read = await reading.likelihood(made)
+    assert made.logprobs == pytest.approx(read.logprobs, abs=2e-2)
+
+
+async def test_a_call_that_finds_no_memory_fails_alone(engine, monkeypatch):
+    full = engine(0)
+
+    def fail(*arguments, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(full.model, "forward", fail)
+    with pytest.raises(EngineError, match=r"'hf-0' ran out of memory.*lower the number of problems in flight"):
+        async with opened(full) as session:
+            await session.propose(request(8))
 
 
 @pytest.mark.parametrize("num_cancels", [1, 2])

@@ -283,16 +283,14 @@ async def test_a_solution_longer_than_the_context_is_an_error(judge):
         await session.score(candidate("word " * 600))
 
 
-async def test_a_window_that_slides_ends_the_context(judge, monkeypatch):
-    """A step that is rejected could not be cropped from the cache."""
-    scorer = judge("math-shepherd")
-    session = await scorer.open(History(PROBLEM, None))
-    num_tokens = len(scorer.step_ids(PROBLEM.question, 0, REJECTED).scored)
-    monkeypatch.setattr(scorer.model.config, "sliding_window", num_tokens)
-    with pytest.raises(ScorerError, match=f"{num_tokens} tokens, the context of 'judge' has {num_tokens - 1}"):
-        await session.score(REJECTED)
-    monkeypatch.setattr(scorer.model.config, "sliding_window", num_tokens + 1)
-    await session.score(REJECTED)
+async def test_a_window_that_slides_is_computed_anew_behind_a_rejected_step(made, judge, monkeypatch):
+    plain = await scores_of(judge("math-shepherd"), STEPS)
+    scorer, reference = judge("math-shepherd"), made("math-shepherd")
+    for model in (scorer.model, reference.model):
+        monkeypatch.setattr(model.config, "sliding_window", 16)
+    values = await scores_of(scorer, STEPS)
+    assert values == pytest.approx(reference.definition(PROBLEM.question, STEPS), abs=1e-5)
+    assert values[1:] != pytest.approx(plain[1:], abs=1e-3)
 
 
 async def test_a_score_that_is_no_number_is_an_error(made):

@@ -200,6 +200,17 @@ def test_a_training_stopped_inside_an_epoch_goes_on_in_its_order(rows, tmp_path,
     assert whole == parts
 
 
+def test_how_many_sequences_fit_on_the_device_changes_no_update(rows, tmp_path):
+    """Packed sequences hold different numbers of labels: each label of a batch counts the same, however it is cut."""
+    reports = []
+    for size in (8, 1):
+        out = tmp_path / str(size)
+        train_router(rows, out, margin=0.05, epochs=1.0, learning_rate=3e-4, batch_size=8, device_batch_size=size)
+        reports.append(load_file(out / "model.safetensors"))
+    for name, weights in reports[0].items():
+        torch.testing.assert_close(weights, reports[1][name], atol=3e-4, rtol=1e-2)
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from arbitrage.core.errors import CheckpointError, MissingExtra, first_line
+from arbitrage.core.errors import CheckpointError, EngineError, MissingExtra, first_line
 from arbitrage.core.types import Sampling
 from arbitrage.engines.local import LocalEngine, Picker
 from arbitrage.engines.prompt import Prompt
@@ -27,7 +27,7 @@ try:
     )
     from transformers.utils import logging as hf_logging
 
-    from arbitrage.engines.hf_cache import CachedSequence
+    from arbitrage.engines.hf_cache import CachedSequence, computing
 except ImportError as error:
     raise MissingExtra("hf") from error
 
@@ -105,8 +105,8 @@ class HFEngine(LocalEngine):
         return tuple(torch.stack(list(values)).tolist()) if values else ()
 
     def computing(self, flag: CancelFlag) -> AbstractContextManager[Any]:
-        """No call needs gradients."""
-        return torch.inference_mode()
+        """No call needs gradients; one that finds no memory fails alone."""
+        return computing(EngineError, self.name)
 
 
 def load_checkpoint(
@@ -121,9 +121,13 @@ def load_checkpoint(
         hf_logging.disable_progress_bar()  # Only a download is worth one.
     try:
         model, report = kind.from_pretrained(  # type: ignore[attr-defined]
-            str(path), dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True
+            str(path),
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
-        tokenizer = AutoTokenizer.from_pretrained(str(path))
+        tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=False)
         # The context is checked where it matters, with one clear error: no second opinion on standard error.
         tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
     except Exception as error:  # transformers, safetensors and the hub each raise what they like.
@@ -145,6 +149,7 @@ def _picker(sampling: Sampling, seed: int, device: torch.device) -> Callable[[Te
     if sampling.temperature == 0.0:
 
         def greedy(logits: Tensor) -> tuple[int, Tensor]:
+            logits = logits.float()  # At 16 bits, log-probabilities near 0 would be rounded to it.
             best, index = logits.max(dim=-1)
             return int(index), best - logits.logsumexp(dim=-1)
 

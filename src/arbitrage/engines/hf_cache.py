@@ -1,14 +1,28 @@
 """A token sequence that grows, shrinks and is computed only once: shared by hf engine and hf scorers."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from arbitrage.core.errors import ArbitrageError, first_line
 from arbitrage.engines.local import CachedTokens
+
+
+@contextmanager
+def computing(error: type[ArbitrageError], name: str) -> Iterator[None]:
+    """Compute without gradients; a call that finds no memory raises ``error``, which costs its problem only."""
+    try:
+        with torch.inference_mode():
+            yield
+    except torch.OutOfMemoryError as failed:
+        raise error(
+            f"{name!r} ran out of memory: {first_line(failed)}", hint="lower the number of problems in flight"
+        ) from failed
 
 
 class CachedSequence(CachedTokens):
@@ -18,9 +32,16 @@ class CachedSequence(CachedTokens):
         super().__init__()
         self._model = model
         self._cache = DynamicCache(config=model.config)
+        self._num_computed = 0
+        """Of the ids, those that the cache holds: all, but where it could not be cropped."""
 
     def _shorten(self, length: int) -> None:
-        self._cache.crop(length - len(self))
+        try:
+            if self._num_computed > length:
+                self._cache.crop(length - self._num_computed)
+                self._num_computed = length
+        except (RuntimeError, NotImplementedError):  # A window that has slid, or a state that only goes forward.
+            self._empty()  # Computed anew when it is needed.
 
     def _compute(self, ids: Sequence[int], num_last: int) -> Tensor:
         logits: Tensor = self._append(self._model, ids, logits_to_keep=num_last).logits[0]
@@ -42,33 +63,41 @@ class CachedSequence(CachedTokens):
             Last hidden states of the new positions, shape [len(ids), hidden].
         """
         output = self._append(self._model.base_model, ids)
-        states: Tensor = output.last_hidden_state[0]
+        states: Tensor = output.last_hidden_state[0, -len(ids) :]
         return states
 
     def _append(self, model: Callable[..., Any], ids: Sequence[int], **options: Any) -> Any:
         # Positions are passed so that the model need not derive them at every token.
-        start, device = len(self._ids), self._model.device
-        positions = torch.arange(start, start + len(ids), device=device)
+        start, device = self._num_computed, self._model.device
+        missing = [*self._ids[start:], *ids]
+        positions = torch.arange(start, start + len(missing), device=device)
         output = model(
-            input_ids=torch.tensor([ids], device=device),
+            input_ids=torch.tensor([missing], device=device),
             position_ids=positions[None],
             past_key_values=self._cache,
             use_cache=True,
             **options,
         )
         self._ids.extend(ids)
+        self._num_computed = len(self._ids)
         self._known = None
         return output
 
+    def _empty(self) -> None:
+        self._cache, self._num_computed = DynamicCache(config=self._model.config), 0
+
     def branches(self, count: int) -> "Branches":
         """Copies of the sequence side by side, to be continued without touching it."""
+        if self._num_computed < len(self):
+            self._append(self._model, [], logits_to_keep=1)
         cache = copy.deepcopy(self._cache)
         cache.batch_repeat_interleave(count)
         return Branches(self._model, cache, len(self._ids))
 
     def close(self) -> None:
         """Forget everything."""
-        self._cache, self._known = DynamicCache(config=self._model.config), None
+        self._empty()
+        self._known = None
         self._ids.clear()
 
 

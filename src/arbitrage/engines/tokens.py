@@ -22,7 +22,7 @@ def load_tokenizer(path: str) -> Any:
     except ImportError as error:
         raise MissingExtra("http") from error
     try:
-        return AutoTokenizer.from_pretrained(path)
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except Exception as error:  # transformers, tokenizers and the hub each raise what they like.
         raise CheckpointError(f"cannot load the tokenizer of {path!r}: {first_line(error)}") from error
 

@@ -13,7 +13,6 @@ from arbitrage.scorers.families import StepIds, checked_probability
 from arbitrage.scorers.format import InputFormat
 
 try:
-    import torch
     from transformers import (
         AutoConfig,
         AutoModelForSequenceClassification,
@@ -23,7 +22,7 @@ try:
     )
 
     from arbitrage.engines.hf import load_checkpoint
-    from arbitrage.engines.hf_cache import CachedSequence
+    from arbitrage.engines.hf_cache import CachedSequence, computing
 except ImportError as error:
     raise MissingExtra("hf") from error
 
@@ -126,7 +125,6 @@ class HFScorer:
         """Ids of a step; the same wherever it stands."""
         return StepIds(scored=tuple(self.input_format.step_ids(self.tokenizer, candidate.source, candidate.text)))
 
-    @torch.inference_mode()
     def probability(self, sequence: CachedSequence, ids: list[int]) -> tuple[float, int]:
         """Read the head at the last of ``ids``, computing only what ``sequence`` lacks.
 
@@ -148,9 +146,7 @@ def reuse(sequence: CachedSequence, ids: list[int], scorer: StepReader) -> int:
     Raises:
         ScorerError: If the context is too short.
     """
-    config, window = scorer.model.config, getattr(scorer.model.config, "sliding_window", None)
-    # A rejected step cannot be cropped once a window has slid.
-    longest = min(getattr(config, "max_position_embeddings", len(ids)), window - 1 if window else len(ids))
+    longest = getattr(scorer.model.config, "max_position_embeddings", len(ids))
     if len(ids) > longest:
         raise ScorerError(f"the solution has {len(ids)} tokens, the context of {scorer.name!r} has {longest}")
     return sequence.reuse(ids)
@@ -172,7 +168,8 @@ class HFScoring:
         flag.check()
         started = time.perf_counter()
         ids = [*self._ids, *self._step_ids(candidate).scored]
-        value, num_cached = self._scorer.probability(self._sequence, ids)
+        with computing(ScorerError, self._scorer.name):
+            value, num_cached = self._scorer.probability(self._sequence, ids)
         cost = Cost(
             num_calls=1,
             num_computed=len(ids) - num_cached,
@@ -202,7 +199,7 @@ def _loader(path: str | Path) -> type:
         CheckpointError: If it says neither.
     """
     try:
-        architectures = AutoConfig.from_pretrained(str(path)).architectures or []
+        architectures = AutoConfig.from_pretrained(str(path), trust_remote_code=False).architectures or []
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read the configuration in {str(path)!r}: {error}") from error
     for ending, loader in (

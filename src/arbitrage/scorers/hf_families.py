@@ -16,7 +16,6 @@ from arbitrage.scorers.families import FAMILIES, Family, Head, StepIds, checked_
 from arbitrage.scorers.hf import HFScoring, reuse
 
 try:
-    import torch
     from huggingface_hub import snapshot_download
     from torch import Tensor, nn
     from transformers import (
@@ -121,7 +120,6 @@ class FamilyScorer:
         """Ids of a step, whoever wrote it."""
         return self.family.step_ids(self.tokenizer, question, index, candidate.text)
 
-    @torch.inference_mode()
     def probability(self, sequence: CachedSequence, ids: list[int]) -> tuple[float, int]:
         """Read the score at the last of ``ids``, computing only what ``sequence`` lacks.
 
@@ -193,7 +191,7 @@ def _check_language_model(folder: Path, family: Family) -> None:
         CheckpointError: If its configuration says otherwise.
     """
     try:
-        architectures = AutoConfig.from_pretrained(str(folder)).architectures or []
+        architectures = AutoConfig.from_pretrained(str(folder), trust_remote_code=False).architectures or []
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read the configuration in {str(folder)!r}: {first_line(error)}") from error
     if not any(architecture.endswith("ForCausalLM") for architecture in architectures):

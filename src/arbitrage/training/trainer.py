@@ -87,6 +87,9 @@ class _Trainer(Trainer):  # type: ignore[misc]
 class StepHead(nn.Module):
     """A classifier whose head is read at labelled positions; its forward returns the loss, as Trainer wants it."""
 
+    accepts_loss_kwargs = True
+    """Trainer then tells how many labels an accumulated batch has: each counts the same, whatever it is packed with."""
+
     def __init__(self, model: PreTrainedModel, loss: Callable[[Tensor, Tensor], Tensor]) -> None:
         """Wrap a model.
 
@@ -232,9 +235,9 @@ def _load(
     torch.manual_seed(seed)
     model: PreTrainedModel
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(start))
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(start), trust_remote_code=False)
         if from_scratch:
-            config = AutoConfig.from_pretrained(str(start), num_labels=num_labels)
+            config = AutoConfig.from_pretrained(str(start), num_labels=num_labels, trust_remote_code=False)
             model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
         else:
             model = AutoModelForSequenceClassification.from_pretrained(
@@ -242,6 +245,7 @@ def _load(
                 num_labels=num_labels,
                 dtype=torch.float32,
                 use_safetensors=True,
+                trust_remote_code=False,
                 ignore_mismatched_sizes=True,
             )
     except (OSError, ValueError) as error:
