@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, get_type_hints
 
 from arbitrage.core.errors import ConfigError
 from arbitrage.engines.prompt import Example, Prompt, prompt_of
@@ -66,8 +66,8 @@ class ModelConfig:
 
     @property
     def called(self) -> str:
-        """The name, or the last part of the path."""
-        return self.name or Path(self.path).name
+        """The name, or the last part of the path, a GGUF file's without its ending."""
+        return self.name or Path(self.path).name.removesuffix(".gguf")
 
     def __post_init__(self) -> None:
         if not self.engine:
@@ -183,6 +183,9 @@ def _model(record: Mapping[str, Any], folder: Path, place: str) -> ModelConfig:
     found["examples"] = tuple(_parse(Example, example, f"{place}, an example") for example in shown)
     if "serve" in found:
         found["serve"] = _words(found["serve"], f"{place} serve")
+    env = found.get("env", {})
+    if not isinstance(env, dict) or not all(isinstance(value, str) for value in env.values()):
+        raise ConfigError(f"{place}: env must be a table of strings, got {env!r}", hint="put numbers in quotes")
     return _parse(ModelConfig, found, place)
 
 
@@ -198,14 +201,31 @@ def _words(value: Any, place: str) -> tuple[str, ...]:
     return tuple(value)
 
 
+_WANTED: Final[Mapping[Any, tuple[Any, str]]] = {
+    str: (str, "a string"),
+    int: (int, "a whole number"),
+    float: ((int, float), "a number"),
+    int | None: (int, "a whole number"),
+    ModelConfig: (ModelConfig, "a table"),
+    ModelConfig | None: (ModelConfig, "a table"),
+}
+"""What a value must be, and how that is said, by the type of its field; others are checked where they are read."""
+
+
 def _parse(kind: type[T], record: Mapping[str, Any], place: str) -> T:
-    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
-    for key in record:
+    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    types = get_type_hints(kind)
+    for key, value in record.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             raise ConfigError(f"{place}: unknown key {key!r}", hint=f"did you mean {near[0]!r}?" if near else "")
+        wanted, words = _WANTED.get(types[key], (object, ""))
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            raise ConfigError(f"{place}: {key} must be {words or 'of another kind'}, got {value!r}")
+    required = {name for name, f in known.items() if f.default is MISSING and f.default_factory is MISSING}
+    if missing := sorted(required - set(record)):
+        raise ConfigError(f"{place}: missing {', '.join(missing)}")
     try:
         return kind(**record)
-    except TypeError as error:
-        required = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}  # type: ignore[arg-type]
-        raise ConfigError(f"{place}: missing {', '.join(sorted(required - set(record)))}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{place}: {error.args[0]}", hint=error.hint) from error

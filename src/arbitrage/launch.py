@@ -9,6 +9,7 @@ from arbitrage.config import ModelConfig, PairConfig
 from arbitrage.core.errors import ConfigError, EngineError
 from arbitrage.engines.dialects import DIALECTS
 from arbitrage.runtime.servers import Server
+from arbitrage.scorers.families import FAMILIES, Head
 
 COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
     "vllm": ("vllm", "serve"),
@@ -17,7 +18,7 @@ COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """What starts each kind of server; the table ``[launch]`` of a pair may say otherwise."""
 CLASSIFIERS: Final = ("prm", "router")
-"""Roles whose server classifies."""
+"""Roles whose server classifies, but for PRMs that say their score as a token of a language model."""
 
 
 def servers(config: PairConfig) -> list[Server]:
@@ -56,10 +57,17 @@ def server_for(role: str, model: ModelConfig, launch: Mapping[str, Sequence[str]
     where = urlsplit(model.url)
     if where.hostname is None or where.port is None:
         raise ConfigError(f"[{role}] url needs a host and a port to start a server at, got {model.url!r}")
-    flags = FLAGS[model.engine](model, where.hostname, where.port, role.partition(":")[0] in CLASSIFIERS)
+    reads_tokens = bool(model.format) and FAMILIES[model.format].head is Head.LANGUAGE
+    classifies = role.partition(":")[0] in CLASSIFIERS and not reads_tokens
+    flags = FLAGS[model.engine](model, where.hostname, where.port, classifies)
     command = [*(launch.get(model.engine) or COMMANDS[model.engine]), *flags, *model.serve]
     return Server(
-        role=role.replace(":", "-"), url=model.url, about=DIALECTS[model.engine].about, command=command, env=model.env
+        role=role.replace(":", "-"),
+        url=model.url,
+        about=DIALECTS[model.engine].about,
+        command=command,
+        env=model.env,
+        api_key_env=model.api_key_env,
     )
 
 
@@ -69,10 +77,10 @@ def answers(server: Server) -> bool:
     Raises:
         EngineError: If something else listens there.
     """
-    from arbitrage.engines.http_client import HTTPClient  # Needs an extra; commands can be shown without.
+    from arbitrage.engines.http_client import HTTPClient, HTTPOptions  # Needs an extra; commands can be shown without.
 
     try:
-        HTTPClient(server.url).get(server.about)
+        HTTPClient(server.url, HTTPOptions(api_key_env=server.api_key_env)).get(server.about)
     except EngineError as error:
         if error.is_retryable:
             return False

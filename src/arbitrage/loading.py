@@ -1,7 +1,7 @@
 """From one model's configuration to an engine or a scorer, loaded here or connected to its server."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from arbitrage.config import ModelConfig
 from arbitrage.core.errors import ConfigError
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
     PRM = HFScorer | FamilyScorer | HTTPScorer
     Router = HFScorer | HTTPScorer | ProbeScorer
+
+
+UNSERVED: Final = ("qwen-prm",)
+"""PRM families whose head servers do not read at the last token: two layers of it, at a token of their own."""
 
 
 def load_engine(model: ModelConfig, *, keeps_hidden_state: bool = False) -> Engine:
@@ -47,11 +51,14 @@ def load_prm(model: ModelConfig, name: str = "prm") -> "PRM":
     Raises:
         CheckpointError: If it is missing, broken, or no PRM.
         EngineError: If its server does not answer.
+        ConfigError: If its server serves another model, or none can serve its family.
     """
     if not model.format:
         return _classifier(model, "prm", name)
     family = FAMILIES[model.format]
     if model.is_served:
+        if model.format in UNSERVED:
+            raise ConfigError(f"no server is asked for the head of a {model.format}", hint="run the PRM in process")
         from arbitrage.scorers.http import FamilyLayout
 
         return _http_scorer(model, name, FamilyLayout(_tokenizer(model), family))
@@ -112,6 +119,7 @@ def _http_engine(model: ModelConfig) -> "HTTPEngine":
         _tokenizer(model),
         name=model.called,
         model=model.served_name,
+        known_as=_names(model),
         prompt=model.question_prompt,
         context_length=model.context_length,
     )
@@ -123,8 +131,14 @@ def _http_scorer(model: ModelConfig, name: str, layout: "Layout") -> "HTTPScorer
     from arbitrage.scorers.http import HTTPScorer
 
     client, dialect = _client(model), DIALECTS[model.engine]
-    known_as = served_model(dialect.served(client.get(dialect.about)), model.served_name, model.url)
+    served = dialect.served(client.get(dialect.about))
+    known_as = served_model(served, model.served_name, model.url, _names(model))
     return HTTPScorer(client, dialect, layout, name=name, model=known_as)
+
+
+def _names(model: ModelConfig) -> tuple[str, str]:
+    """What a server may call a model where the configuration does not say."""
+    return model.called, model.path
 
 
 def _client(model: ModelConfig) -> "HTTPClient":

@@ -7,7 +7,7 @@ import pytest
 from arbitrage.core.errors import ContextOverflow, EngineError, EngineTimeout, ScorerError
 from arbitrage.core.solve import solve
 from arbitrage.core.trace import Trace
-from arbitrage.core.turn import Pair, Turn
+from arbitrage.core.turn import History, Pair, Turn
 from arbitrage.core.types import Cost, Decision, Finish, Source
 from arbitrage.engines.scripted import ScriptedEngine, VirtualClock
 from arbitrage.policies import RSD, DraftOnly, Oracle, RouterPolicy, TargetOnly
@@ -338,3 +338,35 @@ async def test_samples_of_one_step_are_made_once_and_together():
     assert [made.sample for made in asked[0]] == [0, 1, 2]
     seeds = [call.seed for call in target.calls]
     assert len(seeds) == len(set(seeds)) == 2 * 3
+
+
+async def test_samples_that_nobody_waits_for_yet_are_stopped_too():
+    """The cancellation arrives in the very round of the loop in which the samples' tasks were made."""
+    events = []
+
+    class Slow(Watched):
+        async def open(self, problem, source):
+            session = await super().open(problem, source)
+
+            async def propose_many(request, seeds):
+                events.append("began")
+                try:
+                    await asyncio.sleep(60)
+                finally:
+                    events.append("stopped")
+
+            session.propose_many = propose_many
+            return session
+
+    history = History(PROBLEM, Pair(draft=scripted("d"), target=Slow(scripted("x"))))
+    turn = Turn(history, setting(), 16)
+    await history.session(Source.TARGET)
+    asked = asyncio.ensure_future(turn.samples(Source.TARGET, 2))
+    await asyncio.sleep(0)
+    asked.cancel()
+    await asyncio.sleep(0)
+    await asyncio.wait_for(turn.abandon(), 1.0)
+    await history.close()
+    events.append("closed")
+    await asyncio.gather(asked, return_exceptions=True)
+    assert events in (["began", "stopped", "closed"], ["closed"])

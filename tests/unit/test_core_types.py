@@ -73,7 +73,7 @@ def test_seeds_differ_in_every_argument_and_fit_every_engine():
         (EngineTimeout("late"), True, "late (lower the number of problems in flight"),
         (ContextOverflow("full", hint="cut it"), False, "full (cut it)"),
         (EngineError("down"), False, "down"),
-        (MissingExtra("hf"), False, "pip install 'arbitrage[hf]'"),
+        (MissingExtra("hf"), False, "pip install '.[hf]'"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )

@@ -8,7 +8,7 @@ import pytest
 
 from arbitrage.core.errors import EngineError
 from arbitrage.core.types import Finish
-from arbitrage.engines.dialects import DIALECTS, VLLM, LlamaServer, SGLang
+from arbitrage.engines.dialects import DIALECTS, VLLM, LlamaServer, Served, SGLang
 from helpers import request
 
 RECORDED = {
@@ -135,7 +135,10 @@ def test_servers_tell_what_they_serve():
     for dialect in (VLLM(), SGLang()):
         assert (dialect.served(both).models, dialect.served(both).context_length) == (("a", "b"), 512)
     props = {"default_generation_settings": {"n_ctx": 4096}, "total_slots": 4}
-    assert LlamaServer().served(props).context_length == 4096
+    assert LlamaServer().served(props) == Served(models=(), context_length=4096)
+    named = props | {"model_path": "/models/a.gguf"}
+    assert LlamaServer().served(named).models == ("/models/a.gguf",)
+    assert LlamaServer().served(named | {"model_alias": "a"}).models == ("a",)
 
 
 @pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)

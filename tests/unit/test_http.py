@@ -260,6 +260,24 @@ async def test_what_is_served_is_checked_at_the_start(tokenizer):
     assert served_model(Served(models=(), context_length=1), "", "url") == ""
 
 
+@pytest.mark.parametrize(
+    ("served", "known_as", "is_it"),
+    [
+        ("Qwen/Qwen2.5-Math-7B-Instruct", ("big", "qwen2.5-math-7b-instruct"), True),
+        ("/models/small-Q4.gguf", ("small-Q4", "/elsewhere/small-Q4.gguf"), True),
+        ("mine", ("mine", "Qwen/Qwen2.5-Math-7B-Instruct"), True),
+        ("Qwen/Qwen2.5-Math-1.5B-Instruct", ("Qwen2.5-Math-7B-Instruct", "Qwen/Qwen2.5-Math-7B-Instruct"), False),
+    ],
+)
+def test_a_servers_only_model_must_bear_the_name_of_the_one_that_is_wanted(served, known_as, is_it):
+    found = Served(models=(served,), context_length=1)
+    if is_it:
+        assert served_model(found, "", "url", known_as) == served
+    else:
+        with pytest.raises(ConfigError, match=rf"url serves '{served}', not '{known_as[0]}'.*served_name"):
+            served_model(found, "", "url", known_as)
+
+
 async def test_a_served_classifier_is_read_through_its_format(tokenizer):
     marks = {"draft": "D: ", "target": "T: "}
     read = InputFormat(kind="router", annotation=marks, prompt="{question}\n")

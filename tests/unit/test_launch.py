@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,10 +73,24 @@ def test_each_kind_of_server_gets_the_flags_that_the_loop_needs(tmp_path):
     assert [(s.role, s.about) for s in (draft, target)] == [("draft", "/v1/models"), ("target", "/v1/models")]
 
 
+@pytest.mark.parametrize(("family", "classifies"), [("rlhflow", False), ("math-shepherd", False), ("skywork", True)])
+def test_a_prm_that_says_its_score_as_a_token_is_served_as_a_language_model(tmp_path, family, classifies):
+    config = pair(tmp_path, SERVED)
+    config = replace(config, prm=replace(config.prm, format=family))
+    *_, prm = servers(config)
+    assert ("--runner pooling" in str(prm)) is classifies
+
+
+def test_a_server_that_wants_a_key_is_asked_with_it(tmp_path):
+    config = pair(tmp_path, SERVED)
+    config = replace(config, draft=replace(config.draft, api_key_env="MY_KEY"))
+    assert [server.api_key_env for server in servers(config)] == ["MY_KEY", "", ""]
+
+
 def test_one_server_may_play_two_roles_but_not_two_models(tmp_path):
     model = ModelConfig(path="m.gguf", engine="llama-server", url="http://127.0.0.1:8101", context_length=512)
     (only,) = servers(PairConfig(name="p", draft=model, target=model))
-    assert str(only) == "llama-server -m m.gguf --alias m.gguf --host 127.0.0.1 --port 8101 -c 512"
+    assert str(only) == "llama-server -m m.gguf --alias m --host 127.0.0.1 --port 8101 -c 512"
     other = ModelConfig(path="n.gguf", engine="llama-server", url=model.url)
     with pytest.raises(ConfigError, match=r"draft and target share http://127.0.0.1:8101 but are different models"):
         servers(PairConfig(name="p", draft=model, target=other))

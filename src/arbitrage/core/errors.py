@@ -34,7 +34,7 @@ class MissingExtra(ArbitrageError):
     """A feature needs packages that the base installation leaves out."""
 
     def __init__(self, extra: str) -> None:
-        super().__init__(f"this needs the extra {extra!r}", hint=f"pip install 'arbitrage[{extra}]'")
+        super().__init__(f"this needs the extra {extra!r}", hint=f"in your clone: pip install '.[{extra}]'")
 
 
 class CheckpointError(ArbitrageError):

@@ -110,6 +110,8 @@ class Turn:
     """Budget of this step."""
     _candidates: dict[tuple[Source, int], asyncio.Task[Candidate]] = field(default_factory=dict)
     _scores: dict[tuple[str, Source, int], asyncio.Task[Score]] = field(default_factory=dict)
+    _batches: list[asyncio.Task[list[Candidate]]] = field(default_factory=list)
+    """What makes several candidates together."""
 
     @property
     def index(self) -> int:
@@ -161,6 +163,7 @@ class Turn:
         if missing:
             work = self._propose_many(source, [sample for _, sample in missing], sampling or self.setting.sampling)
             together = asyncio.ensure_future(work)
+            self._batches.append(together)
             for place, key in enumerate(missing):
                 self._candidates[key] = asyncio.ensure_future(_item(together, place))
         return tuple(await asyncio.gather(*(self._candidates[key] for key in wanted)))
@@ -212,7 +215,8 @@ class Turn:
 
     async def abandon(self) -> None:
         """Stop what is still being made; returns when the engines are at rest."""
-        tasks = [task for task in (*self._candidates.values(), *self._scores.values()) if not task.done()]
+        made = (*self._candidates.values(), *self._scores.values(), *self._batches)
+        tasks = [task for task in made if not task.done()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

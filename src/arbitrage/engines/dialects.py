@@ -291,8 +291,10 @@ class LlamaServer:
 
     @_reading
     def served(self, answer: Any) -> Served:
-        """One model, whose context is a slot's."""
-        return Served(models=(), context_length=answer["default_generation_settings"]["n_ctx"])
+        """One model, by the name it was given or its file, and the context of a slot."""
+        name = answer.get("model_alias") or answer.get("model_path")
+        context_length = answer["default_generation_settings"]["n_ctx"]
+        return Served(models=(name,) if name else (), context_length=context_length)
 
     def generate(self, model: str, ids: Sequence[int], request: StepRequest, max_tokens: int) -> Call:
         """Ids in, ids out."""

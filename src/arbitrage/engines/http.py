@@ -53,6 +53,7 @@ class HTTPEngine(TokenText):
         *,
         name: str,
         model: str = "",
+        known_as: Sequence[str] = (),
         prompt: Prompt | None = None,
         context_length: int | None = None,
     ) -> "HTTPEngine":
@@ -64,6 +65,7 @@ class HTTPEngine(TokenText):
             tokenizer: The model's, of transformers.
             name: See ``__init__``.
             model: The id that the server knows it by; empty for its only one.
+            known_as: See :func:`served_model`.
             prompt: See ``__init__``.
             context_length: To use less of the context than the server offers, or where it does not say.
 
@@ -80,7 +82,7 @@ class HTTPEngine(TokenText):
             dialect,
             tokenizer,
             name=name,
-            model=served_model(served, model, client.url),
+            model=served_model(served, model, client.url, known_as),
             prompt=prompt,
             context_length=min(lengths),
         )
@@ -96,20 +98,34 @@ class HTTPEngine(TokenText):
         return HTTPSession(self, ids, source)
 
 
-def served_model(served: Served, wanted: str, url: str) -> str:
+def served_model(served: Served, wanted: str, url: str, known_as: Sequence[str] = ()) -> str:
     """The id to ask a server for.
+
+    Args:
+        served: What it serves.
+        wanted: The id; empty for its only one.
+        url: Where it listens, for messages.
+        known_as: Name and path of the model where no id is wanted: its only one must bear one of these names, folder
+            and ending aside. Two servers that were mistaken for each other would answer all the same.
 
     Raises:
         ConfigError: If it serves others only, or several and none was named.
     """
-    if not served.models:  # A server of one model that need not be named.
+    if not served.models:  # A server of one model that does not say which.
         return wanted
     if not wanted and len(served.models) == 1:
-        return served.models[0]
+        only = served.models[0]
+        if not known_as or _plain(only) in map(_plain, known_as):
+            return only
+        wanted = known_as[0]
     if wanted not in served.models:
         known = ", ".join(map(repr, served.models))
         raise ConfigError(f"{url} serves {known}, not {wanted!r}", hint="set the model's id as served_name")
     return wanted
+
+
+def _plain(name: str) -> str:
+    return name.replace("\\", "/").rstrip("/").rpartition("/")[2].lower().removesuffix(".gguf")
 
 
 class HTTPSession:

@@ -104,9 +104,14 @@ class GGUFTokenizer:
         return b"".join(self._pieces[id] for id in ids).decode(errors="replace")
 
     def apply_chat_template(
-        self, messages: list[dict[str, str]], *, add_generation_prompt: bool, return_dict: bool = False
-    ) -> list[int]:
-        """Render messages by the file's template and encode them.
+        self,
+        messages: list[dict[str, str]],
+        *,
+        add_generation_prompt: bool,
+        return_dict: bool = False,
+        tokenize: bool = True,
+    ) -> list[int] | str:
+        """Render messages by the file's template, and encode them unless the text itself is wanted.
 
         Raises:
             ConfigError: If the template refuses them.
@@ -121,7 +126,7 @@ class GGUFTokenizer:
                 f"the chat template of {self.name_or_path!r} does not take this prompt: {first_line(error)}",
                 hint="use a plain prompt, or no system message",
             ) from error
-        return self.encode(text, add_special_tokens=False)
+        return self.encode(text, add_special_tokens=False) if tokenize else text
 
     def _special(self, name: str) -> str:
         """A special token's text; empty where the file names none, whatever llama.cpp takes by default."""

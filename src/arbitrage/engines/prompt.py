@@ -52,10 +52,7 @@ class ChatPrompt:
         Raises:
             ConfigError: If the tokenizer has no chat template.
         """
-        if not tokenizer.chat_template:
-            raise ConfigError(
-                f"the tokenizer {tokenizer.name_or_path!r} has no chat template", hint="use a plain prompt for it"
-            )
+        _check_template(tokenizer)
         messages = [{"role": "system", "content": self.system}] if self.system else []
         for example in self.examples:
             messages.append({"role": "user", "content": example.question})
@@ -65,7 +62,12 @@ class ChatPrompt:
         return ids
 
     def follow_up(self, tokenizer: Any, text: str) -> str:
-        """The end of the answer, the user's ``text`` and the beginning of an answer, as the template writes them."""
+        """The end of the answer, the user's ``text`` and the beginning of an answer, as the template writes them.
+
+        Raises:
+            ConfigError: If the tokenizer has no chat template.
+        """
+        _check_template(tokenizer)
         messages = [
             {"role": "user", "content": "?"},
             {"role": "assistant", "content": _ANSWER},
@@ -73,6 +75,13 @@ class ChatPrompt:
         ]
         whole: str = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         return whole.rpartition(_ANSWER)[2]
+
+
+def _check_template(tokenizer: Any) -> None:
+    if not tokenizer.chat_template:
+        raise ConfigError(
+            f"the tokenizer {tokenizer.name_or_path!r} has no chat template", hint="use a plain prompt for it"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,8 @@ class Server:
     command: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict)
     """Added to our own environment."""
+    api_key_env: str = ""
+    """Environment variable with the key that it wants."""
 
     def __str__(self) -> str:
         """The command as one would type it."""

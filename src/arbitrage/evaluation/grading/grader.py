@@ -98,7 +98,7 @@ class Grader:
             answer, gold = next(iter(hard))
             warnings.warn(
                 f"symbolic grading is not installed: answers such as {answer!r} for {gold!r} are compared as text "
-                "(pip install 'arbitrage[math]')",
+                "(pip install '.[math]')",
                 stacklevel=5,
             )
         self._has_warned = True
