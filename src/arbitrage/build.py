@@ -227,7 +227,11 @@ def check_name(name: str) -> None:
             return
         name = rule
     if name not in POLICIES and not name.startswith("router:"):
-        raise ConfigError(f"unknown policy {name!r}", hint=f"choose from {', '.join([*POLICIES, *SOLVERS])}")
+        plain, _, threshold = name.partition("@")
+        hint = f"choose from {', '.join([*POLICIES, *SOLVERS])}"
+        if threshold and plain in POLICIES:
+            hint = f"give the threshold apart: {plain} and {threshold}"
+        raise ConfigError(f"unknown policy {name!r}", hint=hint)
 
 
 def _judge(target: Engine) -> Scorer:
@@ -257,7 +261,10 @@ def _in_process(engine: Engine, name: str) -> "HFEngine":
     from arbitrage.engines.hf import HFEngine
 
     if not isinstance(engine, HFEngine):
-        raise ConfigError(f"{name!r} needs models of the hf engine, {engine.name!r} is none")
+        raise ConfigError(
+            f"{name!r} needs models of the hf engine, {engine.name!r} is none",
+            hint="run them in process by transformers, or leave it out of the policies",
+        )
     return engine
 
 

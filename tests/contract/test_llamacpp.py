@@ -259,6 +259,7 @@ def test_prompts_are_those_of_transformers(engine, tokenizer):
     ours = engine(0)
     for prompt in (ChatPrompt(), ChatPrompt("Be brief."), PlainPrompt("Q: {question}\nA:")):
         assert prompt.encode(ours.tokenizer, "2+2?") == prompt.encode(tokenizer, "2+2?")
+        assert prompt.follow_up(ours.tokenizer, "Rate it.") == prompt.follow_up(tokenizer, "Rate it.")
     assert ours.eos_ids == {tokenizer.eos_token_id}
     ours.tokenizer.chat_template = "{{ raise_exception('no system role') }}"
     with pytest.raises(ConfigError, match=r"template of 'llamacpp-0' does not take this prompt: no system role"):
@@ -266,6 +267,8 @@ def test_prompts_are_those_of_transformers(engine, tokenizer):
     ours.tokenizer.chat_template = None
     with pytest.raises(ConfigError, match="'llamacpp-0' has no chat template"):
         ChatPrompt().encode(ours.tokenizer, "2+2?")
+    with pytest.raises(ConfigError, match="'llamacpp-0' has no chat template"):
+        ChatPrompt().follow_up(ours.tokenizer, "Rate it.")
 
 
 def test_files_that_cannot_be_used_are_named(tmp_path, plain_lm, gguf_file):

@@ -5,8 +5,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from arbitrage.cli.main import run
+from arbitrage.tiny import WEIGHTS
 
 pytestmark = pytest.mark.integration
 QUESTION = "Compared to Leo Mia owns 3 times as many stamps. Leo has 4 stamps. How many stamps does Mia have?"
@@ -79,6 +81,7 @@ def test_eval_ends_with_the_promised_json_line_and_writes_one_trace_a_line(cli, 
         (("solve", "  "), "empty"),
         (("solve", QUESTION, "--policy", "rsd", "--threshold", "-0.1"), "-0.1"),
         (("solve", QUESTION, "--temperature", "-1"), "temperature"),
+        (("solve", QUESTION, "--policy", "router@0.1"), "give the threshold apart: router and 0.1"),
         (("solve", QUESTION, "--budget", "seconds<=0.001"), "not calibrated for 'seconds<=0.001'"),
         (("solve", QUESTION, "--budget", "seconds<=1", "--threshold", "0.5"), "the threshold 0.5 too"),
         (("solve", QUESTION, "--budget", "seconds<=1", "--policy", "rsd"), "the policy 'rsd' too"),
@@ -99,6 +102,31 @@ def test_a_prompt_longer_than_the_context_is_a_failed_problem_with_its_reason(cl
     assert status == 1
     assert "context" in err
     assert len(err.strip().splitlines()) == 1
+
+
+def test_a_bound_of_steps_ends_a_solution(cli):
+    status, out, err = cli("solve", QUESTION, "--max-steps", "1", "--json")
+    assert status == 0, err
+    trace = json.loads(out)
+    assert (len(trace["steps"]), trace["finish"]) == (1, "step_limit")
+
+
+def test_a_device_that_is_not_there_is_one_clear_line(cli, tmp_path):
+    model = f'path = "{WEIGHTS / "draft"}"\ndevice = "cuda:0"\n'
+    (tmp_path / "pair.toml").write_text(f"[draft]\n{model}[target]\n{model}")
+    if torch.cuda.is_available():
+        pytest.skip("this machine has one")
+    status, _, err = cli("solve", QUESTION, "--pair", str(tmp_path / "pair.toml"), "--policy", "draft")
+    assert status == 2
+    assert "cannot be put on the device 'cuda:0'" in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_an_evaluation_of_failures_alone_has_failed(cli, tmp_path):
+    (tmp_path / "long.jsonl").write_text(json.dumps({"question": QUESTION * 60, "answer": 1}) + "\n")
+    status, _, err = cli("eval", "--policies", "draft", "--dataset", str(tmp_path / "long.jsonl"))
+    assert status == 1
+    assert "draft: 1 of 1 failed" in err
 
 
 def test_a_broken_checkpoint_is_one_clear_line(cli, tmp_path):

@@ -98,6 +98,8 @@ def test_a_bad_file_of_options_is_one_clear_line(cli, tmp_path, content, told):
         (("eval", "--policies", "telepathy", "--dry-run"), "unknown policy 'telepathy'"),
         (("eval", "--policies", "", "--dry-run"), "no policies to compare"),
         (("eval", "--params", "draft=big"), "params: draft must be a number"),
+        (("eval", "--policies", "router@2", "--dry-run"), "threshold must be in [0, 1], got 2 for 'router'"),
+        (("eval", "--max-steps", "0", "--dry-run"), "max_steps must be at least 1, got 0"),
         (("report", "nowhere"), "no records at 'nowhere'"),
     ],
 )

@@ -10,7 +10,7 @@ import typer
 from arbitrage.build import POLICIES, LoadedPair, load
 from arbitrage.cli.plan import threshold_of
 from arbitrage.cli.show import counting
-from arbitrage.cli.solve import PairOption, SeedOption
+from arbitrage.cli.solve import LIMITS, FieldsOption, MaxStepsOption, MaxTokensOption, PairOption, SeedOption
 from arbitrage.core.turn import Setting
 from arbitrage.core.types import Limits, Problem, Sampling
 from arbitrage.problems import problems
@@ -24,6 +24,7 @@ def collect(
     out: Annotated[Path, typer.Argument(help="Folder for the rows; a run that was stopped continues there.")],
     pair: PairOption = "tiny",
     dataset: Annotated[str, typer.Option(help="tiny:train:SEED, … or a JSONL file.")] = "tiny:train:9",
+    fields: FieldsOption = "",
     limit: Annotated[int | None, typer.Option(help="Only the first so many problems; more continue a run.")] = None,
     stratify: Annotated[str, typer.Option(help="Take a field's values in equal shares, such as level.")] = "",
     samples: Annotated[int, typer.Option(help="Target steps from every prefix.")] = 4,
@@ -38,7 +39,8 @@ def collect(
     hidden_states: Annotated[
         bool, typer.Option(help="Keep the draft's last hidden state of each step, for a probe router.")
     ] = False,
-    max_tokens: Annotated[int, typer.Option(help="Bound of a whole solution.")] = 4096,
+    max_tokens: MaxTokensOption = LIMITS.max_tokens,
+    max_steps: MaxStepsOption = LIMITS.max_steps,
     jobs: Annotated[int, typer.Option(help="Problems in flight.")] = 8,
     seed: SeedOption = 0,
     parquet: Annotated[bool, typer.Option(help="Write rows.parquet beside rows.jsonl at the end.")] = False,
@@ -49,8 +51,8 @@ def collect(
     goes on without a row lost or doubled; with other options it refuses. Exit status 1 if problems failed; the
     same command tries them again.
     """
-    setting = Setting(limits=Limits(max_tokens=max_tokens), seed=seed)
-    found = problems(dataset, limit, stratify=stratify, seed=seed)
+    setting = Setting(limits=Limits(max_tokens=max_tokens, max_steps=max_steps), seed=seed)
+    found = problems(dataset, limit, stratify=stratify, seed=seed, fields=fields)
     loaded = load(pair, policies=[behaviour], with_prm=True, keeps_hidden_state=hidden_states)
     policy = Collecting(
         prm=loaded.needs(loaded.prm, "prm"),
@@ -65,6 +67,7 @@ def collect(
             ("draft", "target", "prm", *((behaviour,) if behaviour.startswith("router") else ()))
         ),
         "dataset": dataset,
+        "fields": fields,
         "stratify": stratify,
         "samples": samples,
         "temperature": temperature,
@@ -73,6 +76,7 @@ def collect(
         "keep_draft": keep_draft,
         "hidden_states": hidden_states,
         "max_tokens": max_tokens,
+        "max_steps": max_steps,
         "seed": seed,
     }
     started = time.monotonic()

@@ -12,7 +12,7 @@ from arbitrage.cli.defaults import ConfigOption
 from arbitrage.cli.plan import check_policies, plan_lines, plan_of, run_settings
 from arbitrage.cli.report import MarginOption, ParamsOption, PricesOption, write
 from arbitrage.cli.show import rows_table, table_console
-from arbitrage.cli.solve import PairOption, SeedOption
+from arbitrage.cli.solve import LIMITS, FieldsOption, MaxStepsOption, MaxTokensOption, PairOption, SeedOption
 from arbitrage.cli.sweeping import run_in_folder, run_in_memory
 from arbitrage.core.turn import Setting
 from arbitrage.core.types import Limits, Sampling
@@ -43,14 +43,13 @@ def evaluate(
     ] = ",".join(NAMES),
     thresholds: Annotated[str, typer.Option(help="Comma-separated, in [0, 1]; empty for each policy's default.")] = "",
     dataset: Annotated[str, typer.Option(help=DATASET_HELP)] = "tiny:test",
-    fields: Annotated[
-        str, typer.Option(help="Columns of a file or hub dataset: question=problem,answer=solution,id=uid.")
-    ] = "",
+    fields: FieldsOption = "",
     limit: Annotated[int | None, typer.Option(help="Only the first so many problems.")] = None,
     stratify: Annotated[str, typer.Option(help="Take a field's values in equal shares, such as level.")] = "",
     samples: Annotated[int, typer.Option(help="Attempts at each problem, each with seeds of its own.")] = 1,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
-    max_tokens: Annotated[int, typer.Option(help="Bound of a whole solution.")] = Limits().max_tokens,
+    max_tokens: MaxTokensOption = LIMITS.max_tokens,
+    max_steps: MaxStepsOption = LIMITS.max_steps,
     seed: SeedOption = 0,
     proposals: Annotated[
         bool, typer.Option(help="Offer rejected draft steps to the target as token proposals.")
@@ -83,11 +82,11 @@ def evaluate(
     time outside model calls.
 
     With --out, a run that was killed at any moment and is started again with the same options goes on; with other
-    options it refuses. `arbitrage report` makes its report anew.
+    options it refuses. `arbitrage report` makes its report anew. Exit status 1 if every solution failed.
     """
     rates = Rates.parse(params, prices)
     setting = Setting(
-        limits=Limits(max_tokens=max_tokens),
+        limits=Limits(max_tokens=max_tokens, max_steps=max_steps),
         sampling=Sampling(temperature=temperature),
         seed=seed,
         use_proposals=proposals,
@@ -115,6 +114,8 @@ def evaluate(
         record: dict[str, Any] = {"schema": SCHEMA, "pair": loaded.name, "num_problems": len(found)}
         record |= {"out": None if out is None else str(out), **asdict(evidence)}
         print(json.dumps(plain(record)))  # noqa: T201
+    if all(solution.is_failed for found_of_one in solutions.values() for solution in found_of_one):
+        raise typer.Exit(1)
 
 
 def _tell(solutions: Graded, evidence: Evidence, title: str) -> None:

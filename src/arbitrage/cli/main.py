@@ -24,6 +24,7 @@ app = typer.Typer(
     help="Step-level speculative reasoning: a draft model writes, a router decides when the target should.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # Help names tables such as [router] and datasets such as tiny:train:9, which are no markup.
     add_completion=False,
 )
 app.command()(solve)

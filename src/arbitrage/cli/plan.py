@@ -113,15 +113,17 @@ def _texts(path: str) -> str:
 
 
 def check_policies(wanted: Sequence[Entry]) -> None:
-    """Refuse an unknown policy before anything is loaded.
+    """Refuse an unknown policy and an impossible threshold before anything is loaded.
 
     Raises:
-        ConfigError: If one is unknown, or none is given.
+        ConfigError: If one is unknown or out of range, or none is given.
     """
     if not wanted:
         raise ConfigError("no policies to compare", hint=f"choose from {', '.join([*POLICIES, *SOLVERS])}")
     for entry in wanted:
         check_name(entry.policy)
+        if entry.threshold is not None and not 0.0 <= entry.threshold <= 1.0:
+            raise ConfigError(f"threshold must be in [0, 1], got {entry.threshold:g} for {entry.policy!r}")
 
 
 def plan_lines(

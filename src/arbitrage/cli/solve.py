@@ -1,7 +1,7 @@
 """``arbitrage solve``: one problem, live."""
 
 import json
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
@@ -13,6 +13,12 @@ from arbitrage.core.turn import Setting
 from arbitrage.core.types import Finish, Limits, Sampling
 
 PairOption = Annotated[str, typer.Option(help="'tiny' for the shipped models, or a TOML file that names your own.")]
+LIMITS: Final = Limits()
+FieldsOption = Annotated[
+    str, typer.Option(help="Columns of a file or hub dataset: question=problem,answer=solution,id=uid.")
+]
+MaxTokensOption = Annotated[int, typer.Option(help="Bound of a whole solution.")]
+MaxStepsOption = Annotated[int, typer.Option(help="Bound of a solution's steps; each ends at an empty line.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of sampling and of random escalation.")]
 
 
@@ -22,13 +28,16 @@ def solve(
     policy: Annotated[str, typer.Option(help=f"Who writes each step: {', '.join([*POLICIES, *SOLVERS])}.")] = "router",
     threshold: Annotated[
         float | None,
-        typer.Option(help="Of the policy, in [0, 1]; the default is the router's calibrated one."),
+        typer.Option(
+            help="Of the policy, in [0, 1]; a router's default stands in its checkpoint, 0.5 where it does not."
+        ),
     ] = None,
     budget: Annotated[
         str, typer.Option(help="Instead of a threshold: a budget that the router was calibrated for.")
     ] = "",
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
-    max_tokens: Annotated[int, typer.Option(help="Bound of the whole answer.")] = 4096,
+    max_tokens: MaxTokensOption = LIMITS.max_tokens,
+    max_steps: MaxStepsOption = LIMITS.max_steps,
     seed: SeedOption = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the trace as one JSON line instead.")] = False,
 ) -> None:
@@ -37,7 +46,9 @@ def solve(
     Exit status: 0 when solved, 1 when a model failed on the way, 2 for bad input.
     """
     console = Console(highlight=False)
-    setting = Setting(limits=Limits(max_tokens=max_tokens), sampling=Sampling(temperature=temperature), seed=seed)
+    setting = Setting(
+        limits=Limits(max_tokens=max_tokens, max_steps=max_steps), sampling=Sampling(temperature=temperature), seed=seed
+    )
     loaded = load(pair, policies=[policy])
     if budget:
         threshold = _of_budget(loaded, budget, policy, threshold)

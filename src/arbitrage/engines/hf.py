@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from arbitrage.core.errors import CheckpointError, EngineError, MissingExtra, first_line
+from arbitrage.core.errors import CheckpointError, ConfigError, EngineError, MissingExtra, first_line
 from arbitrage.core.types import Sampling
 from arbitrage.engines.local import LocalEngine, Picker
 from arbitrage.engines.prompt import Prompt
@@ -116,6 +116,7 @@ def load_checkpoint(
 
     Raises:
         CheckpointError: If the checkpoint is missing, broken or incomplete.
+        ConfigError: If it cannot be put on the device.
     """
     if Path(path).is_dir():
         hf_logging.disable_progress_bar()  # Only a download is worth one.
@@ -135,7 +136,13 @@ def load_checkpoint(
     missing = sorted(report["missing_keys"])
     if missing:
         raise CheckpointError(f"the checkpoint {str(path)!r} lacks weights: {', '.join(missing[:3])}")
-    return model.to(device).eval(), tokenizer
+    try:
+        return model.to(device).eval(), tokenizer
+    except (AssertionError, RuntimeError) as error:  # By torch for a device that it was not built for, or cannot find.
+        raise ConfigError(
+            f"{str(path)!r} cannot be put on the device {device!r}: {first_line(error)}",
+            hint="name one that torch sees, such as cpu",
+        ) from error
 
 
 def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

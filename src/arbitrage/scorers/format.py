@@ -134,7 +134,7 @@ class InputFormat:
     def _read(cls, folder: Path) -> "InputFormat":
         path = folder / FILE
         if not folder.is_dir():
-            raise CheckpointError(f"no checkpoint folder at {str(folder)!r}")
+            raise CheckpointError(f"no checkpoint folder at {str(folder)!r}", hint="train one, or name another")
         if not path.exists():
             raise CheckpointError(
                 f"the checkpoint {str(folder)!r} has no {FILE}",
