@@ -67,7 +67,6 @@ def collect(
             ("draft", "target", "prm", *((behaviour,) if behaviour.startswith("router") else ()))
         ),
         "dataset": dataset,
-        "fields": fields,
         "stratify": stratify,
         "samples": samples,
         "temperature": temperature,
@@ -76,8 +75,10 @@ def collect(
         "keep_draft": keep_draft,
         "hidden_states": hidden_states,
         "max_tokens": max_tokens,
-        "max_steps": max_steps,
         "seed": seed,
+        # Named only where they say something, so that rows from before there were such options are continued.
+        **({"fields": fields} if fields else {}),
+        **({"max_steps": max_steps} if max_steps != LIMITS.max_steps else {}),
     }
     started = time.monotonic()
     with GroupLog(out, settings, id_field="problem_id") as log:
