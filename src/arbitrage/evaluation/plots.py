@@ -14,6 +14,7 @@ from arbitrage.evaluation.frontier import pareto
 from arbitrage.evaluation.markup import role_colours
 from arbitrage.evaluation.metrics import Row
 from arbitrage.evaluation.run import TARGET, Entry, Graded
+from arbitrage.evaluation.solutions import Solution
 from arbitrage.evaluation.summary import Evidence
 from arbitrage.evaluation.words import duration
 
@@ -158,7 +159,7 @@ def accuracy_by_seconds(rows: Sequence[Row], looks: Looks, margin: float) -> Plo
 def waste_by_escalation(rows: Sequence[Row], looks: Looks) -> Plot | None:
     """Steps regenerated without gain over steps regenerated."""
     audited = [row for row in rows if row.wasted_step_share is not None and row.acceptance_rate is not None]
-    if not audited:
+    if all(row.policy == "oracle" for row in audited):  # It wastes nothing by definition, and alone says nothing.
         return None
     figure, axes = _axes("share of steps escalated to the target", "share of steps escalated without gain")
     policies = dict.fromkeys(row.policy for row in audited)
@@ -233,6 +234,7 @@ def advantages(solutions: Graded, looks: Looks) -> Plot | None:
         axes.hist(values, edges, weights=weights, histtype="step", label=policy, color=look["color"], linewidth=1.6)
     axes.set_yscale("log")
     axes.axvline(0.0, color=INK, linewidth=0.8, linestyle=":")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_formatter(_as_percent)
     axes.yaxis.set_minor_formatter(NullFormatter())
     _legend(figure, axes)
@@ -300,7 +302,7 @@ def acceptance_by_level(solutions: Graded, shown: Sequence[Entry], looks: Looks)
             for level in levels
         ]
         for entry in shown
-        if entry.policy not in ("draft", "target")
+        if _has_both(solutions[entry])
     }
     return _acceptance(
         found, looks, "level of the problem", levels, "acceptance-level", "Who writes at which difficulty"
@@ -317,7 +319,7 @@ def acceptance_by_step(solutions: Graded, shown: Sequence[Entry], looks: Looks) 
             for index in range(longest)
         ]
         for entry in shown
-        if entry.policy not in ("draft", "target")
+        if _has_both(solutions[entry])
     }
     known = [i for i in range(longest) if any(shares[i] is not None for shares in found.values())]
     labels = [str(i + 1) for i in known]
@@ -349,6 +351,11 @@ def _acceptance(
         f"Shares of fewer than {MIN_STEPS} steps are left out.",
         figure=figure,
     )
+
+
+def _has_both(solutions: Sequence[Solution]) -> bool:
+    """Whether both models wrote steps: where one wrote all, a share says nothing."""
+    return len({step.source for solution in solutions for step in solution.steps}) > 1
 
 
 def _accepted(sources: Sequence[Source]) -> float | None:

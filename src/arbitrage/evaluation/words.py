@@ -25,7 +25,8 @@ def summary_lines(summary: Summary) -> list[str]:
     ]
     lines += [speedup_line(speedup, summary.margin) for speedup in summary.router_vs.values()]
     lines += [
-        f"the router is {gap * 100:+.1f} points more accurate than {rival} at equal seconds, on average"
+        f"the router is {abs(gap) * 100:.1f} points {'less' if gap < 0 else 'more'} accurate than {rival} at equal "
+        "seconds, on average"
         for rival, gap in summary.router_mean_gap.items()
     ]
     if summary.gain_share is not None:
