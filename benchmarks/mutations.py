@@ -150,8 +150,8 @@ MUTATIONS: Final = (
     Mutation(
         "a loss that was not seen cannot be",
         "paired",
-        "[*filter(None, differences), -1.0]",
-        "[*filter(None, differences), 0.0]",
+        "Fraction(-1)]",
+        "Fraction(0)]",
     ),
     Mutation(
         "thresholds are shown one by one", "matched", "shown = takewhile(lambda entry:", "shown = filter(lambda entry:"

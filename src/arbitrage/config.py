@@ -162,6 +162,9 @@ def read_pair(path: Path) -> PairConfig:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not TOML: {error}") from error
     place = str(path)
+    for key in ("routers", "launch"):
+        if not isinstance(record.get(key, {}), dict):
+            raise ConfigError(f"{path}: {key} must be a table, got {record[key]!r}")
     models = {key: value for key, value in record.items() if isinstance(value, dict)}
     routers = _models(models.pop("routers", {}), path, "routers.")
     launch = {key: _words(value, f"{path} [launch] {key}") for key, value in models.pop("launch", {}).items()}

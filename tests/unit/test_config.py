@@ -51,6 +51,7 @@ def test_further_routers_have_names(tmp_path):
         ("[draft", "not TOML"),
         ('draft = "a"\n[target]\npath = "b"\n', "draft must be a table, got 'a'"),
         (PAIR + 'prm = "a"\n', r"\[target\]: unknown key 'prm'"),
+        ("routers = 5\n" + PAIR, "routers must be a table, got 5"),
         (PAIR.replace('"a"', "3"), r"\[draft\]: path must be a string, got 3"),
         (PAIR + 'context_length = "4096"\n', r"\[target\]: context_length must be a whole number, got '4096'"),
         (PAIR + 'timeout_s = "long"\n', "timeout_s must be a number, got 'long'"),

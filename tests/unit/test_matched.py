@@ -78,7 +78,7 @@ def test_what_is_lost_at_most_is_the_exact_bound(num_lost, num):
     """Clopper and Pearson's one-sided 97.5 % bound of a proportion, by the beta distribution."""
     found = {TARGET: entry_group(TARGET, num, 4.0, num), ONE: entry_group(ONE, num - num_lost, 2.0, num)}
     exact = betaincinv(num_lost + 1, num - num_lost, 0.975)
-    assert -Paired(found).lowest_gap(ONE, TARGET) == pytest.approx(exact, rel=0.05)
+    assert -Paired(found).lowest_gap(ONE, TARGET) == pytest.approx(exact, rel=0.02)
 
 
 def test_no_loss_among_few_problems_shows_nothing():

@@ -69,11 +69,22 @@ def test_another_run_is_refused_by_naming_what_differs(tmp_path):
 def test_a_claim_without_results_holds_no_other_run_up(tmp_path):
     with log(tmp_path):
         (tmp_path / "sessions.json").write_text("{}")
+        (tmp_path / "work").mkdir()  # As a training that fails at once leaves it.
+    with log(tmp_path):
+        assert (tmp_path / "sessions.json").exists()
     with log(tmp_path, seed=1) as made:
+        assert not (tmp_path / "sessions.json").exists()
         made.append(group("a"))
     assert read_manifest(tmp_path)["seed"] == 1
     with pytest.raises(StoreError, match="seed was 1, now 0"), log(tmp_path):
         pass
+
+
+def test_another_programs_manifest_is_left_alone(tmp_path):
+    (tmp_path / "manifest.json").write_text('{"icons": []}')
+    with pytest.raises(StoreError, match="not a manifest"), log(tmp_path):
+        pass
+    assert (tmp_path / "manifest.json").read_text() == '{"icons": []}'
 
 
 def test_a_folder_in_use_is_refused(tmp_path):

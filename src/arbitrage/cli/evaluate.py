@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from arbitrage.build import POLICIES, SOLVERS, entries, load, parse_threshold
+from arbitrage.build import FIXED, POLICIES, SOLVERS, entries, load, parse_threshold, rule_of
 from arbitrage.cli.defaults import ConfigOption
 from arbitrage.cli.plan import check_policies, plan_lines, plan_of, run_settings
 from arbitrage.cli.report import MarginOption, ParamsOption, PricesOption, write
@@ -97,7 +97,8 @@ def evaluate(
     if dry_run:
         typer.echo("\n".join(plan_lines(wanted, found, setting, samples, out)))
         return
-    audits = jobs == 1 if audit is None else audit
+    compares = any(rule_of(entry.policy).partition(":")[0] not in FIXED for entry in wanted)
+    audits = compares and (jobs == 1 if audit is None else audit)
     loaded = load(pair, policies=[entry.policy for entry in wanted], with_prm=audits)
     plan = plan_of(loaded, found, wanted, setting, attempts=samples, jobs=jobs, audit=audits)
     if out is None:

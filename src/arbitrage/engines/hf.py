@@ -138,6 +138,11 @@ def load_checkpoint(
         raise CheckpointError(f"the checkpoint {str(path)!r} lacks weights: {', '.join(missing[:3])}")
     try:
         return model.to(device).eval(), tokenizer
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(
+            f"{str(path)!r} does not fit on the device {device!r} beside what is there: {first_line(error)}",
+            hint="a smaller dtype, or another device",
+        ) from error
     except (AssertionError, RuntimeError) as error:  # By torch for a device that it was not built for, or cannot find.
         raise ConfigError(
             f"{str(path)!r} cannot be put on the device {device!r}: {first_line(error)}",

@@ -35,6 +35,14 @@ class CachedSequence(CachedTokens):
         self._num_computed = 0
         """Of the ids, those that the cache holds: all, but where it could not be cropped."""
 
+    def reuse(self, ids: Sequence[int], num_last: int = 1) -> int:
+        """See :meth:`arbitrage.engines.local.CachedTokens.reuse`; what the cache lacks is computed, and billed."""
+        num_held = super().reuse(ids, num_last)
+        if self._num_computed == num_held:
+            return num_held
+        self.close()
+        return 0
+
     def _shorten(self, length: int) -> None:
         try:
             if self._num_computed > length:

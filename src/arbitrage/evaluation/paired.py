@@ -2,14 +2,19 @@
 
 import operator
 import random
+from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import cache
 from statistics import fmean
+from typing import Final
 
 from arbitrage.evaluation.intervals import RESAMPLES, Resamples, quantile
 from arbitrage.evaluation.run import Entry, Graded
 from arbitrage.evaluation.solutions import Solution
+
+DRAWS: Final = 40_000
+"""So many that a bound is known to one part in a hundred."""
 
 
 class Paired:
@@ -32,7 +37,6 @@ class Paired:
         self.entries = list(by_problem)
         self._right = {e: [_accuracy(found[p]) for p in self.problems] for e, found in by_problem.items()}
         self._seconds = {e: [_seconds(found[p]) for p in self.problems] for e, found in by_problem.items()}
-        self._seed, self._resamples = seed, resamples
         samples = Resamples(len(self.problems), seed=seed, count=resamples)
         self.accuracies = cache(lambda entry: samples.means([float(share) for share in self._right[entry]]))
         """Accuracy of an entry in each resample."""
@@ -63,14 +67,12 @@ class Paired:
         loss say nothing of losses, although the next one may well be lost. Of ``n`` problems with ``k`` losses and no
         gain it is the 97.5 % quantile of Beta(k + 1, n - k), Clopper and Pearson's exact bound (1934).
         """
-        differences = [float(difference) for difference in self.differences(entry, reference)]
-        told = [*filter(None, differences), -1.0]
-        num_same, rng = len(differences) + 1 - len(told), random.Random(self._seed)
+        counts = Counter([*self.differences(entry, reference), Fraction(-1)])
+        values, rng = [float(value) for value in counts], random.Random(0)  # A verdict must not hang on a run's seed.
         gaps = []
-        for _ in range(2 * self._resamples):
-            weights = [rng.expovariate(1.0) for _ in told]
-            rest = rng.gammavariate(num_same, 1.0) if num_same else 0.0  # The weights of all others together.
-            gaps.append(sum(map(operator.mul, weights, told)) / (sum(weights) + rest))
+        for _ in range(DRAWS):  # Equal differences are drawn together: a sum of weights is a gamma variate.
+            weights = [rng.gammavariate(count, 1.0) for count in counts.values()]
+            gaps.append(sum(map(operator.mul, weights, values)) / sum(weights))
         return quantile(gaps, 0.025)
 
 

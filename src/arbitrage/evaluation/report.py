@@ -326,7 +326,8 @@ def _method(run: Run, summary: Summary) -> str:
         "margin": f"{summary.margin * 100:g} points",
         "FLOPs, cost": "estimated from parameter counts and prices that the user gave: 2 × parameters for each token "
         "that went through a model",
-        "energy": "the processor's own counters, only where nothing was measured besides; graphics cards not included",
+        "energy": "the processor's own counters while it was solved, the audit left out; absent where a policy itself "
+        "measures; graphics cards not included",
     }
     latest = run.sessions[-1] if run.sessions else {}
     for name in (

@@ -18,7 +18,7 @@ LOCK: Final = ".lock"
 PARTIAL: Final = "manifest.partial"
 SESSIONS: Final = "sessions.json"
 """One environment for each start of a run, where it is noted."""
-NO_RESULTS: Final = (MANIFEST, LOCK, PARTIAL, SESSIONS)
+NO_RESULTS: Final = (MANIFEST, LOCK, PARTIAL, SESSIONS, "sessions.partial")
 """What a run writes before it has done anything."""
 
 
@@ -87,16 +87,25 @@ class RunFolder:
     def _check_manifest(self) -> None:
         path = self.folder / MANIFEST
         others = [entry for entry in self.folder.iterdir() if entry.name not in NO_RESULTS]
-        results = [entry.name for entry in others if entry.is_dir() or entry.stat().st_size]
-        if path.exists() and results:
-            check_same(read_manifest(self.folder), self.settings, str(self.folder))
-            return
+        results = [entry.name for entry in others if _holds_bytes(entry)]
+        if path.exists():
+            known = read_manifest(self.folder)
+            if results or run_key(known) == run_key(self.settings):
+                check_same(known, self.settings, str(self.folder))
+                return
+            (self.folder / SESSIONS).unlink(missing_ok=True)
         if results:
             raise StoreError(
                 f"{str(self.folder)!r} has no {MANIFEST}, but {results[0]!r}", hint="choose a new or empty folder"
             )
         # Another run's claim without results, as its failure leaves it, holds nobody up.
         write_json(path, {"key": run_key(self.settings), "settings": self.settings})
+
+
+def _holds_bytes(entry: Path) -> bool:
+    """Whether a file has content, or a folder such a file."""
+    files = entry.rglob("*") if entry.is_dir() else [entry]
+    return any(file.is_file() and file.stat().st_size for file in files)
 
 
 class GroupLog:
