@@ -144,7 +144,8 @@ class ProbeHead:
             )
         inputs = (np.asarray(values, np.float32) - self.mean) / self.scale
         units = np.maximum(inputs @ self.inner + self.inner_bias, 0)
-        return float(1.0 / (1.0 + np.exp(-(units @ self.outer + self.outer_bias[0]))))
+        logit = float(units @ self.outer + self.outer_bias[0])
+        return 0.5 + 0.5 * math.tanh(0.5 * logit)  # The sigmoid, which overflows nowhere.
 
     def save(self, folder: Path) -> None:
         """Write weights and configuration into a checkpoint folder."""
