@@ -24,7 +24,7 @@ class Matched:
     """Accuracy minus target-only's."""
     gap_interval: Interval
     lowest_gap: float
-    """What the gap is at least: see :meth:`arbitrage.evaluation.paired.Paired.lowest_gap`."""
+    """What the gap is at least: see :class:`arbitrage.evaluation.paired.Paired`."""
     p_value: float
     """Of "as accurate as target-only", two-sided."""
     speedup: float

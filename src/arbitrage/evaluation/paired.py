@@ -42,6 +42,8 @@ class Paired:
         """Accuracy of an entry in each resample."""
         self.times = cache(lambda entry: samples.means(self._seconds[entry]))
         """Mean seconds of an entry in each resample; None where all its solutions failed."""
+        self.lowest_gap = cache(self._lowest_gap)
+        """Of an entry and a reference: what the gap between their accuracies is at least."""
 
     def of(self, policy: str) -> list[Entry]:
         """The entries of a policy that have times."""
@@ -60,7 +62,7 @@ class Paired:
         """Share of attempts right minus the reference's, for each problem."""
         return [a - b for a, b in zip(self._right[entry], self._right[reference], strict=True)]
 
-    def lowest_gap(self, entry: Entry, reference: Entry) -> float:
+    def _lowest_gap(self, entry: Entry, reference: Entry) -> float:
         """What an entry's accuracy minus the reference's is at least, with 97.5 % confidence.
 
         Rubin's Bayesian bootstrap (1981) over the problems and one more, which is lost outright: problems without a

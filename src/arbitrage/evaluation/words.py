@@ -48,8 +48,7 @@ def _noninferior_lines(summary: Summary) -> list[str]:
             lines.append(f"{policy}: no threshold is shown to be {within}")
             continue
         speeds = ", ".join(
-            f"{m.speedup:.2f}× [{m.interval.low:.2f}, {m.interval.high:.2f}] as fast as {m.reference.label}"
-            for m in found.values()
+            f"{m.speedup:.2f}× [{interval_text(m.interval)}] as fast as {m.reference.label}" for m in found.values()
         )
         matched = found[TARGET.policy]
         gap = f"{gap_text(matched)}, with 97.5 % confidence at least {matched.lowest_gap * 100:+.1f}"

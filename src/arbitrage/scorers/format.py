@@ -37,13 +37,14 @@ class Readout(enum.StrEnum):
     def probability(self, logits: Sequence[float]) -> float:
         """Read one number in [0, 1] off the outputs; NaN stays NaN."""
         if self is Readout.ORDINAL or len(logits) == 1:
-            return _sigmoid(logits[len(logits) // 2])
+            return sigmoid(logits[len(logits) // 2])
         largest = max(logits)
         weights = [math.exp(value - largest) for value in logits]
         return sum(weights[len(weights) // 2 :]) / sum(weights)
 
 
-def _sigmoid(x: float) -> float:
+def sigmoid(x: float) -> float:
+    """The probability of a logit; overflows nowhere."""
     return 1.0 / (1.0 + math.exp(-x)) if x >= 0.0 else math.exp(x) / (1.0 + math.exp(x))
 
 

@@ -12,7 +12,7 @@ from typing import Final, Self
 from arbitrage.core.errors import CheckpointError, MissingExtra, ScorerError, first_line
 from arbitrage.core.ports import Solution
 from arbitrage.core.types import Candidate, Cost, Score
-from arbitrage.scorers.format import InputFormat
+from arbitrage.scorers.format import InputFormat, sigmoid
 from arbitrage.scorers.likelihood import LikelihoodScorer, LikelihoodScoring, log_probability_of, score_of
 
 try:
@@ -144,8 +144,7 @@ class ProbeHead:
             )
         inputs = (np.asarray(values, np.float32) - self.mean) / self.scale
         units = np.maximum(inputs @ self.inner + self.inner_bias, 0)
-        logit = float(units @ self.outer + self.outer_bias[0])
-        return 0.5 + 0.5 * math.tanh(0.5 * logit)  # The sigmoid, which overflows nowhere.
+        return sigmoid(float(units @ self.outer + self.outer_bias[0]))
 
     def save(self, folder: Path) -> None:
         """Write weights and configuration into a checkpoint folder."""
