@@ -12,7 +12,7 @@ from statistics import fmean
 
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.trace import Trace
-from arbitrage.evaluation.calibrate import Budget, Outcome, calibrate, outcomes_of
+from arbitrage.evaluation.figures.calibrate import Budget, Outcome, calibrate, outcomes_of
 from arbitrage.runtime.store import read_records
 
 

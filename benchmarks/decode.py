@@ -13,8 +13,8 @@ import time
 import torch
 
 from arbitrage import Limits, Setting, load, solve
+from arbitrage.datasets.named import problems
 from arbitrage.engines.hf import HFEngine
-from arbitrage.problems import problems
 
 
 def time_generate(engine: HFEngine, prompt: list[int]) -> tuple[list[int], float]:

@@ -15,11 +15,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from arbitrage.evaluation.datasets import read_file
-from arbitrage.evaluation.grading import Grader, Verdict
-from arbitrage.evaluation.grading.answers import Formula, Group, read
-from arbitrage.evaluation.grading.latex import number
-from arbitrage.evaluation.hub import NAMED
+from arbitrage.datasets.files import read_file
+from arbitrage.datasets.hub import NAMED
+from arbitrage.grading import Grader, Verdict
+from arbitrage.grading.answers import Formula, Group, read
+from arbitrage.grading.latex import number
 
 SETS = ("math500", "olympiadbench", "gsm8k", "aime24", "amc23")
 HANGS = "9^{9^{9^{9^{9}}}}!"

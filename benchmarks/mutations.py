@@ -24,7 +24,7 @@ class Mutation:
 
     meaning: str
     module: str
-    """Below ``arbitrage/evaluation``."""
+    """Name of one module below ``arbitrage/evaluation``."""
     right: str
     wrong: str
 
@@ -34,7 +34,7 @@ class Mutation:
         Raises:
             SystemExit: If the formula is not there once: then this list is out of date.
         """
-        path = package / "evaluation" / f"{self.module}.py"
+        (path,) = (package / "evaluation").rglob(f"{self.module}.py")
         text = path.read_text()
         if text.count(self.right) != 1:
             raise SystemExit(f"{self.module}: {self.right!r} is there {text.count(self.right)} times, wanted once")
@@ -68,7 +68,7 @@ MUTATIONS: Final = (
     Mutation("latency includes what only measures", "solutions", "seconds=trace.latency_s", "seconds=trace.wall_s"),
     Mutation(
         "energy of what only measures is charged to the policy",
-        "run",
+        "sweep",
         " or trace.measurement else",
         " else",
     ),

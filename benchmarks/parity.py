@@ -16,7 +16,7 @@ from arbitrage import Limits, Setting, load, solve
 from arbitrage.core.ports import Engine
 from arbitrage.core.trace import Trace
 from arbitrage.core.types import Candidate, Cost, Finish, Problem, Source
-from arbitrage.problems import problems
+from arbitrage.datasets.named import problems
 
 
 def ids_of(trace: Trace) -> list[int]:

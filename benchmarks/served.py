@@ -16,14 +16,14 @@ from typing import Any
 import httpx
 
 from arbitrage import Setting, load, solve
-from arbitrage.core.ports import Policy
+from arbitrage.core.policy import Policy
 from arbitrage.core.trace import Trace
 from arbitrage.core.turn import Pair
 from arbitrage.core.types import Problem
+from arbitrage.datasets.named import problems
 from arbitrage.engines.http_client import HTTPClient
-from arbitrage.pairs import load_engines
+from arbitrage.pairs.catalogue import load_engines
 from arbitrage.policies import TargetOnly
-from arbitrage.problems import problems
 from arbitrage.runtime.pool import each
 
 

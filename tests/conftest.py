@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from arbitrage.config import ModelConfig
 from arbitrage.core.ports import Engine
 from arbitrage.engines.scripted import RealClock, ScriptedEngine
-from arbitrage.launch import answers, server_for
+from arbitrage.pairs.config import ModelConfig
+from arbitrage.pairs.launch import answers, server_for
 from arbitrage.runtime.servers import Started, running
 
 NEVER = -1e4
@@ -236,7 +236,7 @@ def _ngram_kit(request: pytest.FixtureRequest) -> Kit:
 
 def _served_kit(server: str, urls: Mapping[str, ModelConfig]) -> Kit:
     """Numbers below 3 are the tiny draft, others the tiny target, behind a real server."""
-    from arbitrage.loading import load_engine
+    from arbitrage.pairs.loading import load_engine
 
     @contextmanager
     def slowed(engine: Any) -> Iterator[None]:

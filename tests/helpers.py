@@ -22,8 +22,8 @@ from arbitrage.core.types import (
     Step,
 )
 from arbitrage.engines.scripted import ScriptedEngine
-from arbitrage.evaluation.run import Plan, Results, sweep
-from arbitrage.evaluation.solutions import Place, Solution, condense
+from arbitrage.evaluation.running.solutions import Place, Solution, condense
+from arbitrage.evaluation.running.sweep import Plan, Results, sweep
 from arbitrage.training.rows import Past, Row, Sample
 
 PROBLEM = Problem(id="p1", question="What is 2 + 2 ?")

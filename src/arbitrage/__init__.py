@@ -1,12 +1,12 @@
 """Step-level speculative reasoning: a draft model writes, a router decides when the target should."""
 
-from arbitrage.build import POLICIES, SOLVERS, LoadedPair, load
 from arbitrage.core.errors import ArbitrageError
 from arbitrage.core.solve import solve
 from arbitrage.core.trace import Trace
 from arbitrage.core.turn import Pair, Setting, Turn
 from arbitrage.core.types import Candidate, Cost, Decision, Finish, Limits, Problem, Sampling, Score, Source, Step
-from arbitrage.evaluation.export import step_records, summary_records, trace_records
+from arbitrage.pairs.loaded import POLICIES, SOLVERS, LoadedPair, load
+from arbitrage.report.export import step_records, summary_records, trace_records
 
 __all__ = [
     "POLICIES",

@@ -258,7 +258,7 @@ def test_bad_arguments_are_named(saved):
 
 async def test_an_engine_of_a_pair_is_chosen_by_its_file(saved):
     pytest.importorskip("llama_cpp")
-    from arbitrage.pairs import load_engines
+    from arbitrage.pairs.catalogue import load_engines
 
     folder, _ = saved()
     export_gguf(folder, folder / "model.gguf", "q8_0")

@@ -18,12 +18,12 @@ from torch import nn
 from typer.testing import CliRunner
 
 import vocabularies
-from arbitrage.build import load
 from arbitrage.cli.main import app
-from arbitrage.config import read_pair
 from arbitrage.core.errors import CheckpointError, ConfigError, ScorerError
 from arbitrage.core.turn import History
 from arbitrage.core.types import Source
+from arbitrage.pairs.config import read_pair
+from arbitrage.pairs.loaded import load
 from arbitrage.scorers.families import FAMILIES, TRL, Head, MathShepherd, checked_probability, encode_solution
 from arbitrage.scorers.hf_convert import convert_skywork
 from arbitrage.scorers.hf_families import FamilyScorer

@@ -5,14 +5,14 @@ from contextlib import contextmanager
 
 import pytest
 
-from arbitrage.build import LoadedPair
-from arbitrage.config import ModelConfig, PairConfig
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.solve import solve
 from arbitrage.core.turn import Pair
 from arbitrage.core.types import Finish, Problem, Sampling
 from arbitrage.engines.hf import HFEngine
 from arbitrage.engines.speculative import LookupGuesser, SpeculativeEngine
+from arbitrage.pairs.config import ModelConfig, PairConfig
+from arbitrage.pairs.loaded import LoadedPair
 from arbitrage.policies import RandomEscalation, TargetOnly
 from helpers import candidate, opened, request, scripted, setting
 

@@ -12,13 +12,13 @@ import httpx
 import pytest
 
 import arbitrage as arb
-from arbitrage.config import ModelConfig
 from arbitrage.core.types import Finish
+from arbitrage.datasets.named import problems
 from arbitrage.engines.http_client import HTTPClient, HTTPOptions
-from arbitrage.evaluation.audit import audited
-from arbitrage.loading import load_engine, load_prm, load_router_model
+from arbitrage.evaluation.running.audit import audited
+from arbitrage.pairs.config import ModelConfig
+from arbitrage.pairs.loading import load_engine, load_prm, load_router_model
 from arbitrage.policies import RandomEscalation, TargetOnly
-from arbitrage.problems import problems
 from arbitrage.runtime.pool import each
 from arbitrage.tiny import WEIGHTS
 from servers import Hang, local_server, response

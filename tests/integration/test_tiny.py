@@ -5,11 +5,11 @@ from collections import Counter
 import pytest
 
 import arbitrage as arb
-from arbitrage.build import entries
 from arbitrage.core.errors import CheckpointError, ConfigError
 from arbitrage.core.types import Source
-from arbitrage.evaluation.run import Entry, Plan, rows_of
-from arbitrage.problems import problems
+from arbitrage.datasets.named import problems
+from arbitrage.evaluation.running.sweep import Entry, Plan, rows_of
+from arbitrage.pairs.loaded import entries
 from arbitrage.tiny import WEIGHTS
 from helpers import swept
 

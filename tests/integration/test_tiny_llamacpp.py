@@ -13,7 +13,7 @@ import arbitrage as arb
 from arbitrage.cli.main import app
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.types import Source
-from arbitrage.problems import problems
+from arbitrage.datasets.named import problems
 from arbitrage.tiny import WEIGHTS
 
 pytestmark = pytest.mark.integration

@@ -8,7 +8,7 @@ from arbitrage.core.errors import ContextOverflow, EngineError
 from arbitrage.core.solve import solve
 from arbitrage.core.turn import Pair
 from arbitrage.core.types import Cost, Finish, Score, Source
-from arbitrage.evaluation.audit import audited
+from arbitrage.evaluation.running.audit import audited
 from arbitrage.policies import DraftOnly, RouterPolicy, TargetOnly
 from arbitrage.scorers.scripted import ScriptedScorer
 from helpers import PROBLEM, scripted

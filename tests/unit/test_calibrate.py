@@ -10,7 +10,7 @@ from arbitrage.cli.main import app
 from arbitrage.core.errors import ConfigError, TraceError
 from arbitrage.core.trace import Trace
 from arbitrage.core.types import Candidate, Cost, Decision, Finish, Problem, Source, Step
-from arbitrage.evaluation.calibrate import Budget, Outcome, calibrate, outcomes_of, upper_bound
+from arbitrage.evaluation.figures.calibrate import Budget, Outcome, calibrate, outcomes_of, upper_bound
 from arbitrage.scorers.format import InputFormat
 
 

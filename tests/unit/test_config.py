@@ -5,13 +5,13 @@ import json
 import pytest
 
 import arbitrage as arb
-from arbitrage.build import entries
-from arbitrage.config import read_pair
 from arbitrage.core.errors import ConfigError
-from arbitrage.evaluation.datasets import read_file
-from arbitrage.evaluation.run import Entry
-from arbitrage.loading import load_prm
-from arbitrage.problems import problems
+from arbitrage.datasets.files import read_file
+from arbitrage.datasets.named import problems
+from arbitrage.evaluation.running.sweep import Entry
+from arbitrage.pairs.config import read_pair
+from arbitrage.pairs.loaded import entries
+from arbitrage.pairs.loading import load_prm
 
 PAIR = '[draft]\npath = "a"\n[target]\npath = "b"\n'
 

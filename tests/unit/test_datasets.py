@@ -8,9 +8,9 @@ import pytest
 
 from arbitrage.core.errors import ConfigError, MissingExtra
 from arbitrage.core.types import Problem
-from arbitrage.evaluation.datasets import FieldMap, gold_of, read_file, stratified
-from arbitrage.evaluation.hub import NAMED, HubSet, read_hub
-from arbitrage.problems import problems
+from arbitrage.datasets.files import FieldMap, gold_of, read_file, stratified
+from arbitrage.datasets.hub import NAMED, HubSet, read_hub
+from arbitrage.datasets.named import problems
 
 PROBLEMS = [Problem(id=str(i), question="?", metadata={"level": "easy" if i % 10 else "hard"}) for i in range(100)]
 

@@ -6,10 +6,10 @@ import pytest
 
 from arbitrage.core.errors import ConfigError, StoreError, TraceError
 from arbitrage.core.types import Source
-from arbitrage.evaluation.compare import differences, merged, named
-from arbitrage.evaluation.export import plain, step_records, summary_records, trace_records
-from arbitrage.evaluation.folder import EvalFolder, check_same_problems, read_run, read_sessions, trace_record
-from arbitrage.evaluation.run import TARGET, Entry, Finished
+from arbitrage.evaluation.figures.compare import differences, merged, named
+from arbitrage.evaluation.running.folder import EvalFolder, check_same_problems, read_run, read_sessions, trace_record
+from arbitrage.evaluation.running.sweep import TARGET, Entry, Finished
+from arbitrage.report.export import plain, step_records, summary_records, trace_records
 from helpers import score, solved, step, written
 
 ROUTER = Entry("router", 0.5)

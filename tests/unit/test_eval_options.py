@@ -5,15 +5,15 @@ import sys
 import pytest
 from test_eval_folder import SETTINGS
 
-from arbitrage.build import entries
 from arbitrage.cli.main import run
 from arbitrage.cli.plan import check_policies, plan_lines, problems_hash
 from arbitrage.cli.sweeping import LiveAccuracy
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.turn import Setting
 from arbitrage.core.types import Limits, Problem
-from arbitrage.evaluation.folder import EvalFolder
-from arbitrage.evaluation.run import Entry, Finished
+from arbitrage.evaluation.running.folder import EvalFolder
+from arbitrage.evaluation.running.sweep import Entry, Finished
+from arbitrage.pairs.loaded import entries
 from helpers import solved, step, written
 
 SETTING = Setting(limits=Limits(max_steps=10, max_tokens=100, max_step_tokens=20))

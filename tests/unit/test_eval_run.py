@@ -7,7 +7,7 @@ import pytest
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.turn import Pair, Setting
 from arbitrage.core.types import Problem, Source
-from arbitrage.evaluation.run import TARGET, Entry, Plan, graded, rows_of, sweep, table_of
+from arbitrage.evaluation.running.sweep import TARGET, Entry, Plan, graded, rows_of, sweep, table_of
 from arbitrage.policies import DraftOnly, Oracle, RandomEscalation, TargetOnly
 from arbitrage.scorers.scripted import ScriptedScorer
 from helpers import scripted, swept

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arbitrage.core.errors import ConfigError, GradingError
-from arbitrage.evaluation.grading import Grader, Verdict, is_same
-from arbitrage.evaluation.grading.exact import judge_exactly
-from arbitrage.evaluation.grading.pool import Pool
+from arbitrage.grading import Grader, Verdict, is_same
+from arbitrage.grading.exact import judge_exactly
+from arbitrage.grading.pool import Pool
 
 CORRECT, WRONG, UNGRADED, TIMED_OUT = Verdict
 HANGS = "9^{9^{9^{9^{9}}}}!"
@@ -244,7 +244,7 @@ def test_workers_that_do_not_start_are_an_error():
 
 
 def test_without_the_extra_text_is_compared_and_one_warning_says_so(monkeypatch):
-    monkeypatch.setattr("arbitrage.evaluation.grading.grader.find_spec", lambda name: None)
+    monkeypatch.setattr("arbitrage.grading.grader.find_spec", lambda name: None)
     grader = Grader()
     assert grader.grade([("1/2", "0.5"), ("(2,1)", "(1,2)")]) == [CORRECT, WRONG]
     with pytest.warns(UserWarning, match=r"'y\+x' for 'x\+y' are compared as text .*'\.\[math\]'"):

@@ -6,7 +6,7 @@ from math import comb
 
 import pytest
 
-from arbitrage.evaluation.intervals import (
+from arbitrage.evaluation.figures.intervals import (
     Interval,
     Resamples,
     bootstrap,

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from arbitrage.config import ModelConfig, PairConfig, read_pair
 from arbitrage.core.errors import ConfigError, EngineError
 from arbitrage.engines.http_client import HTTPClient
-from arbitrage.launch import servers
+from arbitrage.pairs.config import ModelConfig, PairConfig, read_pair
+from arbitrage.pairs.launch import servers
 from arbitrage.runtime.servers import Server, running
 
 ANSWERS = """

@@ -8,13 +8,13 @@ import pytest
 from scipy.special import betaincinv
 
 from arbitrage.core.types import Finish
-from arbitrage.evaluation.frontier import mean_gap, pareto, seconds_at
-from arbitrage.evaluation.matched import fastest_matched, fastest_noninferior, matched_speedup
-from arbitrage.evaluation.paired import Paired
-from arbitrage.evaluation.report import speed_table
-from arbitrage.evaluation.run import TARGET, Entry, table_of
-from arbitrage.evaluation.summary import evidence_of, summary_of
-from arbitrage.evaluation.words import speedup_line, summary_lines
+from arbitrage.evaluation.figures.frontier import mean_gap, pareto, seconds_at
+from arbitrage.evaluation.figures.matched import fastest_matched, fastest_noninferior, matched_speedup
+from arbitrage.evaluation.figures.paired import Paired
+from arbitrage.evaluation.figures.summary import evidence_of, summary_of
+from arbitrage.evaluation.running.sweep import TARGET, Entry, table_of
+from arbitrage.report.report import speed_table
+from arbitrage.report.words import speedup_line, summary_lines
 from helpers import group
 
 

@@ -6,11 +6,19 @@ import pytest
 
 from arbitrage.core.trace import Trace
 from arbitrage.core.types import Candidate, Cost, Decision, Finish, Problem, Score, Source, Step
-from arbitrage.evaluation.curves import common_means, gain_share, waste_ratio
-from arbitrage.evaluation.grading import is_correct
-from arbitrage.evaluation.metrics import Row, flat, role_seconds, row_of, summarize, throughput, wasted_escalations
-from arbitrage.evaluation.rates import Rates
-from arbitrage.evaluation.solutions import Fates, Place, condense
+from arbitrage.evaluation.figures.curves import common_means, gain_share, waste_ratio
+from arbitrage.evaluation.figures.metrics import (
+    Row,
+    flat,
+    role_seconds,
+    row_of,
+    summarize,
+    throughput,
+    wasted_escalations,
+)
+from arbitrage.evaluation.figures.rates import Rates
+from arbitrage.evaluation.running.solutions import Fates, Place, condense
+from arbitrage.grading import is_correct
 from helpers import group, score, solved, written
 from helpers import step as made_of
 

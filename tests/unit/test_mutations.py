@@ -13,6 +13,6 @@ def test_every_error_can_be_planted(tmp_path):
     there, here = (folder / "evaluation" for folder in (Path(arbitrage.__file__).parent, tmp_path))
     here.mkdir()
     for mutation in MUTATIONS:
-        shutil.copy(there / f"{mutation.module}.py", here)
+        shutil.copy(next(there.rglob(f"{mutation.module}.py")), here)
         mutation.plant(tmp_path)
     assert len({mutation.meaning for mutation in MUTATIONS}) == len(MUTATIONS) >= 10

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from arbitrage.core.errors import CheckpointError, ConfigError, RowError, ScorerError, StoreError
 from arbitrage.core.turn import History, Pair
 from arbitrage.core.types import Source
-from arbitrage.pairs import load_router
+from arbitrage.pairs.catalogue import load_router
 from arbitrage.scorers.format import InputFormat
 from arbitrage.scorers.probe import Inputs, ProbeHead, ProbeScorer, features, is_probe
 from arbitrage.training.judge import router_scores

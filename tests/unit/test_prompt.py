@@ -4,7 +4,7 @@ import pytest
 
 from arbitrage.core.errors import ConfigError
 from arbitrage.engines.prompt import PROMPTS, ChatPrompt, Example, PlainPrompt, prompt_of
-from arbitrage.pairs import pair_config
+from arbitrage.pairs.catalogue import pair_config
 from arbitrage.scorers.format import InputFormat
 
 QUESTION = "What is 3+4?"

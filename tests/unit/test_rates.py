@@ -4,7 +4,7 @@ import pytest
 
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.types import Cost
-from arbitrage.evaluation.rates import Rates, billed
+from arbitrage.evaluation.figures.rates import Rates, billed
 from helpers import model_cost
 
 USAGE = {"draft": model_cost(computed=100, cached=50, generated=10), "target": model_cost(computed=7, generated=3)}

@@ -9,17 +9,17 @@ from xml.etree import ElementTree
 import pytest
 
 from arbitrage.core.types import Decision, Finish, Source
-from arbitrage.evaluation import browse
-from arbitrage.evaluation.browse import embedded, stratified_order
-from arbitrage.evaluation.compare import differences, merged, named
-from arbitrage.evaluation.folder import EvalFolder, read_run
-from arbitrage.evaluation.markup import role_colours, table, time_bars
-from arbitrage.evaluation.plots import _bins, looks_of, plots_of, shown_entries
-from arbitrage.evaluation.rates import Rates
-from arbitrage.evaluation.report import comparison_page, run_page, write_report
-from arbitrage.evaluation.run import TARGET, Entry, Finished
-from arbitrage.evaluation.summary import evidence_of
-from arbitrage.evaluation.tables import write_summaries
+from arbitrage.evaluation.figures.compare import differences, merged, named
+from arbitrage.evaluation.figures.rates import Rates
+from arbitrage.evaluation.figures.summary import evidence_of
+from arbitrage.evaluation.running.folder import EvalFolder, read_run
+from arbitrage.evaluation.running.sweep import TARGET, Entry, Finished
+from arbitrage.report import browse
+from arbitrage.report.browse import embedded, stratified_order
+from arbitrage.report.markup import role_colours, table, time_bars
+from arbitrage.report.plots import _bins, looks_of, plots_of, shown_entries
+from arbitrage.report.report import comparison_page, run_page, write_report
+from arbitrage.report.tables import write_summaries
 from helpers import score, solved, step, written
 
 D, T = Source.DRAFT, Source.TARGET

@@ -6,7 +6,7 @@ from arbitrage.core.errors import ConfigError, ContextOverflow, EngineError, Row
 from arbitrage.core.solve import solve
 from arbitrage.core.turn import Pair, Setting
 from arbitrage.core.types import Finish, Problem, Sampling, Source
-from arbitrage.evaluation.grading import is_same
+from arbitrage.grading import is_same
 from arbitrage.policies import DraftOnly, TargetOnly
 from arbitrage.runtime.store import GroupLog
 from arbitrage.training.rollouts import Rollouts, score_by_rollouts

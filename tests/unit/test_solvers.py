@@ -5,17 +5,17 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from arbitrage.build import SOLVERS, LoadedPair, entries
-from arbitrage.config import ModelConfig, PairConfig
 from arbitrage.core.errors import ConfigError, EngineError
-from arbitrage.core.ports import Solver
+from arbitrage.core.policy import Solver
 from arbitrage.core.solve import solve, solve_by
 from arbitrage.core.trace import Trace
 from arbitrage.core.turn import Pair, Setting
 from arbitrage.core.types import Finish, Sampling, Source
 from arbitrage.engines.scripted import RealClock, ScriptedEngine
-from arbitrage.evaluation.grading import is_same
-from arbitrage.evaluation.run import Entry, Plan
+from arbitrage.evaluation.running.sweep import Entry, Plan
+from arbitrage.grading import is_same
+from arbitrage.pairs.config import ModelConfig, PairConfig
+from arbitrage.pairs.loaded import SOLVERS, LoadedPair, entries
 from arbitrage.policies import DraftOnly, Majority, OnPair, TargetOnly
 from helpers import PROBLEM, scripted, swept, total
 

@@ -10,8 +10,8 @@ from rich.table import Table
 
 from arbitrage.cli.show import table_console
 from arbitrage.cli.solve import PairOption, SeedOption
-from arbitrage.evaluation.folder import read_traces
-from arbitrage.pairs import router_folder
+from arbitrage.evaluation.running.folder import read_traces
+from arbitrage.pairs.catalogue import router_folder
 from arbitrage.runtime.store import write_json
 from arbitrage.scorers.format import InputFormat
 
@@ -41,8 +41,8 @@ def calibrate(
     """
     folder = router_folder(pair, router)
     input_format = InputFormat.load(folder)
-    from arbitrage.evaluation.calibrate import Budget, outcomes_of  # Heavy: only when it is asked for.
-    from arbitrage.evaluation.calibrate import calibrate as choose
+    from arbitrage.evaluation.figures.calibrate import Budget, outcomes_of  # Heavy: only when it is asked for.
+    from arbitrage.evaluation.figures.calibrate import calibrate as choose
 
     budgets = [Budget.parse(text) for text in budget]
     solved = ((place.threshold, trace) for place, trace in read_traces(traces))

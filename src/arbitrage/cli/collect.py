@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from arbitrage.build import POLICIES, LoadedPair, load
 from arbitrage.cli.plan import threshold_of
 from arbitrage.cli.show import counting
 from arbitrage.cli.solve import LIMITS, FieldsOption, MaxStepsOption, MaxTokensOption, PairOption, SeedOption
 from arbitrage.core.turn import Setting
 from arbitrage.core.types import Limits, Problem, Sampling
-from arbitrage.problems import problems
+from arbitrage.datasets.named import problems
+from arbitrage.pairs.loaded import POLICIES, LoadedPair, load
 from arbitrage.runtime.store import GroupLog
 from arbitrage.training.collect import Collecting, Report
 from arbitrage.training.collect import collect as collect_rows

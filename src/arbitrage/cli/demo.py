@@ -4,13 +4,13 @@ from typing import Annotated, Final
 
 import typer
 
-from arbitrage.build import entries, load
 from arbitrage.cli.show import LivePrinter, legend, rows_table, table_console, trace_footer
 from arbitrage.cli.sweeping import run_comparison
 from arbitrage.core.turn import Setting
-from arbitrage.evaluation.run import rows_of
-from arbitrage.pairs import TINY
-from arbitrage.problems import problems
+from arbitrage.datasets.named import problems
+from arbitrage.evaluation.running.sweep import rows_of
+from arbitrage.pairs.catalogue import TINY
+from arbitrage.pairs.loaded import entries, load
 
 COMPARED: Final = [
     "draft",

@@ -13,7 +13,7 @@ from rich.table import Table
 from arbitrage.cli.show import table_console
 from arbitrage.cli.solve import PairOption, SeedOption
 from arbitrage.core.errors import RowError
-from arbitrage.pairs import load_router, router_folder
+from arbitrage.pairs.catalogue import load_router, router_folder
 from arbitrage.training.recipe import read_report
 from arbitrage.training.rows import Row, read_rows
 

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from arbitrage.build import FIXED, POLICIES, SOLVERS, entries, load, parse_threshold, rule_of
 from arbitrage.cli.defaults import ConfigOption
 from arbitrage.cli.plan import check_policies, plan_lines, plan_of, run_settings
 from arbitrage.cli.report import MarginOption, ParamsOption, PricesOption, write
@@ -16,15 +15,16 @@ from arbitrage.cli.solve import LIMITS, FieldsOption, MaxStepsOption, MaxTokensO
 from arbitrage.cli.sweeping import run_in_folder, run_in_memory
 from arbitrage.core.turn import Setting
 from arbitrage.core.types import Limits, Sampling
-from arbitrage.evaluation.export import plain
-from arbitrage.evaluation.folder import read_run
-from arbitrage.evaluation.hub import NAMED
-from arbitrage.evaluation.matched import MARGIN
-from arbitrage.evaluation.rates import Rates
-from arbitrage.evaluation.run import Graded, graded
-from arbitrage.evaluation.summary import Evidence, evidence_of
-from arbitrage.evaluation.words import summary_lines
-from arbitrage.problems import problems
+from arbitrage.datasets.hub import NAMED
+from arbitrage.datasets.named import problems
+from arbitrage.evaluation.figures.matched import MARGIN
+from arbitrage.evaluation.figures.rates import Rates
+from arbitrage.evaluation.figures.summary import Evidence, evidence_of
+from arbitrage.evaluation.running.folder import read_run
+from arbitrage.evaluation.running.sweep import Graded, graded
+from arbitrage.pairs.loaded import FIXED, POLICIES, SOLVERS, entries, load, parse_threshold, rule_of
+from arbitrage.report.export import plain
+from arbitrage.report.words import summary_lines
 
 DATASET_HELP = f"tiny:test, tiny:ood, …, {', '.join(NAMED)}, hub:OWNER/NAME, or a JSONL or Parquet file."
 NAMES = (*POLICIES, *SOLVERS)

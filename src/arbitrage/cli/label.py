@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from arbitrage.build import POLICIES, load
 from arbitrage.cli.collect import tell
 from arbitrage.cli.show import counting
 from arbitrage.cli.solve import PairOption, SeedOption
 from arbitrage.core.turn import Setting
 from arbitrage.core.types import Sampling
-from arbitrage.evaluation.grading import is_same
-from arbitrage.problems import check_limit
+from arbitrage.datasets.named import check_limit
+from arbitrage.grading import is_same
+from arbitrage.pairs.loaded import POLICIES, load
 from arbitrage.runtime.store import GroupLog, read_manifest, run_key
 from arbitrage.training.rollouts import Rollouts, score_by_rollouts
 from arbitrage.training.rows import SCHEMA, read_rows

@@ -7,15 +7,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from arbitrage.build import FIXED, POLICIES, SOLVERS, LoadedPair, check_name
 from arbitrage.core.errors import ConfigError
-from arbitrage.core.ports import Policy, Solver
+from arbitrage.core.policy import Policy, Solver
 from arbitrage.core.trace import SCHEMA
 from arbitrage.core.turn import Setting
 from arbitrage.core.types import Cost, Problem
-from arbitrage.evaluation.folder import TRACES, read_run
-from arbitrage.evaluation.run import Entry, Graded, Plan
-from arbitrage.evaluation.solutions import Solution
+from arbitrage.evaluation.running.folder import TRACES, read_run
+from arbitrage.evaluation.running.solutions import Solution
+from arbitrage.evaluation.running.sweep import Entry, Graded, Plan
+from arbitrage.pairs.loaded import FIXED, POLICIES, SOLVERS, LoadedPair, check_name
 from arbitrage.policies import OnPair
 
 

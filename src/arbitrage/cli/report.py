@@ -10,14 +10,14 @@ from rich.console import Console
 
 from arbitrage.cli.solve import SeedOption
 from arbitrage.core.errors import ConfigError, MissingExtra
-from arbitrage.evaluation.compare import Difference, differences, merged, named
-from arbitrage.evaluation.export import plain
-from arbitrage.evaluation.folder import Run, read_run
-from arbitrage.evaluation.matched import MARGIN
-from arbitrage.evaluation.rates import Rates
-from arbitrage.evaluation.summary import Evidence, evidence_of
-from arbitrage.evaluation.tables import write_summaries
-from arbitrage.evaluation.words import summary_lines
+from arbitrage.evaluation.figures.compare import Difference, differences, merged, named
+from arbitrage.evaluation.figures.matched import MARGIN
+from arbitrage.evaluation.figures.rates import Rates
+from arbitrage.evaluation.figures.summary import Evidence, evidence_of
+from arbitrage.evaluation.running.folder import Run, read_run
+from arbitrage.report.export import plain
+from arbitrage.report.tables import write_summaries
+from arbitrage.report.words import summary_lines
 
 MarginOption = Annotated[
     float, typer.Option(help="So much accuracy below target-only counts as matched; 0.015 is 1.5 points.")
@@ -66,7 +66,7 @@ def _compare(found: list[Run], out: Path | None, options: dict[str, Any]) -> tup
     differing = differences(by_name, seed=options["seed"])
     evidence = {name: evidence_of(run.solutions, **options) for name, run in by_name.items()}
     together = evidence_of(merged(by_name), **options)
-    from arbitrage.evaluation.report import comparison_page  # Heavy: it draws.
+    from arbitrage.report.report import comparison_page  # Heavy: it draws.
 
     page = out or folder_of(found[0]) / "comparison.html"
     _write_text(page, comparison_page(by_name, evidence, differing, together))
@@ -108,7 +108,7 @@ def write(run: Run, evidence: Evidence, page: Path | None = None, *, is_required
         folder.mkdir(parents=True, exist_ok=True)
         write_summaries(run, evidence, folder)
         try:
-            from arbitrage.evaluation.report import write_report
+            from arbitrage.report.report import write_report
         except MissingExtra as error:
             if is_required:
                 raise

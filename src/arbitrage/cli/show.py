@@ -11,8 +11,8 @@ from rich.text import Text
 
 from arbitrage.core.trace import Trace
 from arbitrage.core.types import Source, Step
-from arbitrage.evaluation.metrics import Row
-from arbitrage.evaluation.words import number
+from arbitrage.evaluation.figures.metrics import Row
+from arbitrage.report.words import number
 
 LINE_S: Final = 60.0
 """Seconds between two lines of progress in a log file."""

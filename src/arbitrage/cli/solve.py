@@ -6,11 +6,11 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 
-from arbitrage.build import POLICIES, SOLVERS, LoadedPair, load
 from arbitrage.cli.show import LivePrinter, legend, trace_footer
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.turn import Setting
 from arbitrage.core.types import Finish, Limits, Sampling
+from arbitrage.pairs.loaded import POLICIES, SOLVERS, LoadedPair, load
 
 PairOption = Annotated[str, typer.Option(help="'tiny' for the shipped models, or a TOML file that names your own.")]
 LIMITS: Final = Limits()

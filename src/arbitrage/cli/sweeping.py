@@ -8,15 +8,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from arbitrage.build import LoadedPair
 from arbitrage.cli.plan import plan_of
 from arbitrage.cli.show import counting
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.turn import Setting
 from arbitrage.core.types import Problem
-from arbitrage.evaluation.folder import TRACES, EvalFolder, trace_record
-from arbitrage.evaluation.grading import is_correct
-from arbitrage.evaluation.run import TARGET, Entry, Finished, Plan, Results, sweep
+from arbitrage.evaluation.running.folder import TRACES, EvalFolder, trace_record
+from arbitrage.evaluation.running.sweep import TARGET, Entry, Finished, Plan, Results, sweep
+from arbitrage.grading import is_correct
+from arbitrage.pairs.loaded import LoadedPair
 from arbitrage.runtime.environment import EnergyMeter, environment
 
 

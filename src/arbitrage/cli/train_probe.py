@@ -10,7 +10,7 @@ import typer
 
 from arbitrage.cli.solve import PairOption, SeedOption
 from arbitrage.core.errors import ConfigError
-from arbitrage.pairs import load_engines, router_format
+from arbitrage.pairs.catalogue import load_engines, router_format
 from arbitrage.runtime.store import read_manifest, run_key
 from arbitrage.scorers.likelihood import LikelihoodScorer
 from arbitrage.training.rows import Row, read_rows

@@ -7,7 +7,7 @@ import typer
 
 from arbitrage.cli.solve import PairOption, SeedOption
 from arbitrage.core.types import Source
-from arbitrage.pairs import router_format
+from arbitrage.pairs.catalogue import router_format
 from arbitrage.runtime.store import fingerprint, read_manifest, run_key
 from arbitrage.training.labels import LABELLINGS
 from arbitrage.training.recipe import BALANCES, RouterRecipe

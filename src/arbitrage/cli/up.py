@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from arbitrage.launch import answers, servers
-from arbitrage.pairs import pair_config
+from arbitrage.pairs.catalogue import pair_config
+from arbitrage.pairs.launch import answers, servers
 from arbitrage.runtime.servers import Started, running
 
 

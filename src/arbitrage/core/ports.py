@@ -1,16 +1,10 @@
-"""The seams: what an engine, a scorer and a policy must offer."""
+"""The seams towards models: what an engine and a scorer must offer."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol
 
-from arbitrage.core.types import Candidate, Decision, Likelihood, Problem, Sampling, Score, Source
-
-if TYPE_CHECKING:
-    from arbitrage.core.trace import Trace
-    from arbitrage.core.turn import Setting, Turn
+from arbitrage.core.types import Candidate, Likelihood, Problem, Sampling, Score, Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,40 +117,3 @@ class Scorer(Protocol):
 
     async def open(self, solution: Solution) -> ScoringSession:
         """Start judging one solution."""
-
-
-class Policy(Protocol):
-    """A rule that decides, step by step, whose text to keep."""
-
-    @property
-    def name(self) -> str:
-        """The rule's short name, as used on the command line."""
-
-    async def decide(self, turn: Turn) -> Decision:
-        """Ask the turn for what the rule needs, and choose.
-
-        Whatever it does not ask for is never computed.
-        """
-
-
-@runtime_checkable
-class Solver(Protocol):
-    """A way to solve whole problems that is no rule for single steps, such as a vote among several solutions."""
-
-    @property
-    def name(self) -> str:
-        """Its short name, as used on the command line."""
-
-    async def solve(
-        self, problem: Problem, setting: Setting, *, watch: Callable[[Trace], None] = lambda trace: None
-    ) -> Trace:
-        """Solve a problem with engines of its own.
-
-        Args:
-            problem: What to solve.
-            setting: Limits, sampling and seeds.
-            watch: Called with the trace so far, at least with the final one.
-
-        Returns:
-            One trace that bears all costs.
-        """

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from arbitrage.core.errors import ArbitrageError, ContextOverflow
-from arbitrage.core.ports import Policy, Solver
+from arbitrage.core.policy import Policy, Solver
 from arbitrage.core.trace import Trace
 from arbitrage.core.turn import History, Pair, Setting, Turn
 from arbitrage.core.types import Candidate, Finish, Problem

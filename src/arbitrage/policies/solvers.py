@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from arbitrage.core.errors import ConfigError
-from arbitrage.core.ports import Policy
+from arbitrage.core.policy import Policy
 from arbitrage.core.solve import solve
 from arbitrage.core.trace import Trace
 from arbitrage.core.turn import Pair, Setting

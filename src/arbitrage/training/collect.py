@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from arbitrage.core.errors import ConfigError, ScorerError
-from arbitrage.core.ports import Policy, Scorer
+from arbitrage.core.policy import Policy
+from arbitrage.core.ports import Scorer
 from arbitrage.core.solve import solve
 from arbitrage.core.trace import Trace
 from arbitrage.core.turn import Pair, Setting, Turn

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from arbitrage.core.errors import ConfigError, RowError
-from arbitrage.core.ports import Policy
+from arbitrage.core.policy import Policy
 from arbitrage.core.solve import solve
 from arbitrage.core.trace import last_boxed
 from arbitrage.core.turn import Pair, Setting

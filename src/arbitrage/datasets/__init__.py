@@ -1,0 +1,1 @@
+"""Problems by name, from files and from the hub."""

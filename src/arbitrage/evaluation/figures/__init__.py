@@ -1,0 +1,1 @@
+"""Figures of a comparison: metrics, intervals, paired comparisons, frontiers."""

@@ -1,6 +1,0 @@
-"""Whether an answer is right."""
-
-from arbitrage.evaluation.grading.exact import Verdict
-from arbitrage.evaluation.grading.grader import Grade, Grader, grade, grade_traces, is_correct, is_same, shared
-
-__all__ = ["Grade", "Grader", "Verdict", "grade", "grade_traces", "is_correct", "is_same", "shared"]

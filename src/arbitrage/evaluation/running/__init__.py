@@ -1,0 +1,1 @@
+"""Running a comparison: plan, sweep, run folder, condensed solutions."""

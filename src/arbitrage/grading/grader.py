@@ -1,0 +1,154 @@
+"""Answers graded many at a time: exactly where that is enough, else by algebra in processes with hard time-outs."""
+
+import atexit
+import json
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterable
+from functools import cache
+from importlib.util import find_spec
+from typing import Final, Self
+
+from arbitrage.core.errors import ConfigError
+from arbitrage.core.trace import Trace
+from arbitrage.grading.exact import Verdict, judge_exactly
+from arbitrage.grading.pool import Pool
+
+Pair = tuple[str | None, str | None]
+"""An answer and the gold answer."""
+Grade = Callable[[Trace], bool | None]
+"""Whether a trace is right; None where nobody knows. A :class:`Grader` is one."""
+
+LIMIT_S: Final = 5.0
+MAX_WORKERS: Final = 8
+
+
+class Grader:
+    """Grades answers and remembers the verdicts.
+
+    Processes start at the first answer that needs algebra; without the extra ``math`` such answers are compared as
+    text, and one warning says so.
+
+    Args:
+        limit_s: Seconds of the processor for one answer.
+        num_workers: Processes; 0 for one a core, at most :data:`MAX_WORKERS`.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+
+    def __init__(self, *, limit_s: float = LIMIT_S, num_workers: int = 0) -> None:
+        if not limit_s > 0.0:
+            raise ConfigError(f"limit_s must be above 0, got {limit_s}")
+        if num_workers < 0:
+            raise ConfigError(f"num_workers must be at least 0, got {num_workers}")
+        self._known: dict[Pair, Verdict] = {}
+        self._is_symbolic = find_spec("math_verify") is not None
+        self._has_warned = False
+        self._lock = threading.Lock()
+        self._pool = Pool(
+            [sys.executable, "-P", "-W", "ignore", "-m", "arbitrage.grading.worker", str(limit_s)],
+            num_workers or min(MAX_WORKERS, os.cpu_count() or 1),
+        )
+
+    def grade(self, pairs: Iterable[Pair]) -> list[Verdict]:
+        """Grade answers; those that were graded before cost nothing.
+
+        Args:
+            pairs: Answer, as the box held it, and gold answer; either may be None.
+
+        Returns:
+            A verdict for each pair, in order.
+
+        Raises:
+            GradingError: If no grading process can be started.
+        """
+        wanted = list(pairs)
+        with self._lock:
+            hard: dict[Pair, Verdict] = {}
+            for pair in wanted:
+                if pair not in self._known and pair not in hard:
+                    answer, gold = pair
+                    verdict, is_final = (Verdict.UNGRADED, True) if gold is None else judge_exactly(answer, gold)
+                    (self._known if is_final else hard)[pair] = verdict
+            self._known |= self._judge(hard)
+            return [self._known[pair] for pair in wanted]
+
+    def _judge(self, hard: dict[Pair, Verdict]) -> dict[Pair, Verdict]:
+        if not hard:
+            return {}
+        if not self._is_symbolic:
+            self._warn(hard)
+            return hard
+        found = self._ask(list(hard))
+        # Whether a gold answer counts must not depend on the answer: where a plain one can be compared with the gold
+        # answer in time, what hangs is the answer, and wrong.
+        late = [pair for pair, verdict in found.items() if verdict is Verdict.TIMED_OUT]
+        plain = self._ask([("0", gold) for gold in dict.fromkeys(gold for _, gold in late)])
+        return found | {pair: Verdict.WRONG for pair in late if plain["0", pair[1]] is not Verdict.TIMED_OUT}
+
+    def _ask(self, pairs: list[Pair]) -> dict[Pair, Verdict]:
+        said = self._pool.ask([json.dumps(pair) for pair in pairs])
+        return {pair: Verdict(word) if word else Verdict.TIMED_OUT for pair, word in zip(pairs, said, strict=True)}
+
+    def _warn(self, hard: dict[Pair, Verdict]) -> None:
+        if not self._has_warned:
+            answer, gold = next(iter(hard))
+            warnings.warn(
+                f"symbolic grading is not installed: answers such as {answer!r} for {gold!r} are compared as text "
+                "(pip install '.[math]')",
+                stacklevel=5,
+            )
+        self._has_warned = True
+
+    def grade_traces(self, traces: Iterable[Trace]) -> list[Verdict]:
+        """Grade finished traces, all at once."""
+        return self.grade((trace.answer, trace.problem.answer) for trace in traces)
+
+    def __call__(self, trace: Trace) -> bool | None:
+        """Whether a trace is right; None if it is ungraded or timed out."""
+        return self.grade_traces([trace])[0].is_correct
+
+    def close(self) -> None:
+        """End the processes; verdicts stay known."""
+        self._pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+@cache
+def shared() -> Grader:
+    """The grader that the whole process shares; its processes end with it."""
+    grader = Grader()
+    atexit.register(grader.close)
+    return grader
+
+
+def grade(pairs: Iterable[Pair]) -> list[Verdict]:
+    """Grade answers with the shared grader; see :meth:`Grader.grade`."""
+    return shared().grade(pairs)
+
+
+def grade_traces(traces: Iterable[Trace]) -> list[Verdict]:
+    """Grade traces with the shared grader, all at once: what then asks about one of them finds it graded."""
+    return shared().grade_traces(traces)
+
+
+def is_correct(trace: Trace) -> bool | None:
+    r"""Whether the last ``\boxed{}`` of a trace says what the gold answer does.
+
+    Returns:
+        None if it is ungraded or timed out: not the same as wrong.
+    """
+    return shared()(trace)
+
+
+def is_same(answer: str | None, gold: str) -> bool:
+    """Whether an answer says what the gold one does; none never does."""
+    return grade([(answer, gold)])[0] is Verdict.CORRECT

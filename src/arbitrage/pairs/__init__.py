@@ -1,0 +1,1 @@
+"""Pairs of models: their configuration, how they are loaded and launched, and the pairs that ship."""

@@ -1,0 +1,94 @@
+"""Pairs by name: their configuration, what a router of theirs reads, and their models without policies."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from arbitrage.core.errors import ConfigError
+from arbitrage.core.ports import Scorer
+from arbitrage.core.turn import Pair
+from arbitrage.pairs.config import ModelConfig, PairConfig, read_pair
+from arbitrage.pairs.loading import load_engine, load_router_model, reads
+from arbitrage.scorers.format import InputFormat
+from arbitrage.tiny import MARKS as TINY_MARKS
+from arbitrage.tiny import WEIGHTS
+
+TINY: Final = "tiny"
+MARKS: Final = {"draft": "Model 0: ", "target": "Model 1: "}
+"""History annotation of the paper: who wrote a step."""
+
+
+def pair_config(name: str | Path) -> PairConfig:
+    """The configuration of a pair by name, nothing loaded.
+
+    Raises:
+        ConfigError: If the file cannot be used.
+    """
+    return _tiny_config() if str(name) == TINY else read_pair(Path(name))
+
+
+def router_format(name: str | Path, marks: Mapping[str, str] | None = None) -> tuple[InputFormat, str]:
+    """How a new router of a pair reads a solution, and the PRM that it would start from.
+
+    Args:
+        name: The pair.
+        marks: Words before a step, by author; empty for none, None for the pair's own.
+
+    Raises:
+        ConfigError: If the pair has no PRM.
+    """
+    config = pair_config(name)
+    if config.prm is None:
+        raise ConfigError(f"the pair {config.name!r} has no prm", hint="add a table [prm] to its configuration")
+    own = TINY_MARKS if config.name == TINY else MARKS
+    input_format = InputFormat(
+        kind="router",
+        system=config.prm.system,
+        prompt=config.prm.prompt,
+        annotation=own if marks is None else marks,
+        trained_for={"draft": config.draft.called, "target": config.target.called},
+    )
+    return input_format, config.prm.path
+
+
+def _tiny_config() -> PairConfig:
+    draft, target, prm, router, probe = (
+        ModelConfig(path=str(WEIGHTS / role), name=f"tiny-{role}")
+        for role in ("draft", "target", "prm", "router", "probe")
+    )
+    return PairConfig(name=TINY, draft=draft, target=target, prm=prm, router=probe, routers={"model": router})
+
+
+def router_folder(name: str | Path, folder: str = "") -> Path:
+    """A router's checkpoint folder, by default the one of a pair.
+
+    Raises:
+        ConfigError: If the pair has none.
+    """
+    if folder:
+        return Path(folder)
+    config = pair_config(name)
+    if config.router is None:
+        raise ConfigError(f"the pair {config.name!r} has no router", hint="name a router's folder")
+    return Path(config.router.path)
+
+
+def load_router(folder: Path, *, pair: str | Path = TINY, device: str = "cpu") -> tuple[Scorer, Pair | None]:
+    """Load a router to judge logged steps, and the pair's models only if it asks them.
+
+    Raises:
+        CheckpointError: If it is missing, broken, or no router.
+    """
+    router = load_router_model(ModelConfig(path=str(folder), device=device))
+    return router, load_engines(pair) if reads(router, "likelihoods") else None
+
+
+def load_engines(name: str | Path) -> Pair:
+    """Draft and target of a pair, without scorers.
+
+    Raises:
+        ConfigError: If the pair's configuration cannot be used.
+        CheckpointError: If a model is missing or broken.
+    """
+    config = pair_config(name)
+    return Pair(draft=load_engine(config.draft), target=load_engine(config.target))

@@ -1,0 +1,1 @@
+"""What an evaluation shows to people: words, tables, pictures and one page."""

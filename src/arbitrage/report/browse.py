@@ -1,0 +1,156 @@
+"""What the report's trace browser holds: whole problems with every policy's solution, as many as fit."""
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, zip_longest
+from typing import Any, Final
+
+from arbitrage.core.trace import Trace
+from arbitrage.core.types import Problem, Source, Step
+from arbitrage.evaluation.running.folder import Run, read_traces
+from arbitrage.evaluation.running.solutions import Solution, StepFacts
+from arbitrage.evaluation.running.sweep import Entry
+
+BUDGET: Final = 2_500_000
+"""Bytes; a report with its pictures stays under 5 MB."""
+MOST_SOLUTIONS: Final = 10_000
+"""So many are looked at, so that a run need not fit in memory."""
+AUTHORS: Final = (Source.DRAFT, Source.TARGET)
+
+
+def embedded(runs: Mapping[str, Run], *, budget: int = BUDGET, seed: int = 0) -> dict[str, Any]:
+    """Choose problems and encode their solutions of the first attempt.
+
+    Problems come in equal shares from each level, and within a level from each pattern of who is right, until the
+    budget is spent.
+
+    Args:
+        runs: By the name that their entries bear; one run bears none.
+        budget: Bytes of JSON.
+        seed: Of the choice.
+
+    Returns:
+        What ``page.js`` reads: texts once each under ``texts``, and numbers that refer to them.
+    """
+    encoder = _Encoder(entries=[_label(name, entry) for name, run in runs.items() for entry in run.solutions])
+    order = stratified_order(runs, seed=seed)[: max(1, MOST_SOLUTIONS // len(encoder.entries))]
+    first = next(iter(runs.values()))
+    waiting: dict[str, list[list[Any]]] = {problem: [] for problem in order}
+    for name, run in runs.items():
+        known = {(e, s.problem): s for e, group in run.solutions.items() for s in group if s.attempt == 0}
+        for place, trace in read_traces(run.path):
+            entry = Entry(place.policy, place.threshold)
+            solution = known.get((entry, trace.problem.id))
+            if place.attempt == 0 and trace.problem.id in waiting and solution:
+                waiting[trace.problem.id].append(encoder.solution(_label(name, entry), trace, solution))
+    shown: list[dict[str, Any]] = []
+    for problem in order:
+        made = encoder.problem(first.problems[problem], waiting.pop(problem))
+        if encoder.num_bytes > budget and shown:
+            break
+        shown.append(made)
+    return {"entries": encoder.entries, "scorers": encoder.scorers, "texts": encoder.texts, "problems": shown}
+
+
+def stratified_order(runs: Mapping[str, Run], *, seed: int) -> list[str]:
+    """Problems so that every beginning of the list holds all levels and all patterns of who is right."""
+    first = next(iter(runs.values()))
+    right: dict[str, list[bool | None]] = {problem: [] for problem in first.problems}
+    for run in runs.values():
+        for policy in dict.fromkeys(entry.policy for entry in run.solutions):
+            entry = next(entry for entry in run.solutions if entry.policy == policy)
+            for solution in run.solutions[entry]:
+                if solution.attempt == 0:
+                    right[solution.problem].append(solution.is_correct)
+    groups: dict[tuple[str, str], list[str]] = {}
+    for problem, verdicts in right.items():
+        level = first.problems[problem].metadata.get("level", "")
+        groups.setdefault((level, str(verdicts)), []).append(problem)
+    rng = random.Random(seed)
+    shuffled = [rng.sample(groups[key], len(groups[key])) for key in rng.sample(sorted(groups), len(groups))]
+    return [problem for problem in chain.from_iterable(zip_longest(*shuffled)) if problem is not None]
+
+
+def _label(name: str, entry: Entry) -> str:
+    return f"{entry.label} · {name}" if name else entry.label
+
+
+@dataclass(slots=True, kw_only=True)
+class _Encoder:
+    """Writes each text once, and counts bytes."""
+
+    entries: list[str]
+    texts: list[str] = field(default_factory=list)
+    scorers: list[str] = field(default_factory=list)
+    num_bytes: int = 0
+    _numbers: dict[str, int] = field(default_factory=dict)
+
+    def problem(self, problem: Problem, solutions: Sequence[list[Any]]) -> dict[str, Any]:
+        """A problem with its solutions, the texts in these replaced by their numbers."""
+        made = {
+            "id": problem.id,
+            "question": problem.question,
+            "gold": problem.answer,
+            "level": problem.metadata.get("level"),
+            "solutions": self._numbered(solutions),
+        }
+        self.num_bytes += len(json.dumps(made, separators=(",", ":")))
+        return made
+
+    def solution(self, label: str, trace: Trace, solution: Solution) -> list[Any]:
+        """A solution as page.js takes it apart; the only texts in it are those that a reader sees."""
+        return [
+            self.entries.index(label),
+            solution.is_correct,
+            solution.answer or "",
+            solution.error or str(solution.finish),
+            _ms(solution.seconds),
+            solution.num_tokens,
+            sum(step.source is Source.TARGET for step in solution.steps),
+            sum(step.is_wasted is True for step in solution.steps),
+            [self._step(step, facts) for step, facts in zip(trace.steps, solution.steps, strict=True)],
+        ]
+
+    def _step(self, step: Step, facts: StepFacts) -> list[Any]:
+        measured = step.decision.measured
+        return [
+            next(i for i, candidate in enumerate(step.candidates) if candidate is step.candidate),
+            [
+                [AUTHORS.index(c.source), c.text, c.num_tokens, _ms(c.cost.seconds), int(c.source in measured)]
+                for c in step.candidates
+            ],
+            [
+                [
+                    self._scorer(s.scorer),
+                    AUTHORS.index(s.source),
+                    round(s.value, 3),
+                    _ms(s.cost.seconds),
+                    int(s.scorer in measured),
+                ]
+                for s in step.scores
+            ],
+            int(facts.is_wasted is True),
+        ]
+
+    def _numbered(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self._text(value)
+        return [self._numbered(part) for part in value] if isinstance(value, list | tuple) else value
+
+    def _text(self, text: str) -> int:
+        if text not in self._numbers:
+            self._numbers[text] = len(self.texts)
+            self.texts.append(text)
+            self.num_bytes += len(json.dumps(text)) + 1
+        return self._numbers[text]
+
+    def _scorer(self, name: str) -> int:
+        if name not in self.scorers:
+            self.scorers.append(name)
+        return self.scorers.index(name)
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 1)
