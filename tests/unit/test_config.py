@@ -8,10 +8,9 @@ import arbitrage as arb
 from arbitrage.core.errors import ConfigError
 from arbitrage.datasets.files import read_file
 from arbitrage.datasets.named import problems
-from arbitrage.evaluation.running.sweep import Entry
 from arbitrage.pairs.config import read_pair
-from arbitrage.pairs.loaded import entries
 from arbitrage.pairs.loading import load_prm
+from arbitrage.policies.spec import methods
 
 PAIR = '[draft]\npath = "a"\n[target]\npath = "b"\n'
 
@@ -111,11 +110,11 @@ def test_tiny_problems_are_balanced_and_reproducible():
 
 
 def test_fixed_policies_have_one_row_and_others_one_a_threshold():
-    assert entries(["target", "rsd"], [0.1, 0.9]) == [Entry("target"), Entry("rsd", 0.1), Entry("rsd", 0.9)]
-    assert entries(["rsd"], []) == [Entry("rsd")]
-    assert entries(["rsd@0.7", "target"], [0.1]) == [Entry("rsd", 0.7), Entry("target")]
+    assert list(map(str, methods(["target", "rsd"], [0.1, 0.9]))) == ["target", "rsd@0.1", "rsd@0.9"]
+    assert list(map(str, methods(["rsd"]))) == ["rsd"]
+    assert list(map(str, methods(["rsd@0.7", "target"], [0.1]))) == ["rsd@0.7", "target"]
     with pytest.raises(ConfigError, match=r"threshold must be a number in \[0, 1\], got 'x'"):
-        entries(["rsd@x"], [])
+        methods(["rsd@x"])
 
 
 def test_every_public_name_exists():

@@ -10,7 +10,8 @@ from arbitrage.core.turn import Setting
 from arbitrage.datasets.named import problems
 from arbitrage.evaluation.running.sweep import rows_of
 from arbitrage.pairs.catalogue import TINY
-from arbitrage.pairs.loaded import entries, load
+from arbitrage.pairs.loaded import load
+from arbitrage.policies.spec import methods
 
 COMPARED: Final = [
     "draft",
@@ -39,7 +40,7 @@ def demo(
         trace = loaded.solve(problem.question, watch=LivePrinter(console))
         console.print(trace_footer(trace))
     console.print(f"\nPolicies on {limit} held-out problems, one at a time, in random order:")
-    results = run_comparison(loaded, problems("tiny:test", limit), entries(COMPARED, []), Setting())
+    results = run_comparison(loaded, problems("tiny:test", limit), methods(COMPARED), Setting())
     console.print(rows_table(rows_of(results), f"{TINY}, {limit} problems"))
     console.print(
         "accepted: steps kept from the draft · by target: share of tokens · "

@@ -137,6 +137,11 @@ class PairConfig:
                 )
 
     @property
+    def default_method(self) -> str:
+        """The method where none is named: the router, or the draft's confidence where the pair has no router."""
+        return "router" if self.router else "confidence"
+
+    @property
     def models(self) -> dict[str, ModelConfig]:
         """Every model by role."""
         roles = ("draft", "target", "prm", "router", *(f"router:{name}" for name in self.routers))

@@ -14,18 +14,32 @@ from arbitrage.policies.basic import DraftOnly
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnPair:
-    """A policy on engines of its own, such as target-only on a target that verifies guessed tokens."""
+    """A rule for single steps on the engines that write them."""
 
     policy: Policy
     pair: Pair
-    name: str
+    name: str = ""
+    """The method's name in traces; the rule's own where it is empty."""
+    threshold: float | None = None
+    """The threshold in force; None for a rule without one."""
+    has_own_target: bool = False
+    """Whether the method brings its own target, such as one that verifies guessed tokens."""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", self.policy.name)
+
+    @property
+    def identity(self) -> tuple[str, float | None, str | None]:
+        """The rule's class, its threshold, and the name of its own target, which says how tokens are guessed."""
+        return type(self.policy).__name__, self.threshold, self.pair.target.name if self.has_own_target else None
 
     async def solve(
         self, problem: Problem, setting: Setting, *, watch: Callable[[Trace], None] = lambda trace: None
     ) -> Trace:
-        """Solve as the policy does; the trace bears this name."""
+        """Solve as the rule does; the trace bears this name."""
         trace = await solve(
-            problem, self.pair, self.policy, setting, watch=lambda made: watch(replace(made, policy=self.name))
+            problem, self.pair, self.policy, setting, watch=lambda trace: watch(replace(trace, policy=self.name))
         )
         return replace(trace, policy=self.name)
 
@@ -47,6 +61,12 @@ class Majority:
     sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.7))
     """Used where the setting's is greedy: equal solutions are no vote."""
     name: str = "majority"
+    threshold: float | None = field(default=None, init=False)
+
+    @property
+    def identity(self) -> tuple[str, float | None, str | None]:
+        """See :class:`arbitrage.core.policy.Solver`; the name says how many drafts vote."""
+        return type(self).__name__, None, None
 
     def __post_init__(self) -> None:
         if self.num < 1:
