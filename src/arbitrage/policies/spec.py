@@ -43,10 +43,11 @@ class MethodSpec:
                 go together.
         """
         name, has_threshold, threshold = text.partition("@")
-        first, has_both, second = name.rpartition(SEPARATOR)
-        rule, solver = (first, second) if has_both or _is_solver(second) else (second, "")
-        if ((rule or has_both) and not _is_rule(rule)) or (solver and not _is_solver(solver)):
+        first, has_both, last = name.rpartition(SEPARATOR)
+        is_known = _is_rule(first) and _is_solver(last) if has_both else _is_rule(last) or _is_solver(last)
+        if not is_known:
             raise ConfigError(f"unknown policy {name!r}", hint=f"choose from {', '.join(METHODS)}")
+        rule, solver = (first, last) if _is_solver(last) else (last, "")
         rule_name, _, router = rule.partition(":")
         solver_name, has_count, count = solver.partition(":")
         if has_count and not (count.isascii() and count.isdecimal()):
