@@ -80,8 +80,8 @@ class Engine(Protocol):
         """
 
 
-class Solution(Protocol):
-    """A solution in the making, as its scorers see it."""
+class OpenSolution(Protocol):
+    """A solution that is being written, as its scorers see it."""
 
     @property
     def problem(self) -> Problem:
@@ -115,5 +115,5 @@ class Scorer(Protocol):
     def name(self) -> str:
         """Identifies the scorer in traces; unique within a policy."""
 
-    async def open(self, solution: Solution) -> ScoringSession:
+    async def open(self, solution: OpenSolution) -> ScoringSession:
         """Start judging one solution."""

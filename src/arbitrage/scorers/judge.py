@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Final
 
-from arbitrage.core.ports import Solution
+from arbitrage.core.ports import OpenSolution
 from arbitrage.core.types import Candidate, Cost, Finish, Score, Source
 
 RATING: Final = "Rate the last step: 0 is wrong, 9 is surely right. Answer with one digit."
@@ -26,7 +26,7 @@ class JudgeScorer:
     """All that stands between the step and the digit: the marks of a chat template too, where the target has one."""
     name: str = "judge"
 
-    async def open(self, solution: Solution) -> "JudgeScoring":
+    async def open(self, solution: OpenSolution) -> "JudgeScoring":
         """Start judging a solution; the target is not asked before the first score."""
         return JudgeScoring(self, solution)
 
@@ -36,7 +36,7 @@ class JudgeScoring:
     """Asks the target's session of one solution."""
 
     scorer: JudgeScorer
-    solution: Solution
+    solution: OpenSolution
 
     async def score(self, candidate: Candidate) -> Score:
         """Rate a step."""
