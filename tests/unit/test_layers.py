@@ -15,6 +15,7 @@ LAYERS = {
     "engines": 1,
     "scorers": 1,
     "grading": 1,
+    "version": 1,
     "runtime": 2,
     "pairs": 3,
     "datasets": 4,

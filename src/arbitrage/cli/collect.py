@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from arbitrage.cli.options import LIMITS, FieldsOption, MaxStepsOption, MaxTokensOption, PairOption, SeedOption
 from arbitrage.cli.show import counting
-from arbitrage.cli.solve import LIMITS, FieldsOption, MaxStepsOption, MaxTokensOption, PairOption, SeedOption
 from arbitrage.core.turn import Setting
 from arbitrage.core.types import Limits, Problem, Sampling
 from arbitrage.datasets.named import problems

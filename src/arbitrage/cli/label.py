@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from arbitrage.cli.collect import tell
+from arbitrage.cli.options import PairOption, SeedOption
 from arbitrage.cli.show import counting
-from arbitrage.cli.solve import PairOption, SeedOption
 from arbitrage.core.turn import Setting
 from arbitrage.core.types import Sampling
 from arbitrage.datasets.named import check_limit

@@ -27,6 +27,11 @@ def pair_config(name: str | Path) -> PairConfig:
     return _tiny_config() if str(name) == TINY else read_pair(Path(name))
 
 
+def shipped_pairs() -> list[str]:
+    """Names of the pairs that ship with the package."""
+    return [TINY]
+
+
 def router_format(name: str | Path, marks: Mapping[str, str] | None = None) -> tuple[InputFormat, str]:
     """How a new router of a pair reads a solution, and the PRM that it would start from.
 
