@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from arbitrage.core.errors import ArbitrageError, first_line
-from arbitrage.engines.local import CachedTokens
+from arbitrage.engines.cache import CachedTokens
 
 
 @contextmanager
@@ -36,7 +36,7 @@ class CachedSequence(CachedTokens):
         """Of the ids, those that the cache holds: all, but where it could not be cropped."""
 
     def reuse(self, ids: Sequence[int], num_last: int = 1) -> int:
-        """See :meth:`arbitrage.engines.local.CachedTokens.reuse`; what the cache lacks is computed, and billed."""
+        """See :meth:`arbitrage.engines.cache.CachedTokens.reuse`; what the cache lacks is computed, and billed."""
         num_held = super().reuse(ids, num_last)
         if self._num_computed == num_held:
             return num_held
@@ -59,7 +59,7 @@ class CachedSequence(CachedTokens):
         return torch.cat([first, second])
 
     def look_ahead(self, ids: Sequence[int]) -> tuple[float, ...]:
-        """See :meth:`arbitrage.engines.local.CachedTokens.look_ahead`."""
+        """See :meth:`arbitrage.engines.cache.CachedTokens.look_ahead`."""
         output = self._append(self._model, ids, logits_to_keep=1, output_hidden_states=True)
         self._known = output.logits[0]
         return tuple(output.hidden_states[-1][0, -1].float().tolist())

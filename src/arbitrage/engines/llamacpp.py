@@ -7,7 +7,9 @@ from typing import Any
 
 from arbitrage.core.errors import EngineError, MissingExtra
 from arbitrage.core.types import Sampling
-from arbitrage.engines.local import CachedTokens, LocalEngine, Picker
+from arbitrage.engines.cache import CachedTokens
+from arbitrage.engines.language_model import Picker
+from arbitrage.engines.local import LocalEngine
 from arbitrage.engines.prompt import Prompt
 from arbitrage.engines.worker import CancelFlag
 
@@ -143,7 +145,7 @@ class LlamaSequence(CachedTokens):
         """How many of the ids are in the cache: all, but where the cache could not be cropped."""
 
     def reuse(self, ids: Sequence[int], num_last: int = 1) -> int:
-        """See :meth:`arbitrage.engines.local.CachedTokens.reuse`; a cache that cannot be cropped is emptied."""
+        """See :meth:`arbitrage.engines.cache.CachedTokens.reuse`; a cache that cannot be cropped is emptied."""
         self._context.hold(self)
         super().reuse(ids, num_last)
         if self._num_computed < len(self):
@@ -162,7 +164,7 @@ class LlamaSequence(CachedTokens):
         return np.concatenate([first, second])
 
     def look_ahead(self, ids: Sequence[int]) -> tuple[float, ...]:
-        """See :meth:`arbitrage.engines.local.CachedTokens.look_ahead`."""
+        """See :meth:`arbitrage.engines.cache.CachedTokens.look_ahead`."""
         if len(ids) > 1 or self._num_computed < len(self._ids):
             self._compute(ids[:-1], 0)
         self._known, state = self._context.run_for_state(ids[-1], len(self._ids), self._context.hold(self))
@@ -171,7 +173,7 @@ class LlamaSequence(CachedTokens):
         return state
 
     def branches(self, count: int) -> "LlamaBranches":
-        """See :meth:`arbitrage.engines.local.CachedTokens.branches`."""
+        """See :meth:`arbitrage.engines.cache.CachedTokens.branches`."""
         return LlamaBranches(self._context, self._context.hold(self), len(self._ids), count)
 
     def lose(self) -> None:
