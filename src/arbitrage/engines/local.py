@@ -4,8 +4,9 @@ import abc
 from collections.abc import Sequence
 
 from arbitrage.core.types import Problem, Source
+from arbitrage.engines.decoder import Guesser
 from arbitrage.engines.language_model import LanguageModel
-from arbitrage.engines.session import Guesser, LocalSession
+from arbitrage.engines.session import LocalSession
 
 
 class LocalEngine(LanguageModel, abc.ABC):

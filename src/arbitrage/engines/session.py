@@ -1,37 +1,39 @@
 """One problem's session on a language model in this process."""
 
-import contextlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
 
 from arbitrage.core.errors import ContextOverflow
 from arbitrage.core.ports import StepRequest
 from arbitrage.core.types import Candidate, Cost, Finish, Likelihood, Source
+from arbitrage.engines.decoder import Decoder, Guesser, Writing
 from arbitrage.engines.language_model import LanguageModel
 from arbitrage.engines.worker import CancelFlag
 
 T = TypeVar("T")
 
 
-class Guesser(Protocol):
-    """Says how a text may go on, for a model to verify: what is right spares it a forward pass a token."""
-
-    def guess(self, ids: Sequence[int], limit: int) -> list[int]:
-        """At most ``limit`` tokens that may follow ``ids`` (prompt and answer so far); none where it has no idea."""
-
-
 class LocalSession:
     """One problem's ids and KV cache."""
 
     def __init__(
-        self, engine: LanguageModel, prompt_ids: Sequence[int], source: Source, guesser: Guesser | None = None
+        self, model: LanguageModel, prompt_ids: Sequence[int], source: Source, guesser: Guesser | None = None
     ) -> None:
-        self._engine, self._source, self._guesser = engine, source, guesser
+        """Start behind a prompt.
+
+        Args:
+            model: Writes and reads.
+            prompt_ids: The encoded problem.
+            source: The role that the model plays: steps of this role are its own.
+            guesser: Guesses tokens ahead; see :class:`arbitrage.engines.decoder.Guesser`.
+        """
+        self._model, self._source = model, source
         self._ids = list(prompt_ids)
-        self._sequence = engine.sequence()
+        self._sequence = model.sequence()
+        self._decoder = Decoder(model, self._sequence, guesser)
 
     @property
     def token_ids(self) -> tuple[int, ...]:
@@ -40,27 +42,27 @@ class LocalSession:
 
     async def propose(self, request: StepRequest) -> Candidate:
         """Write one step on the device's thread; see :class:`arbitrage.core.ports.Session`."""
-        ids, max_tokens = self._prefix(request)
-        return await self._run(lambda flag: self._generate(ids, request, max_tokens, flag))
+        prefix, max_tokens = self._prefix(request)
+        return await self._run(partial(self._write, prefix, request, max_tokens))
 
     async def propose_many(self, request: StepRequest, seeds: Sequence[int]) -> list[Candidate]:
         """Write several steps in one batch; see :class:`arbitrage.core.ports.Session`."""
-        ids, max_tokens = self._prefix(request)
-        made: list[Candidate] = []
-        while len(made) < len(seeds):
-            part = seeds[len(made) : len(made) + self._engine.max_branches]
-            made += await self._run(partial(self._generate_many, ids, request, part, max_tokens))
-        return made
+        prefix, max_tokens = self._prefix(request)
+        written: list[Candidate] = []
+        while len(written) < len(seeds):
+            part = seeds[len(written) : len(written) + self._model.max_branches]
+            written += await self._run(partial(self._write_many, prefix, request, part, max_tokens))
+        return written
 
     async def likelihood(self, candidate: Candidate) -> Likelihood:
         """Read a step on the device's thread; see :class:`arbitrage.core.ports.Session`."""
-        ids, proposed = list(self._ids), self._proposed_ids(candidate)
-        if len(ids) + len(proposed) > self._engine.context_length:
-            raise ContextOverflow(f"{len(ids) + len(proposed)} tokens do not fit the context of {self._engine.name}")
-        return await self._run(lambda flag: self._read(ids, proposed, len(self._own_ids(candidate)), flag))
+        prefix, proposed = list(self._ids), self._proposed_ids(candidate)
+        if len(prefix) + len(proposed) > self._model.context_length:
+            raise ContextOverflow(f"{len(prefix) + len(proposed)} tokens do not fit the context of {self._model.name}")
+        return await self._run(partial(self._read, prefix, proposed, len(self._own_ids(candidate))))
 
     async def commit(self, candidate: Candidate) -> None:
-        """Append a step's ids; they are computed with the next proposal, if they are not in the cache."""
+        """Append a step's ids; those that the cache lacks are computed with the next proposal."""
         self._ids.extend(self._own_ids(candidate))
 
     async def close(self) -> None:
@@ -69,10 +71,10 @@ class LocalSession:
 
     async def _run(self, call: Callable[[CancelFlag], T]) -> T:
         def inside(flag: CancelFlag) -> T:
-            with self._engine.computing(flag):
+            with self._model.computing(flag):
                 return call(flag)
 
-        return await self._engine.worker.run(inside)
+        return await self._model.worker.run(inside)
 
     def _prefix(self, request: StepRequest) -> tuple[list[int], int]:
         """The ids to continue from, and how many tokens there may be.
@@ -80,196 +82,73 @@ class LocalSession:
         Raises:
             ContextOverflow: If there may be none.
         """
-        ids = [*self._ids, *(self._own_ids(request.after) if request.after else ())]
-        return ids, min(request.max_tokens, self._engine.room(ids))
+        prefix = [*self._ids, *(self._own_ids(request.after) if request.after else ())]
+        return prefix, min(request.max_tokens, self._model.room(prefix))
 
     def _own_ids(self, candidate: Candidate) -> Sequence[int]:
-        return self._engine.ids_of(candidate, self._source)
+        return self._model.ids_of(candidate, self._source)
 
     def _proposed_ids(self, proposal: Candidate | None) -> list[int]:
         if proposal is None:
             return []
         is_last = proposal.finish is Finish.END_OF_SEQUENCE
-        return [*self._own_ids(proposal), *(sorted(self._engine.eos_ids)[:1] if is_last else ())]
+        return [*self._own_ids(proposal), *(sorted(self._model.eos_ids)[:1] if is_last else ())]
 
-    def _read(self, ids: list[int], proposed: list[int], num_step: int, flag: CancelFlag) -> Likelihood:
-        """Log-probabilities of the first ``num_step`` of ``proposed``; a proposal of the same needs no forward pass.
-
-        Nor does a step of which only the last token was not read before.
-        """
-        flag.check()
+    def _write(self, prefix: list[int], request: StepRequest, max_tokens: int, flag: CancelFlag) -> Candidate:
         started = time.perf_counter()
-        wanted = [*ids, *proposed]
-        num_cached = len(wanted)
-        rows = self._sequence.known(wanted[: len(ids) + num_step - 1], num_step)
-        if rows is None:
-            num_cached = self._sequence.reuse(wanted, len(proposed) + 1)
-            rows = self._sequence.logits(wanted[num_cached:], num_last=len(proposed) + 1)
-        logprobs = self._engine.logprobs(rows, proposed[:num_step])
-        cost = Cost(
-            num_calls=1,
-            num_computed=len(wanted) - num_cached,
-            num_cached=num_cached,
-            seconds=time.perf_counter() - started,
-        )
-        return Likelihood(logprobs=logprobs, cost=cost)
+        step = self._decoder.write(prefix, self._proposed_ids(request.proposal), request, max_tokens, flag)
+        written = self._candidate(step)
+        if self._model.keeps_hidden_state:
+            written = replace(written, hidden_state=self._hidden_state([*prefix, *written.token_ids]))
+        step.seconds = time.perf_counter() - started
+        return replace(written, cost=step.cost)
 
-    def _generate(self, ids: list[int], request: StepRequest, max_tokens: int, flag: CancelFlag) -> Candidate:
-        started, done = time.perf_counter(), _Decoded()
-        proposed = self._proposed_ids(request.proposal)[: max_tokens - 1]
-        ahead = proposed or self._guess(ids, max_tokens, done)
-        num_cached = min(len(ids), self._sequence.reuse([*ids, *ahead], len(ahead) + 1))
-        self._decode(ids, ahead, request, max_tokens, done, flag)
-        made = self._candidate(done, ids)
-        if self._engine.keeps_hidden_state:
-            made = replace(made, hidden_state=self._hidden_state([*ids, *made.token_ids]))
-        return replace(made, cost=_cost(done, len(ids), num_cached, time.perf_counter() - started))
-
-    def _generate_many(
-        self, ids: list[int], request: StepRequest, seeds: Sequence[int], max_tokens: int, flag: CancelFlag
+    def _write_many(
+        self, prefix: list[int], request: StepRequest, seeds: Sequence[int], max_tokens: int, flag: CancelFlag
     ) -> list[Candidate]:
         started = time.perf_counter()
-        num_cached = self._sequence.reuse(ids)
-        first = self._sequence.logits(ids[len(self._sequence) :])[0]
-        picks = [self._engine.picker(request.sampling, seed) for seed in seeds]
-        all_done = [_Decoded(first_entropy=self._engine.entropy(first)) for _ in seeds]
-        running, rows = list(range(len(seeds))), [first] * len(seeds)
-        with contextlib.closing(self._sequence.branches(len(seeds))) as branches:
-            while True:
-                flag.check()
-                kept = [
-                    row
-                    for row, i in enumerate(running)
-                    if not self._take(all_done[i], *picks[i](rows[row]), ids, request.delimiter, max_tokens)
-                ]
-                if not kept:
-                    break
-                if len(kept) < len(running):
-                    branches.keep(kept)
-                    running = [running[row] for row in kept]
-                rows = branches.logits([all_done[i].new[-1] for i in running])
-        seconds = (time.perf_counter() - started) / len(seeds)
-        return [
-            replace(self._candidate(done, ids), cost=_cost(done, len(ids), len(ids) if i else num_cached, seconds))
-            for i, done in enumerate(all_done)
-        ]
+        steps = self._decoder.write_many(prefix, request, seeds, max_tokens, flag)
+        for step in steps:
+            step.seconds = (time.perf_counter() - started) / len(seeds)
+        return [replace(self._candidate(step), cost=step.cost) for step in steps]
 
-    def _candidate(self, done: "_Decoded", ids: list[int]) -> Candidate:
-        """What was decoded behind ``ids``, its cost left out."""
-        engine = self._engine
-        new = engine.whole_characters(done.new, ids) if done.finish is Finish.TOKEN_LIMIT else done.new
+    def _candidate(self, step: Writing) -> Candidate:
+        """A written step, its cost left out."""
+        model, new = self._model, step.new
+        if step.finish is Finish.TOKEN_LIMIT:
+            new = model.whole_characters(new, step.prefix)
         return Candidate(
             source=self._source,
-            text=engine.decode(new, ids),
+            text=model.decode(new, step.prefix),
             token_ids=tuple(new),
-            finish=done.finish,
-            logprobs=engine.floats(done.logprobs[: len(new)]),
-            first_entropy=None if done.first_entropy is None else float(done.first_entropy),
+            finish=step.finish,
+            logprobs=model.floats(step.logprobs[: len(new)]),
+            first_entropy=None if step.first_entropy is None else float(step.first_entropy),
             cost=Cost(),
         )
-
-    def _decode(
-        self,
-        ids: list[int],
-        ahead: list[int],
-        request: StepRequest,
-        max_tokens: int,
-        done: "_Decoded",
-        flag: CancelFlag,
-    ) -> None:
-        """Decode until the delimiter, end-of-sequence or the budget.
-
-        Tokens ahead, proposed or guessed, go through the model together with what the cache lacks. Each position's
-        token is then picked as always; while it equals the one ahead, its successor's logits are already there.
-        What is left of them at the end stays: guesses may reach into the next step.
-        """
-        sequence = self._sequence
-        pick = self._engine.picker(request.sampling, request.seed)
-        rows, row = sequence.logits([*ids, *ahead][len(sequence) :], num_last=len(ahead) + 1), 0
-        done.first_entropy = self._engine.entropy(rows[0])
-        while True:
-            flag.check()
-            token, logprob = pick(rows[row])
-            is_ahead = row < len(ahead) and token == ahead[row]
-            if is_ahead:
-                done.confirm()
-            if self._take(done, token, logprob, ids, request.delimiter, max_tokens):
-                return
-            row += 1
-            if not is_ahead:
-                sequence.crop(len(ids) + len(done.new) - 1)
-                ahead = self._guess(ids, max_tokens, done)
-                rows, row = sequence.logits([token, *ahead], num_last=len(ahead) + 1), 0
-
-    def _guess(self, ids: list[int], max_tokens: int, done: "_Decoded") -> list[int]:
-        """What may come next: what was guessed beyond the end of the step before, else a new guess."""
-        limit = max_tokens - 1 - len(done.new)
-        if self._guesser is None or limit < 1:
-            return []
-        done.is_guessing = True
-        so_far = [*ids, *done.new]
-        rest = self._sequence.behind(so_far)[:limit]
-        if rest or self._sequence.known(so_far, 1) is not None:
-            return rest  # The next token costs no forward pass: first take it, then guess.
-        started = time.perf_counter()
-        guessed = self._guesser.guess(so_far, limit)
-        done.num_guessed += len(guessed)
-        done.guessing_s += time.perf_counter() - started
-        return guessed
-
-    def _take(
-        self, done: "_Decoded", token: int, logprob: Any, ids: list[int], delimiter: str, max_tokens: int
-    ) -> bool:
-        """Append a token; whether the step ends with it."""
-        engine = self._engine
-        if token in engine.eos_ids:
-            done.finish = Finish.END_OF_SEQUENCE
-            return True
-        done.new.append(token)
-        done.logprobs.append(logprob)
-        if engine.may_complete(token, delimiter) and delimiter in engine.decode(done.new, ids):
-            done.finish = Finish.STEP_END
-            return True
-        return len(done.new) >= max_tokens
 
     def _hidden_state(self, ids: list[int]) -> tuple[float, ...]:
         self._sequence.crop(len(ids) - 1)
         return self._sequence.look_ahead(ids[len(self._sequence) :])
 
+    def _read(self, prefix: list[int], proposed: list[int], num_step: int, flag: CancelFlag) -> Likelihood:
+        """Log-probabilities of the first ``num_step`` of ``proposed``; the same proposal then needs no forward pass.
 
-@dataclass(slots=True)
-class _Decoded:
-    """What one decoding loop made."""
-
-    first_entropy: Any = None
-    new: list[int] = field(default_factory=list)
-    """Ids without end-of-sequence."""
-    logprobs: list[Any] = field(default_factory=list)
-    finish: Finish = Finish.TOKEN_LIMIT
-    num_reused: int = 0
-    is_guessing: bool = False
-    """Whether the tokens ahead are guesses, no longer a proposal."""
-    num_guessed: int = 0
-    num_confirmed: int = 0
-    guessing_s: float = 0.0
-
-    def confirm(self) -> None:
-        """Count a token that was there already."""
-        if self.is_guessing:
-            self.num_confirmed += 1
-        else:
-            self.num_reused += 1
-
-
-def _cost(done: _Decoded, num_prompt: int, num_cached: int, seconds: float) -> Cost:
-    return Cost(
-        num_calls=1,
-        num_computed=num_prompt - num_cached,
-        num_cached=num_cached,
-        num_generated=len(done.new) + (done.finish is Finish.END_OF_SEQUENCE),
-        num_reused=done.num_reused,
-        num_guessed=done.num_guessed,
-        num_confirmed=done.num_confirmed,
-        seconds=seconds,
-        guessing_s=done.guessing_s,
-    )
+        No forward pass either for a step of which only the last token was not read before.
+        """
+        flag.check()
+        started = time.perf_counter()
+        whole = [*prefix, *proposed]
+        num_cached = len(whole)
+        rows = self._sequence.rows_behind(whole[: len(prefix) + num_step - 1], num_step)
+        if rows is None:
+            num_cached = self._sequence.reuse(whole, len(proposed) + 1)
+            rows = self._sequence.logits(whole[num_cached:], num_last=len(proposed) + 1)
+        logprobs = self._model.logprobs(rows, proposed[:num_step])
+        cost = Cost(
+            num_calls=1,
+            num_computed=len(whole) - num_cached,
+            num_cached=num_cached,
+            seconds=time.perf_counter() - started,
+        )
+        return Likelihood(logprobs=logprobs, cost=cost)
