@@ -12,6 +12,7 @@ from arbitrage.evaluation.running.sweep import Entry
 from arbitrage.pairs.config import read_pair
 from arbitrage.pairs.loaded import entries
 from arbitrage.pairs.loading import load_prm
+from arbitrage.pairs.roles import Role
 
 PAIR = '[draft]\npath = "a"\n[target]\npath = "b"\n'
 
@@ -43,6 +44,32 @@ def test_further_routers_have_names(tmp_path):
     config = read_pair(tmp_path / "pair.toml")
     models = [config.model(role) for role in ("draft", "router", "router:second", "router:third", "prm")]
     assert [model and model.path for model in models] == ["a", "c", "d", None, None]
+    assert list(config.models) == ["draft", "target", "router", "router:second"]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "name", "table", "file_stem", "is_scorer"),
+    [
+        ("draft", "draft", "", "draft", "draft", False),
+        ("target", "target", "", "target", "target", False),
+        ("prm", "prm", "", "prm", "prm", True),
+        ("router", "router", "", "router", "router", True),
+        ("router:second", "router", "second", "routers.second", "router-second", True),
+        ("router:a:b", "router", "a:b", "routers.a:b", "router-a:b", True),
+    ],
+)
+def test_a_role_is_taken_apart_and_put_together(text, kind, name, table, file_stem, is_scorer):
+    role = Role.parse(text)
+    assert (role.kind, role.name, role.table, role.file_stem) == (kind, name, table, file_stem)
+    assert (str(role), role.is_scorer) == (text, is_scorer)
+
+
+@pytest.mark.parametrize("text", ["drafter", "draft:second", "prm:x", ""])
+def test_an_unknown_role_is_refused(text):
+    with pytest.raises(
+        ConfigError, match=f"role must be one of draft, target, prm, router or router:NAME, got '{text}'"
+    ):
+        Role.parse(text)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +94,7 @@ def test_further_routers_have_names(tmp_path):
         (PAIR + 'dtype = "float8"\n', "float8"),
         (PAIR + 'engine = "vlm"\n', "engine must be one of hf, llamacpp, vllm, sglang, llama-server, got 'vlm'"),
         (PAIR + '[routers]\npath = "c"\n', r"routers\.path must be a table, got 'c'"),
+        (PAIR + '[routers.""]\npath = "c"\n', r"a further router needs a name.*write \[routers\.NAME\]"),
         (PAIR + '[routers.second]\npth = "c"\n', r"\[routers\.second\].*'pth'"),
     ],
 )

@@ -81,6 +81,12 @@ def test_a_prm_that_says_its_score_as_a_token_is_served_as_a_language_model(tmp_
     assert ("--runner pooling" in str(prm)) is classifies
 
 
+def test_the_server_of_a_further_router_classifies_and_has_a_log_of_its_own(tmp_path):
+    text = SERVED + '[routers.second]\npath = "c"\nengine = "vllm"\nurl = "http://127.0.0.1:8104"\n'
+    *_, second = servers(pair(tmp_path, text))
+    assert (second.role, "--runner pooling" in str(second)) == ("router-second", True)
+
+
 def test_a_server_that_wants_a_key_is_asked_with_it(tmp_path):
     config = pair(tmp_path, SERVED)
     config = replace(config, draft=replace(config.draft, api_key_env="MY_KEY"))

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar, get_type_hints
 
 from arbitrage.core.errors import ConfigError
 from arbitrage.engines.prompt import Example, Prompt, prompt_of
+from arbitrage.pairs.roles import KINDS, Role
 from arbitrage.scorers.families import FAMILIES
 
 T = TypeVar("T")
@@ -113,7 +114,8 @@ class PairConfig:
     """A draft and a target, with the scorers that some policies need.
 
     Raises:
-        ConfigError: If another model than the PRM has a format, or ``launch`` names no kind of server.
+        ConfigError: If another model than the PRM has a format, a further router has no name, or ``launch`` names an
+            unknown kind of server.
     """
 
     name: str
@@ -130,23 +132,34 @@ class PairConfig:
         for name in self.launch:
             if name not in SERVERS:
                 raise ConfigError(f"[launch] unknown server {name!r}", hint=f"choose from {', '.join(SERVERS)}")
+        if "" in self.routers:
+            raise ConfigError("a further router needs a name, got ''", hint="write [routers.NAME]")
         for role, model in self.models.items():
-            if model.format and role != "prm":  # Tables of further routers are [routers.NAME].
+            if model.format and role != "prm":
                 raise ConfigError(
-                    f"a format is for the table [prm], got {model.format!r} in [{role.replace(':', 's.')}]"
+                    f"a format is for the table [prm], got {model.format!r} in [{Role.parse(role).table}]"
                 )
 
     @property
     def models(self) -> dict[str, ModelConfig]:
-        """Every model by role."""
-        roles = ("draft", "target", "prm", "router", *(f"router:{name}" for name in self.routers))
-        return {role: model for role in roles if (model := self.model(role))}
+        """Every model by the name of its role, see :class:`Role`."""
+        roles = [*map(Role, KINDS), *(Role("router", name) for name in self.routers)]
+        return {str(role): model for role in roles if (model := self._of(role))}
 
     def model(self, role: str) -> ModelConfig | None:
-        """The model of a role: a table's name, or ``router:NAME`` for a further router."""
-        kind, _, name = role.partition(":")
-        found: ModelConfig | None = self.routers.get(name) if name else getattr(self, kind)
-        return found
+        """The model of a role; None where the pair has none.
+
+        Args:
+            role: ``draft``, ``target``, ``prm``, ``router``, or ``router:NAME`` for a further router.
+
+        Raises:
+            ConfigError: If this is no role.
+        """
+        return self._of(Role.parse(role))
+
+    def _of(self, role: Role) -> ModelConfig | None:
+        model: ModelConfig | None = self.routers.get(role.name) if role.name else getattr(self, role.kind)
+        return model
 
 
 def read_pair(path: Path) -> PairConfig:

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from arbitrage.core.errors import ConfigError, EngineError
 from arbitrage.engines.dialects import DIALECTS
 from arbitrage.pairs.config import ModelConfig, PairConfig
+from arbitrage.pairs.roles import Role
 from arbitrage.runtime.servers import Server
 from arbitrage.scorers.families import FAMILIES, Head
 
@@ -17,8 +18,6 @@ COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
     "llama-server": ("llama-server",),
 }
 """What starts each kind of server; the table ``[launch]`` of a pair may say otherwise."""
-CLASSIFIERS: Final = ("prm", "router")
-"""Roles whose server classifies, but for PRMs that say their score as a token of a language model."""
 
 
 def servers(config: PairConfig) -> list[Server]:
@@ -58,11 +57,11 @@ def server_for(role: str, model: ModelConfig, launch: Mapping[str, Sequence[str]
     if where.hostname is None or where.port is None:
         raise ConfigError(f"[{role}] url needs a host and a port to start a server at, got {model.url!r}")
     reads_tokens = bool(model.format) and FAMILIES[model.format].head is Head.LANGUAGE
-    classifies = role.partition(":")[0] in CLASSIFIERS and not reads_tokens
+    classifies = Role.parse(role).is_scorer and not reads_tokens
     flags = FLAGS[model.engine](model, where.hostname, where.port, classifies)
     command = [*(launch.get(model.engine) or COMMANDS[model.engine]), *flags, *model.serve]
     return Server(
-        role=role.replace(":", "-"),
+        role=Role.parse(role).file_stem,
         url=model.url,
         about=DIALECTS[model.engine].about,
         command=command,
