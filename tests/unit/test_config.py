@@ -1,6 +1,11 @@
 """Configuration files, datasets and names: bad input is one clear error."""
 
 import json
+import sys
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import pytest
 
@@ -8,13 +13,21 @@ import arbitrage as arb
 from arbitrage.core.errors import ConfigError
 from arbitrage.datasets.files import read_file
 from arbitrage.datasets.named import problems
+from arbitrage.engines.scripted import ScriptedEngine
 from arbitrage.evaluation.running.sweep import Entry
 from arbitrage.pairs.config import read_pair
+from arbitrage.pairs.engines import ENGINES
+from arbitrage.pairs.hf import HFModel
+from arbitrage.pairs.llamacpp import LlamaCppModel
 from arbitrage.pairs.loaded import entries
-from arbitrage.pairs.loading import load_prm
+from arbitrage.pairs.loading import load_engine, load_prm, load_router_model
+from arbitrage.pairs.model import ModelConfig
 from arbitrage.pairs.roles import Role
+from arbitrage.runtime.store import run_key
 
 PAIR = '[draft]\npath = "a"\n[target]\npath = "b"\n'
+GGUF = PAIR + 'engine = "llamacpp"\n'
+SERVED = PAIR + 'engine = "vllm"\nurl = "http://127.0.0.1:8102"\n'
 
 
 def test_a_pair_is_named_after_its_file_and_finds_models_beside_it(tmp_path):
@@ -37,6 +50,180 @@ def test_a_scorer_is_no_gguf_file(tmp_path):
     (tmp_path / "pair.toml").write_text(PAIR + '[prm]\npath = "c.gguf"\n')
     with pytest.raises(ConfigError, match="a prm runs on the engine 'hf' or a server, got 'llamacpp'"):
         load_prm(read_pair(tmp_path / "pair.toml").prm)
+
+
+def test_every_option_of_an_engine_is_read(tmp_path):
+    text = """
+[draft]
+path = "a.gguf"
+device = "cuda:0"
+dtype = "float16"
+sequences = 2
+context_length = 512
+threads = 3
+threads_batch = 4
+gpu_layers = 0
+flash_attention = true
+exact = false
+[target]
+path = "b"
+device = "cuda:1"
+dtype = "bfloat16"
+exact = true
+"""
+    (tmp_path / "pair.toml").write_text(text)
+    config = read_pair(tmp_path / "pair.toml")
+    assert config.draft == LlamaCppModel(
+        path="a.gguf",
+        device="cuda:0",
+        dtype="float16",
+        sequences=2,
+        context_length=512,
+        threads=3,
+        threads_batch=4,
+        gpu_layers=0,
+        flash_attention=True,
+        exact=False,
+    )
+    assert config.target == HFModel(path="b", device="cuda:1", dtype="bfloat16", exact=True)
+
+
+@pytest.mark.parametrize("module", ["llamacpp", "hf"])
+def test_an_engine_is_passed_only_the_options_that_are_set(monkeypatch, module):
+    """What is left out is the engine's to choose."""
+    calls = []
+
+    class Fake:
+        @staticmethod
+        def load(path, **options):
+            calls.append((path, options))
+
+    name, schema = ("LlamaEngine", LlamaCppModel) if module == "llamacpp" else ("HFEngine", HFModel)
+    fake = types.ModuleType(f"arbitrage.engines.{module}")
+    setattr(fake, name, Fake)
+    monkeypatch.setitem(sys.modules, fake.__name__, fake)
+    load_engine(schema(path="m"))
+    load_engine(schema(path="m", exact=False))
+    (path, plain), (_, exact) = calls
+    always = {"name", "device", "dtype", "prompt", "keeps_hidden_state"}
+    assert (path, set(plain)) == ("m", always | ({"context", "sequences"} if module == "llamacpp" else set()))
+    assert exact == {**plain, "exact": False}
+    if module == "llamacpp":
+        options = {"threads": 3, "threads_batch": 4, "gpu_layers": 0, "flash_attention": False}
+        load_engine(schema(path="m", **options))
+        assert calls[-1] == ("m", {**plain, **options})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EchoModel(ModelConfig):
+    """An engine that writes one step again and again."""
+
+    engine: ClassVar[str] = "echo"
+    path_fields: ClassVar[tuple[str, ...]] = ("path", "script")
+    address_fields: ClassVar[tuple[str, ...]] = ("labels",)
+
+    script: str = ""
+    volume: float = 1.0
+    words: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def load_engine(self, *, keeps_hidden_state=False):
+        return ScriptedEngine(script={"p": " ".join(self.words)}, name=self.called)
+
+
+def test_an_engine_is_added_by_a_schema_and_a_row(tmp_path, monkeypatch):
+    monkeypatch.setitem(ENGINES, "echo", EchoModel)
+    (tmp_path / "said").touch()
+    text = PAIR + 'engine = "echo"\nscript = "said"\nvolume = 2\nwords = ["a", "b"]\nlabels = {x = "y"}\n'
+    (tmp_path / "pair.toml").write_text(text)
+    target = read_pair(tmp_path / "pair.toml").target
+    script = str(tmp_path / "said")
+    assert target == EchoModel(path="b", script=script, volume=2, words=("a", "b"), labels={"x": "y"})
+    assert target.identity == {"path": "b", "engine": "echo", "script": script, "volume": 2, "words": ("a", "b")}
+    assert EchoModel(path="b").identity == {"path": "b", "engine": "echo"}
+    assert load_engine(target).script == {"p": "a b"}
+    with pytest.raises(ConfigError, match="a router runs on the engine 'hf' or a server, got 'echo'"):
+        load_router_model(target)
+    for old, new, message in (
+        ('"echo"', '"hf"', r"engine 'hf' takes no script, got 'said' \(script is an option of echo\)"),
+        ('"echo"', '"eco"', r"engine must be one of .*, echo, got 'eco' \(did you mean 'echo'\?\)"),
+        ('["a", "b"]', '"a"', "words must be a list of strings, got 'a'"),
+        ("volume = 2", "volume = true", "volume must be a number, got True"),
+    ):
+        (tmp_path / "pair.toml").write_text(text.replace(old, new))
+        with pytest.raises(ConfigError, match=message):
+            read_pair(tmp_path / "pair.toml")
+
+
+def test_run_keys_are_those_of_earlier_versions(tmp_path):
+    """Runs go on only where the models' identity is the same: options of servers and defaults are no part of it."""
+    text = """
+[draft]
+path = "org/small"
+name = "small"
+engine = "vllm"
+url = "http://127.0.0.1:8101"
+served_name = "s"
+dtype = "bfloat16"
+context_length = 4096
+timeout_s = 5
+api_key_env = "KEY"
+tokenizer = "org/tok"
+serve = ["--x"]
+env = {A = "1"}
+prompt = "llama3-step"
+system = "Be brief."
+[[draft.examples]]
+question = "1+1?"
+solution = "2"
+[target]
+path = "big.gguf"
+device = "cuda:0"
+dtype = "float16"
+context_length = 512
+sequences = 2
+[prm]
+path = "org/prm"
+format = "skywork"
+dtype = "bfloat16"
+[router]
+path = "../router"
+[routers.second]
+path = "q.gguf"
+engine = "llama-server"
+url = "http://h:1"
+"""
+    (tmp_path / "router").mkdir()
+    (tmp_path / "pairs").mkdir()
+    (tmp_path / "pairs" / "pair.toml").write_text(text)
+    config = read_pair(tmp_path / "pairs" / "pair.toml")
+    identities = {role: model.identity for role, model in config.models.items()}
+    assert identities == {
+        "draft": {
+            "path": "org/small",
+            "name": "small",
+            "engine": "vllm",
+            "dtype": "bfloat16",
+            "prompt": "llama3-step",
+            "system": "Be brief.",
+            "examples": ({"question": "1+1?", "solution": "2"},),
+            "tokenizer": "org/tok",
+            "context_length": 4096,
+        },
+        "target": {
+            "path": "big.gguf",
+            "engine": "llamacpp",
+            "device": "cuda:0",
+            "dtype": "float16",
+            "sequences": 2,
+            "context_length": 512,
+        },
+        "prm": {"path": "org/prm", "engine": "hf", "dtype": "bfloat16", "format": "skywork"},
+        "router": {"path": f"{tmp_path}/pairs/../router", "engine": "hf"},
+        "router:second": {"path": "q.gguf", "engine": "llama-server"},
+    }
+    del identities["router"]  # Its path differs from test to test.
+    assert run_key(identities) == "0e454850ee0d6449"
 
 
 def test_further_routers_have_names(tmp_path):
@@ -80,11 +267,11 @@ def test_an_unknown_role_is_refused(text):
         (PAIR + 'prm = "a"\n', r"\[target\]: unknown key 'prm'"),
         ("routers = 5\n" + PAIR, "routers must be a table, got 5"),
         (PAIR.replace('"a"', "3"), r"\[draft\]: path must be a string, got 3"),
-        (PAIR + 'context_length = "4096"\n', r"\[target\]: context_length must be a whole number, got '4096'"),
-        (PAIR + 'timeout_s = "long"\n', "timeout_s must be a number, got 'long'"),
+        (GGUF + 'context_length = "4096"\n', r"\[target\]: context_length must be a whole number, got '4096'"),
+        (SERVED + 'timeout_s = "long"\n', "timeout_s must be a number, got 'long'"),
         (PAIR + "prompt = 5\n", "prompt must be a string, got 5"),
-        (PAIR + "sequences = true\n", "sequences must be a whole number, got True"),
-        (PAIR + "env = {CUDA_VISIBLE_DEVICES = 0}\n", r"env must be a table of strings, got .*put numbers in quotes"),
+        (GGUF + "sequences = true\n", "sequences must be a whole number, got True"),
+        (SERVED + "env = {CUDA_VISIBLE_DEVICES = 0}\n", r"env must be a table of strings, got .*put numbers in quotes"),
         (PAIR + '[[target.examples]]\nquestion = 5\nsolution = "x"\n', "question must be a string, got 5"),
         (PAIR + 'dtype = "half"\n', r"pair\.toml \[target\]: dtype must be one of"),
         ('[draft]\npath = "a"\n', "missing target"),
@@ -92,6 +279,30 @@ def test_an_unknown_role_is_refused(text):
         (PAIR + '[ruoter]\npath = "c"\n', "'ruoter'"),
         (PAIR.replace("path", "pth", 1), "did you mean 'path'"),
         (PAIR + 'dtype = "float8"\n', "float8"),
+        (PAIR + "engine = 5\n", r"\[target\]: engine must be a string, got 5"),
+        (
+            PAIR + "sequences = 4\n",
+            r"\[target\]: engine 'hf' takes no sequences, got 4 \(sequences is an option of llamacpp\)",
+        ),
+        (PAIR + "context_length = 512\n", r"'hf' takes no context_length, .*of llamacpp, vllm, sglang, llama-server"),
+        (GGUF + 'tokenizer = "t"\n', "'llamacpp' takes no tokenizer, got 't'.*of vllm, sglang, llama-server"),
+        (SERVED + 'device = "cuda"\n', "'vllm' takes no device, got 'cuda'.*option of hf, llamacpp"),
+        (SERVED + "exact = true\n", "'vllm' takes no exact, got True"),
+        (
+            SERVED.replace("vllm", "llama-server") + 'dtype = "float16"\n',
+            "'llama-server' takes no dtype, .* vllm, sglang",
+        ),
+        (GGUF + "context_length = 0\n", r"\[target\]: context_length must be at least 1, got 0"),
+        (SERVED + "context_length = 0\n", "context_length must be at least 1, got 0"),
+        (GGUF + "threads = 0\n", "threads must be at least 1, got 0"),
+        (GGUF + "threads_batch = -1\n", "threads_batch must be at least 1, got -1"),
+        (GGUF + "gpu_layers = -1\n", "gpu_layers must be at least 0, got -1"),
+        (GGUF + 'flash_attention = "on"\n', "flash_attention must be true or false, got 'on'"),
+        (GGUF + "exact = 1\n", "exact must be true or false, got 1"),
+        (SERVED + "timeout_s = 0\n", "timeout_s must be above 0, got 0"),
+        (SERVED + "timeout_s = nan\n", "timeout_s must be above 0, got nan"),
+        (PAIR + '[prm]\npath = "c"\nexact = true\n', r"exact is for draft and target, got True in \[prm\]"),
+        (PAIR + '[routers.c]\npath = "c"\nexact = false\n', r"exact is for draft .*, got False in \[routers\.c\]"),
         (PAIR + 'engine = "vlm"\n', "engine must be one of hf, llamacpp, vllm, sglang, llama-server, got 'vlm'"),
         (PAIR + '[routers]\npath = "c"\n', r"routers\.path must be a table, got 'c'"),
         (PAIR + '[routers.""]\npath = "c"\n', r"a further router needs a name.*write \[routers\.NAME\]"),

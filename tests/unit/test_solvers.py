@@ -14,7 +14,8 @@ from arbitrage.core.types import Finish, Sampling, Source
 from arbitrage.engines.scripted import RealClock, ScriptedEngine
 from arbitrage.evaluation.running.sweep import Entry, Plan
 from arbitrage.grading import is_same
-from arbitrage.pairs.config import ModelConfig, PairConfig
+from arbitrage.pairs.config import PairConfig
+from arbitrage.pairs.hf import HFModel
 from arbitrage.pairs.loaded import SOLVERS, LoadedPair, entries
 from arbitrage.policies import DraftOnly, Majority, OnPair, TargetOnly
 from helpers import PROBLEM, scripted, swept, total
@@ -159,7 +160,7 @@ async def test_solvers_are_compared_with_policies():
 
 @pytest.fixture
 def loaded():
-    model = ModelConfig(path="nowhere")
+    model = HFModel(path="nowhere")
     config = PairConfig(name="test", draft=model, target=model)
     return LoadedPair(name="test", pair=Pair(draft=scripted(r"\boxed{7}"), target=scripted("8")), config=config)
 

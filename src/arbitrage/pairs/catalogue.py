@@ -7,7 +7,8 @@ from typing import Final
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.ports import Scorer
 from arbitrage.core.turn import Pair
-from arbitrage.pairs.config import ModelConfig, PairConfig, read_pair
+from arbitrage.pairs.config import PairConfig, read_pair
+from arbitrage.pairs.hf import HFModel
 from arbitrage.pairs.loading import load_engine, load_router_model, reads
 from arbitrage.scorers.format import InputFormat
 from arbitrage.tiny import MARKS as TINY_MARKS
@@ -53,8 +54,7 @@ def router_format(name: str | Path, marks: Mapping[str, str] | None = None) -> t
 
 def _tiny_config() -> PairConfig:
     draft, target, prm, router, probe = (
-        ModelConfig(path=str(WEIGHTS / role), name=f"tiny-{role}")
-        for role in ("draft", "target", "prm", "router", "probe")
+        HFModel(path=str(WEIGHTS / role), name=f"tiny-{role}") for role in ("draft", "target", "prm", "router", "probe")
     )
     return PairConfig(name=TINY, draft=draft, target=target, prm=prm, router=probe, routers={"model": router})
 
@@ -79,7 +79,7 @@ def load_router(folder: Path, *, pair: str | Path = TINY, device: str = "cpu") -
     Raises:
         CheckpointError: If it is missing, broken, or no router.
     """
-    router = load_router_model(ModelConfig(path=str(folder), device=device))
+    router = load_router_model(HFModel(path=str(folder), device=device))
     return router, load_engines(pair) if reads(router, "likelihoods") else None
 
 
