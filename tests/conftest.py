@@ -315,11 +315,13 @@ def _at_server(server: str, model: ModelConfig) -> ServedModel:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
     if isinstance(model, LlamaServerModel):
-        return replace(model, url=url, serve=("-np", "16", "-c", "8192"))
+        return replace(model, url=url, server_args=("-np", "16", "-c", "8192"))
     assert server == "vllm"
     own_core = str(next(_CORES))  # Servers that choose for themselves choose the same.
     env = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": own_core, "HF_HUB_OFFLINE": "1"}
-    return VLLMModel(path=model.path, name=model.name, url=url, context_length=512, serve=("--enforce-eager",), env=env)
+    return VLLMModel(
+        path=model.path, name=model.name, url=url, context_length=512, server_args=("--enforce-eager",), server_env=env
+    )
 
 
 @pytest.fixture(scope="session")

@@ -169,8 +169,8 @@ context_length = 4096
 timeout_s = 5
 api_key_env = "KEY"
 tokenizer = "org/tok"
-serve = ["--x"]
-env = {A = "1"}
+server_args = ["--x"]
+server_env = {A = "1"}
 prompt = "llama3-step"
 system = "Be brief."
 [[draft.examples]]
@@ -271,7 +271,10 @@ def test_an_unknown_role_is_refused(text):
         (SERVED + 'timeout_s = "long"\n', "timeout_s must be a number, got 'long'"),
         (PAIR + "prompt = 5\n", "prompt must be a string, got 5"),
         (GGUF + "sequences = true\n", "sequences must be a whole number, got True"),
-        (SERVED + "env = {CUDA_VISIBLE_DEVICES = 0}\n", r"env must be a table of strings, got .*put numbers in quotes"),
+        (
+            SERVED + "server_env = {CUDA_VISIBLE_DEVICES = 0}\n",
+            r"server_env must be a table of strings, got .*put numbers in quotes",
+        ),
         (PAIR + '[[target.examples]]\nquestion = 5\nsolution = "x"\n', "question must be a string, got 5"),
         (PAIR + 'dtype = "half"\n', r"pair\.toml \[target\]: dtype must be one of"),
         ('[draft]\npath = "a"\n', "missing target"),
@@ -279,6 +282,11 @@ def test_an_unknown_role_is_refused(text):
         (PAIR + '[ruoter]\npath = "c"\n', "'ruoter'"),
         (PAIR.replace("path", "pth", 1), "did you mean 'path'"),
         (PAIR + 'dtype = "float8"\n', "float8"),
+        (SERVED + 'serve = ["-x"]\n', r"pair\.toml \[target\]: 'serve' is now called 'server_args' \(rename the key\)"),
+        (SERVED + 'env = {A = "1"}\n', "'env' is now called 'server_env'"),
+        (PAIR + 'serve = ["-x"]\n', "'serve' is now called 'server_args'"),
+        (SERVED + 'server_args = "-x"\n', r"\[target\]: server_args must be a list of strings, got '-x'"),
+        (SERVED + "server_arg = []\n", "unknown key 'server_arg' .*did you mean 'server_args'"),
         (PAIR + "engine = 5\n", r"\[target\]: engine must be a string, got 5"),
         (
             PAIR + "sequences = 4\n",

@@ -46,8 +46,8 @@ path = "small"
 engine = "vllm"
 url = "http://127.0.0.1:8101"
 context_length = 4096
-serve = ["--gpu-memory-utilization", "0.3"]
-env = {CUDA_VISIBLE_DEVICES = "0"}
+server_args = ["--gpu-memory-utilization", "0.3"]
+server_env = {CUDA_VISIBLE_DEVICES = "0"}
 [target]
 path = "org/big"
 engine = "sglang"
@@ -114,8 +114,8 @@ def test_one_server_may_play_two_roles_but_not_two_models(tmp_path):
         (SERVED.replace('"sglang"', '"sgl"'), "engine must be one of .*, got 'sgl' .did you mean 'sglang'"),
         (SERVED.replace("[launch]\nvllm", "[launch]\nvlm"), r"\[launch\] unknown server 'vlm'"),
         (
-            SERVED.replace('serve = ["--gpu-memory-utilization", "0.3"]', 'serve = "x"'),
-            "serve must be a list of strings",
+            SERVED.replace('server_args = ["--gpu-memory-utilization", "0.3"]', 'server_args = "x"'),
+            "server_args must be a list of strings",
         ),
         (
             SERVED.replace(

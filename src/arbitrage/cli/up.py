@@ -22,7 +22,7 @@ def up(
     """Start the servers that a pair names, wait until they answer, and stop them on Ctrl-C.
 
     Flags come with the kind of server (prefix caching, cached-token counts, the pooling task of a classifier);
-    `serve = [...]` in a model's table adds more, and the table [launch] says what starts a kind of server.
+    `server_args = [...]` in a model's table adds more, and the table [launch] says what starts a kind of server.
     """
     wanted = servers(pair_config(config))
     console = Console(highlight=False, soft_wrap=True)

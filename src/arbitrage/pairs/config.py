@@ -4,7 +4,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from arbitrage.core.errors import ConfigError
 from arbitrage.engines.prompt import Example
@@ -12,6 +12,9 @@ from arbitrage.pairs.engines import ENGINES, default_engine, servers
 from arbitrage.pairs.model import ModelConfig, check_choice
 from arbitrage.pairs.parsing import check_keys, parse, strings, table
 from arbitrage.pairs.roles import KINDS, Role
+
+RENAMED: Final[Mapping[str, str]] = {"serve": "server_args", "env": "server_env"}
+"""Options of models that earlier versions called otherwise, with their names of today."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +124,9 @@ def _schema(engine: Any, record: Mapping[str, Any], where: str) -> type[ModelCon
         raise ConfigError(f"{where}: engine must be a string, got {engine!r}")
     check_choice(f"{where}: engine", engine, list(ENGINES))
     schema = ENGINES[engine]
-    for key in record.keys() - _options(schema):
+    for key in [key for key in record if key not in _options(schema)]:
+        if key in RENAMED:
+            raise ConfigError(f"{where}: {key!r} is now called {RENAMED[key]!r}", hint="rename the key")
         if owners := [name for name, other in ENGINES.items() if key in _options(other)]:
             raise ConfigError(
                 f"{where}: engine {engine!r} takes no {key}, got {record[key]!r}",

@@ -55,8 +55,8 @@ def server_for(role: str, model: ServedModel, launch: Mapping[str, Sequence[str]
         role=own.file_stem,
         url=model.url,
         about=model.dialect.about,
-        command=[*(launch.get(model.engine) or model.command), *flags, *model.serve],
-        env=model.env,
+        command=[*(launch.get(model.engine) or model.command), *flags, *model.server_args],
+        env=model.server_env,
         api_key_env=model.api_key_env,
     )
 

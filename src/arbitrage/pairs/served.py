@@ -31,7 +31,14 @@ class ServedModel(ModelConfig):
     """
 
     path_fields: ClassVar[tuple[str, ...]] = ("path", "tokenizer")
-    address_fields: ClassVar[tuple[str, ...]] = ("url", "served_name", "timeout_s", "api_key_env", "serve", "env")
+    address_fields: ClassVar[tuple[str, ...]] = (
+        "url",
+        "served_name",
+        "timeout_s",
+        "api_key_env",
+        "server_args",
+        "server_env",
+    )
     command: ClassVar[tuple[str, ...]]
     """What starts a server of this kind; the table ``[launch]`` of a pair may name another command."""
 
@@ -47,9 +54,9 @@ class ServedModel(ModelConfig):
     """Seconds to wait for one step."""
     api_key_env: str = ""
     """Environment variable that holds the server's API key."""
-    serve: tuple[str, ...] = ()
+    server_args: tuple[str, ...] = ()
     """Further flags for the server where ``arbitrage up`` starts it."""
-    env: Mapping[str, str] = field(default_factory=dict)
+    server_env: Mapping[str, str] = field(default_factory=dict)
     """Environment variables for that server, such as ``CUDA_VISIBLE_DEVICES``."""
 
     def __post_init__(self) -> None:
