@@ -40,10 +40,12 @@ def test_a_pair_is_named_after_its_file_and_finds_models_beside_it(tmp_path):
     assert config.router is None
 
 
-def test_a_gguf_file_is_run_by_llamacpp(tmp_path):
-    (tmp_path / "pair.toml").write_text(PAIR.replace('"a"', '"a.gguf"'))
+@pytest.mark.parametrize("file", ["a.gguf", "a.GGUF", "a.Gguf"])
+def test_a_gguf_file_is_run_by_llamacpp(tmp_path, file):
+    (tmp_path / "pair.toml").write_text(PAIR.replace('"a"', f'"models/{file}"'))
     config = read_pair(tmp_path / "pair.toml")
     assert (config.draft.engine, config.target.engine) == ("llamacpp", "hf")
+    assert config.draft.called == "a"
 
 
 def test_a_scorer_is_no_gguf_file(tmp_path):

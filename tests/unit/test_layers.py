@@ -30,7 +30,6 @@ LAYERS = {
 }
 SIDEWAYS = {
     ("scorers", "engines"),
-    ("pairs", "tiny"),
     ("pairs", "evaluation"),
     ("datasets", "tiny"),
     ("report", "evaluation"),

@@ -1,18 +1,23 @@
 """A pair's configuration file: TOML, checked, with suggestions for misspelt keys."""
 
+import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from arbitrage.core.errors import ConfigError
+from arbitrage.core.types import Source
 from arbitrage.engines.prompt import Example
 from arbitrage.pairs.engines import ENGINES, default_engine, servers
 from arbitrage.pairs.model import ModelConfig, check_choice
 from arbitrage.pairs.parsing import check_keys, parse, strings, table
 from arbitrage.pairs.roles import KINDS, Role
 
+MARKS: Final[Mapping[str, str]] = {"draft": "Model 0: ", "target": "Model 1: "}
+"""The paper's history annotation."""
 RENAMED: Final[Mapping[str, str]] = {"serve": "server_args", "env": "server_env"}
 """Options of models that earlier versions called otherwise, with their names of today."""
 
@@ -22,8 +27,8 @@ class PairConfig:
     """A draft and a target, with the scorers that some policies need.
 
     Raises:
-        ConfigError: If a model has an option of another role, a further router has no name, or ``launch`` names an
-            unknown kind of server.
+        ConfigError: If a model has an option of another role, a further router has no name, ``launch`` names an
+            unknown kind of server, or ``marks`` lack an author.
     """
 
     name: str
@@ -33,6 +38,9 @@ class PairConfig:
     router: ModelConfig | None = None
     routers: Mapping[str, ModelConfig] = field(default_factory=dict)
     """Further routers to compare with it, by name."""
+    marks: Mapping[str, str] = field(default_factory=lambda: MARKS)
+    """History annotation: the words before each step that a new router of this pair reads, by the step's author; empty
+    for none."""
     launch: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """What ``arbitrage up`` starts a kind of server with, where it is not the kind's usual command."""
 
@@ -44,6 +52,8 @@ class PairConfig:
             raise ConfigError("a further router needs a name, got ''", hint="write [routers.NAME]")
         for role, model in self.models.items():
             _check_role(Role.parse(role), model)
+        if self.marks and set(self.marks) != set(Source):
+            raise ConfigError(f"marks need the keys draft and target, got {', '.join(self.marks)}")
 
     @property
     def models(self) -> dict[str, ModelConfig]:
@@ -75,44 +85,52 @@ def _check_role(role: Role, model: ModelConfig) -> None:
             raise ConfigError(f"{name} is for draft and target, got {value!r} in [{role.table}]", hint="leave it out")
 
 
-def read_pair(path: Path) -> PairConfig:
+def read_pair(path: Path, *, is_shipped: bool = False) -> PairConfig:
     """Read a pair from a TOML file with the tables draft, target, prm, router and routers.NAME.
+
+    Args:
+        path: The file.
+        is_shipped: Whether it ships with the package: its models then lie beside it, and ``..`` is resolved, since run
+            keys hold their paths and must not depend on where in the package the file is.
 
     Raises:
         ConfigError: If the file is missing or not TOML, or a key is unknown, missing or of the wrong type.
     """
-    if not path.is_file():
-        raise ConfigError(f"no configuration file at {str(path)!r}", hint="name a TOML file, or use the pair 'tiny'")
     try:
         record = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration file {str(path)!r}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not TOML: {error}") from error
     check_keys(record, [spec.name for spec in fields(PairConfig)], str(path))
-    models: dict[str, ModelConfig] = {key: _model(record[key], key, path) for key in KINDS if key in record}
+    located = partial(_located, path.parent, is_shipped=is_shipped)
+    models: dict[str, ModelConfig] = {key: _model(record[key], key, path, located) for key in KINDS if key in record}
     routers = table(record.get("routers", {}), f"{path}: routers")
     launch = table(record.get("launch", {}), f"{path}: launch")
     values: dict[str, Any] = {
         "name": path.stem,
         **record,
         **models,
-        "routers": {name: _model(value, Role("router", name).table, path) for name, value in routers.items()},
+        "routers": {name: _model(value, Role("router", name).table, path, located) for name, value in routers.items()},
         "launch": {name: strings(words, f"{path} [launch] {name}") for name, words in launch.items()},
     }
     return parse(PairConfig, values, str(path))
 
 
-def _model(value: Any, key: str, path: Path) -> ModelConfig:
+def _model(value: Any, key: str, path: Path, located: Callable[[str], str]) -> ModelConfig:
     """One model from its table.
 
     Args:
         value: The table.
         key: Its name in the file.
         path: The file.
+        located: Makes a path that is relative to the file one that can be opened.
     """
     record, where = dict(table(value, f"{path}: {key}", hint=f"write [{key}]")), f"{path} [{key}]"
     engine = record.pop("engine", None) or default_engine(str(record.get("path", "")))
     schema = _schema(engine, record, where)
-    record |= _located({key: record[key] for key in schema.path_fields if record.get(key)}, path.parent)
+    paths = {name: record.get(name) for name in schema.path_fields}
+    record |= {name: located(value) for name, value in paths.items() if value and isinstance(value, str)}
     if "examples" in record:
         record["examples"] = _examples(record["examples"], where)
     return parse(schema, record, where)
@@ -145,6 +163,8 @@ def _examples(value: Any, where: str) -> tuple[Example, ...]:
     return tuple(parse(Example, example, f"{where}, an example") for example in value)
 
 
-def _located(names: Mapping[str, Any], folder: Path) -> dict[str, str]:
-    """Paths as they are from here, where they are of this file's folder and not names on the hub."""
-    return {key: str(local) for key, name in names.items() if (local := folder / str(name)).exists()}
+def _located(folder: Path, name: str, *, is_shipped: bool) -> str:
+    """The path of what a file in this folder names; names on the hub and paths from here stay as they are."""
+    if is_shipped:
+        return os.path.normpath(folder / name)
+    return str(local) if (local := folder / name).exists() else name
