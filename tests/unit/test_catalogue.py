@@ -52,6 +52,36 @@ def test_the_tiny_pair_marks_steps_with_its_own_tokens():
     assert input_format.trained_for == {"draft": "tiny-draft", "target": "tiny-target"}
 
 
+@pytest.mark.parametrize(
+    ("text", "method"),
+    [
+        (PAIR, "confidence"),
+        (PAIR + '[routers.second]\npath = "d"\n', "confidence"),
+        (PAIR + '[router]\npath = "d"\n', "router"),
+        ('default_method = "rsd"\n' + PAIR + '[router]\npath = "d"\n', "rsd"),
+        ('default_method = "router+speculative"\n' + PAIR, "router+speculative"),  # Checked where methods are parsed.
+        ('default_method = ""\n' + PAIR, "confidence"),
+    ],
+)
+def test_a_pair_has_a_default_method(tmp_path, text, method):
+    (tmp_path / "pair.toml").write_text(text)
+    assert pair_config(tmp_path / "pair.toml").default_method == method
+
+
+def test_the_default_method_is_a_string_and_stands_before_the_tables(tmp_path):
+    path = tmp_path / "pair.toml"
+    path.write_text("default_method = 3\n" + PAIR)
+    with pytest.raises(ConfigError, match=r"pair\.toml: default_method must be a string, got 3"):
+        pair_config(path)
+    path.write_text('default_methd = "rsd"\n' + PAIR)
+    with pytest.raises(ConfigError, match=r"unknown key 'default_methd' \(did you mean 'default_method'\?\)"):
+        pair_config(path)
+    path.write_text(PAIR + 'default_method = "rsd"\n')
+    with pytest.raises(ConfigError, match=r"\[prm\]: 'default_method' belongs to the pair \(write it before the first"):
+        pair_config(path)
+    assert pair_config("tiny").default_method == "router"
+
+
 @pytest.mark.parametrize("call", [Path, str])
 def test_a_users_file_named_like_a_shipped_pair_is_not_that_pair(tmp_path, monkeypatch, call):
     (tmp_path / "tiny.toml").write_text(PAIR)

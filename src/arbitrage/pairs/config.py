@@ -43,8 +43,14 @@ class PairConfig:
     for none."""
     launch: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """What ``arbitrage up`` starts a kind of server with, where it is not the kind's usual command."""
+    default_method: str = ""
+    """The method that solves where none is named, such as ``router+speculative``. Where it is left out it is ``router``
+    for a pair with a router, and ``confidence`` for others, since that needs no trained model. Kept as written: method
+    names are parsed, and refused, by the code that builds methods."""
 
     def __post_init__(self) -> None:
+        if not self.default_method:
+            object.__setattr__(self, "default_method", "router" if self.router else "confidence")
         for name in self.launch:
             if name not in servers():
                 raise ConfigError(f"[launch] unknown server {name!r}", hint=f"choose from {', '.join(servers())}")
@@ -145,6 +151,8 @@ def _schema(engine: Any, record: Mapping[str, Any], where: str) -> type[ModelCon
     for key in [key for key in record if key not in _options(schema)]:
         if key in RENAMED:
             raise ConfigError(f"{where}: {key!r} is now called {RENAMED[key]!r}", hint="rename the key")
+        if key == "default_method":
+            raise ConfigError(f"{where}: {key!r} belongs to the pair", hint="write it before the first table")
         if owners := [name for name, other in ENGINES.items() if key in _options(other)]:
             raise ConfigError(
                 f"{where}: engine {engine!r} takes no {key}, got {record[key]!r}",
