@@ -1,10 +1,12 @@
 """Configuration files, datasets and names: bad input is one clear error."""
 
 import json
+import re
 import sys
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -23,6 +25,7 @@ from arbitrage.pairs.loaded import entries
 from arbitrage.pairs.loading import load_engine, load_prm, load_router_model
 from arbitrage.pairs.model import ModelConfig
 from arbitrage.pairs.roles import Role
+from arbitrage.pairs.served import ServedModel
 from arbitrage.runtime.store import run_key
 
 PAIR = '[draft]\npath = "a"\n[target]\npath = "b"\n'
@@ -262,7 +265,7 @@ def test_an_unknown_role_is_refused(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("[draft", "not TOML"),
         ('draft = "a"\n[target]\npath = "b"\n', "draft must be a table, got 'a'"),
@@ -319,9 +322,9 @@ def test_an_unknown_role_is_refused(text):
         (PAIR + '[routers.second]\npth = "c"\n', r"\[routers\.second\].*'pth'"),
     ],
 )
-def test_a_bad_configuration_names_its_fault(tmp_path, text, told):
+def test_a_bad_configuration_names_its_fault(tmp_path, text, message):
     (tmp_path / "pair.toml").write_text(text)
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         read_pair(tmp_path / "pair.toml")
 
 
@@ -335,7 +338,7 @@ def test_problems_are_read_with_their_ids_and_answers(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("lines", "told"),
+    ("lines", "message"),
     [
         ([], "empty"),
         (["{"], ":1: not a problem"),
@@ -344,10 +347,10 @@ def test_problems_are_read_with_their_ids_and_answers(tmp_path):
         ([json.dumps({"question": "?", "id": 1})] * 2, "twice"),
     ],
 )
-def test_a_bad_dataset_names_the_line(tmp_path, lines, told):
+def test_a_bad_dataset_names_the_line(tmp_path, lines, message):
     path = tmp_path / "problems.jsonl"
     path.write_text("\n".join(lines))
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         read_file(path)
 
 
@@ -365,6 +368,27 @@ def test_fixed_policies_have_one_row_and_others_one_a_threshold():
     assert entries(["rsd@0.7", "target"], [0.1]) == [Entry("rsd", 0.7), Entry("target")]
     with pytest.raises(ConfigError, match=r"threshold must be a number in \[0, 1\], got 'x'"):
         entries(["rsd@x"], [])
+
+
+def test_the_documentation_lists_every_option_with_its_engines():
+    text = (Path(__file__).parents[2] / "docs" / "servers.md").read_text()
+    listed = {}
+    for line in text.split("In a model's table:")[1].splitlines():
+        if line.startswith("| `"):
+            _, keys, engines, *_ = line.split("|")
+            listed |= dict.fromkeys(re.findall("`(.*?)`", keys), engines.strip())
+    servers = {name for name, schema in ENGINES.items() if issubclass(schema, ServedModel)}
+    assert listed.pop("engine") == "all"
+    assert listed.pop("format") == "all but `llamacpp`"  # A common option, of PRMs: llama.cpp runs none in process.
+    for key, engines in listed.items():
+        names = set(re.findall("`(.*?)`", engines))
+        if engines.startswith("all"):
+            names = ENGINES.keys() - names
+        elif engines == "servers":
+            names = servers
+        having = {name for name, schema in ENGINES.items() if key in {spec.name for spec in fields(schema)}}
+        assert (key, having) == (key, names)
+    assert {spec.name for schema in ENGINES.values() for spec in fields(schema)} - {"format"} == set(listed)
 
 
 def test_every_public_name_exists():
