@@ -96,8 +96,8 @@ def read_pair(path: Path, *, is_shipped: bool = False) -> PairConfig:
 
     Args:
         path: The file.
-        is_shipped: Whether it ships with the package: its models then lie beside it, and ``..`` is resolved, since run
-            keys hold their paths and must not depend on where in the package the file is.
+        is_shipped: Whether it ships with the package. All its paths are then relative to it, and ``..`` is resolved: run
+            keys hold the paths, and must not depend on where in the package the file is.
 
     Raises:
         ConfigError: If the file is missing or not TOML, or a key is unknown, missing or of the wrong type.
@@ -172,7 +172,7 @@ def _examples(value: Any, where: str) -> tuple[Example, ...]:
 
 
 def _located(folder: Path, name: str, *, is_shipped: bool) -> str:
-    """The path of what a file in this folder names; names on the hub and paths from here stay as they are."""
+    """A name in a file of this folder as a path; a name on the hub, or a path from here, stays as it is."""
     if is_shipped:
         return os.path.normpath(folder / name)
     return str(local) if (local := folder / name).exists() else name

@@ -37,14 +37,14 @@ class ModelConfig(ABC):
     path_fields: ClassVar[tuple[str, ...]] = ("path",)
     """Fields that may name a file or a folder, relative to the configuration file."""
     writer_fields: ClassVar[tuple[str, ...]] = ()
-    """Fields for draft and target only: a scorer does not use them."""
+    """Fields for draft and target only, None where they are not set: a scorer does not use them."""
     address_fields: ClassVar[tuple[str, ...]] = ()
     """Fields that say where and how a model is reached, which does not change what it writes."""
 
     path: str
     """A checkpoint folder, relative to the configuration file, a hub name, or a GGUF file."""
     name: str = ""
-    """How traces and messages call the model; empty for the last part of the path."""
+    """The model's name in traces and messages; empty for the last part of the path."""
     prompt: str = ""
     """A key of :data:`arbitrage.engines.prompt.PROMPTS`, or a plain template with ``{question}``; empty for the model's
     chat template."""
