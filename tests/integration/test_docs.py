@@ -1,7 +1,7 @@
 """Every command and every Python example of README.md and docs/ runs, or at least parses.
 
-A fenced block ``console`` holds commands behind ``$ ``; other lines are output and are not compared. The blocks of a page
-run in order in one empty folder. Further words behind ``console`` mark a block:
+A fenced block ``console`` holds commands behind ``$ ``; other lines are output and are not compared. The blocks of a
+page run in order in one empty folder. Further words behind ``console`` mark a block:
 
 ``long``       it takes minutes: it runs only where ``ARBITRAGE_TEST_DOCS=all``;
 ``elsewhere``  it needs models, servers or a device that tests do not have: it is parsed, not run.

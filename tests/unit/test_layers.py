@@ -33,7 +33,6 @@ SIDEWAYS = {
     ("scorers", "engines"),
     ("policies", "engines"),
     ("policies", "scorers"),
-    ("pairs", "tiny"),
     ("datasets", "tiny"),
     ("report", "evaluation"),
     ("tiny", "training"),
