@@ -48,20 +48,20 @@ def plain(text, tokenizer):
 
 
 def prompt_of(engine):
-    return engine.prompt.encode(engine.tokenizer, PROBLEM.question)
+    return engine.prompt.encode(engine.tokenizer, PROBLEM)
 
 
 def chained(chain_lm, tokenizer, ids):
     """An engine that writes exactly these ids and then ends."""
     prompt = PlainPrompt()
-    first = prompt.encode(tokenizer, PROBLEM.question)[-1]
+    first = prompt.encode(tokenizer, PROBLEM)[-1]
     model = chain_lm(first, [*ids, tokenizer.eos_token_id], tokenizer=tokenizer)
     return HFEngine(model, tokenizer, name="chain", prompt=prompt)
 
 
 def can_chain(tokenizer, ids):
     """The chain follows from the last id alone, so none may come twice, the prompt's last included."""
-    first = PlainPrompt().encode(tokenizer, PROBLEM.question)[-1]
+    first = PlainPrompt().encode(tokenizer, PROBLEM)[-1]
     return ids and max(Counter([first, tokenizer.eos_token_id, *ids]).values()) == 1
 
 

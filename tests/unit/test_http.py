@@ -316,7 +316,7 @@ async def test_a_served_language_model_is_read_at_its_label_tokens(tokenizer):
         await session.score(candidate("Two.\n\n"))
         await session.close()
     asked, again = [body["prompt"] for _, body in server.requests]
-    closing = family.step_ids(tokenizer, PROBLEM.question, 0, first.text).closing
+    closing = family.step_ids(tokenizer, PROBLEM, 0, first.text).closing
     assert again[: len(asked) + len(closing)] == [*asked, *closing]
     assert server.requests[0][1]["logprob_token_ids"] == [good, bad]
 

@@ -109,7 +109,7 @@ class ScriptedSession:
 
     def __init__(self, engine: ScriptedEngine, script: Script, problem: Problem, source: Source) -> None:
         self._engine, self._script, self._source = engine, script, source
-        self._ids = engine.encode(problem.question)
+        self._ids = engine.encode(problem.text + problem.prefix)
         self._num_computed, self._num_committed = 0, 0
         self._is_open = True
 

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from arbitrage.core.errors import CheckpointError, ContextOverflow, MissingExtra, first_line
 from arbitrage.core.types import Candidate, Problem, Source
+from arbitrage.engines.encoding import text_ids
 from arbitrage.engines.prompt import ChatPrompt, Prompt
 
 _CONTEXT_IDS: Final = 8
@@ -40,8 +41,12 @@ class TokenText:
             tokenizer: Of transformers, or one that offers the same calls.
             name: How traces and run keys call the model.
             prompt: Defaults to the model's chat template.
+
+        Raises:
+            ConfigError: If the prompt cannot be used with this tokenizer, whatever the problem.
         """
         self.tokenizer, self._name, self.prompt = tokenizer, name, prompt or ChatPrompt()
+        self.prompt.check(tokenizer)
         self._token_texts: dict[int, str] = {}
 
     @property
@@ -53,9 +58,11 @@ class TokenText:
         """Ids that a session starts from.
 
         Raises:
+            ConfigError: If the chat template refuses this problem's messages.
+            ProblemError: If the tokenizer cannot encode them.
             ContextOverflow: If they leave no room for an answer.
         """
-        ids = self.prompt.encode(self.tokenizer, problem.question)
+        ids = self.prompt.encode(self.tokenizer, problem)
         if len(ids) >= self.context_length:
             raise ContextOverflow(
                 f"the prompt of problem {problem.id!r} has {len(ids)} tokens, "
@@ -80,9 +87,12 @@ class TokenText:
         return whole[len(self.tokenizer.decode(head, clean_up_tokenization_spaces=False)) :]
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a foreign step."""
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
-        return ids
+        """Ids of a foreign step: of its characters, also where they spell a control token.
+
+        Raises:
+            ProblemError: If the tokenizer cannot encode it.
+        """
+        return text_ids(self.tokenizer, text)
 
     def ids_of(self, candidate: Candidate, source: Source) -> Sequence[int]:
         """Ids of a step in the session of ``source``: its own as they were generated, a foreign one's by its text."""

@@ -34,7 +34,7 @@ from arbitrage.policies import (
     TargetOnly,
 )
 from arbitrage.runtime.store import fingerprint
-from arbitrage.scorers.judge import RATING, JudgeScorer
+from arbitrage.scorers.judge import JudgeScorer
 from arbitrage.scorers.likelihood import LikelihoodScorer
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ POLICIES: Final[dict[str, Callable[[LoadedPair, float | None], Policy]]] = {
     "likelihood": lambda pair, threshold: RouterPolicy(LikelihoodScorer(), _or(threshold, 0.25), "likelihood"),
     "confidence": lambda pair, threshold: Confidence(_or(threshold, 0.97)),
     "entropy": lambda pair, threshold: FirstEntropy(_or(threshold, 0.2)),
-    "judge": lambda pair, threshold: Judge(_judge(pair.pair.target), _or(threshold, 7 / 9)),
+    "judge": lambda pair, threshold: Judge(JudgeScorer.of(pair.pair.target), _or(threshold, 7 / 9)),
     "router": lambda pair, threshold: pair._router_policy("router", threshold),
 }
 """Rules for single steps, by name."""
@@ -233,12 +233,6 @@ def check_name(name: str) -> None:
         if threshold and plain in POLICIES:
             hint = f"give the threshold apart: {plain} and {threshold}"
         raise ConfigError(f"unknown policy {name!r}", hint=hint)
-
-
-def _judge(target: Engine) -> Scorer:
-    """The target as a judge, asked as its own chat asks; in plain words where it has none."""
-    prompt, tokenizer = getattr(target, "prompt", None), getattr(target, "tokenizer", None)
-    return JudgeScorer() if prompt is None else JudgeScorer(request=prompt.follow_up(tokenizer, RATING))
 
 
 def _speculative(pair: Pair, name: str, num_tokens: int | None) -> Solver:
