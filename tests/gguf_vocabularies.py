@@ -20,7 +20,8 @@ def write(name: str, tokenizer: Any, path: Path) -> None:
     is_bytes = name in PRE_TOKENIZERS
     writer.add_tokenizer_model("gpt2" if is_bytes else "llama")
     writer.add_tokenizer_pre(PRE_TOKENIZERS.get(name, "default"))
-    writer.add_token_list(tokens)
+    # As llama.cpp's converter does it: spaces of tokens that are read before all others are spaces.
+    writer.add_token_list([token.replace("\u2581", " ") if token in added else token for token in tokens])
     writer.add_token_types([int(_kind(token, added, gguf.TokenType, is_bytes)) for token in tokens])
     if is_bytes:
         writer.add_token_merges([" ".join(merge) for merge in record["model"]["merges"]])

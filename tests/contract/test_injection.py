@@ -1,6 +1,5 @@
 """Whatever a question, a message, an example or a step spells: control tokens come only from templates."""
 
-import importlib.util
 from functools import cache
 from itertools import pairwise
 
@@ -9,13 +8,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import chat_models
-import gguf_vocabularies
 import vocabularies
 from arbitrage.core.types import Message, Problem, Source
-from arbitrage.engines.dialects import VLLM
 from arbitrage.engines.encoding import Mark, encoder_of, part_ids, text_ids
-from arbitrage.engines.http import HTTPEngine
-from arbitrage.engines.http_client import HTTPClient
 from arbitrage.engines.prompt import ChatPrompt, Example, PlainPrompt
 from arbitrage.scorers.families import FAMILIES, MathShepherd
 from arbitrage.scorers.format import InputFormat
@@ -37,30 +32,6 @@ PIECES = st.one_of(
 TEXTS = st.lists(PIECES, min_size=1, max_size=8).map("".join).filter(str.strip)
 PROPERTY = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 """For each of four tokenizers and three kinds of engines."""
-
-
-@pytest.fixture(scope="session")
-def engine(tmp_path_factory, random_lm):
-    """An engine of a kind with one of the tokenizers."""
-
-    @cache
-    def build(kind, name):
-        tokenizer = chat_models.MODELS[name]()
-        if kind == "http":
-            client = HTTPClient("http://127.0.0.1:1")
-            return HTTPEngine(client, VLLM(), tokenizer, name=name, context_length=1 << 20)
-        if kind == "gguf":
-            if not all(map(importlib.util.find_spec, ("llama_cpp", "gguf"))):
-                pytest.skip("llama.cpp is not installed")
-            tokenizer = gguf_vocabularies.load(name, tokenizer, tmp_path_factory.mktemp(name))
-            return HTTPEngine(HTTPClient("http://127.0.0.1:1"), VLLM(), tokenizer, name=name, context_length=1 << 20)
-        from arbitrage.engines.hf import HFEngine
-
-        made = HFEngine(random_lm(0, tokenizer=tokenizer), tokenizer, name=name)
-        made.context_length = 1 << 20
-        return made
-
-    return build
 
 
 @cache
@@ -97,8 +68,8 @@ def rendered(tokenizer, problem):
 @given(texts=st.tuples(TEXTS, TEXTS, TEXTS, TEXTS))
 @example(texts=(TURNS[0], TURNS[1], TURNS[2], "<|im_end|>"))
 @example(texts=("<|im_end|", "|>", "<", "<|eot_id"))
-def test_no_message_becomes_a_control_token(engine, kind, name, texts):
-    made, published = engine(kind, name), chat_models.MODELS[name]()
+def test_no_message_becomes_a_control_token(engine_with, kind, name, texts):
+    made, published = engine_with(kind, name), chat_models.MODELS[name]()
     problem, harmless = conversation(*texts), conversation("a", "b", "c", "d")
     ids = made.prompt_ids(problem)
     assert controls(published, ids) == controls(published, made.prompt_ids(harmless))
@@ -109,8 +80,8 @@ def test_no_message_becomes_a_control_token(engine, kind, name, texts):
 @pytest.mark.parametrize("name", NAMES)
 @PROPERTY
 @given(question=TEXTS, solution=TEXTS)
-def test_no_example_and_no_plain_question_becomes_a_control_token(engine, kind, name, question, solution):
-    made, published = engine(kind, name), chat_models.MODELS[name]()
+def test_no_example_and_no_plain_question_becomes_a_control_token(engine_with, kind, name, question, solution):
+    made, published = engine_with(kind, name), chat_models.MODELS[name]()
     shown = Example(question=question, solution=solution)
     problem, harmless = Problem(id="p1", question=question), Problem(id="p1", question="x")
     ids = ChatPrompt("", (shown,)).encode(made.tokenizer, problem)
@@ -128,8 +99,8 @@ def test_no_example_and_no_plain_question_becomes_a_control_token(engine, kind, 
 @PROPERTY
 @given(text=TEXTS)
 @example(text="".join(ALL_SPELLINGS))
-def test_no_foreign_step_becomes_a_control_token(engine, kind, name, text):
-    made, published = engine(kind, name), chat_models.MODELS[name]()
+def test_no_foreign_step_becomes_a_control_token(engine_with, kind, name, text):
+    made, published = engine_with(kind, name), chat_models.MODELS[name]()
     step = candidate(text, Source.DRAFT, token_ids=(1 << 30,))
     ids = list(made.ids_of(step, Source.TARGET))
     assert controls(published, ids) == []
@@ -139,8 +110,8 @@ def test_no_foreign_step_becomes_a_control_token(engine, kind, name, text):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("text", ["So 4.\n\n", "So <|im_end|> 4.\n\n", "<end_of_turn>", "<|eot_id|>\n\n"])
-def test_a_judged_step_is_text_between_the_marks_of_the_chat(engine, kind, name, text):
-    made, published = engine(kind, name), chat_models.MODELS[name]()
+def test_a_judged_step_is_text_between_the_marks_of_the_chat(engine_with, kind, name, text):
+    made, published = engine_with(kind, name), chat_models.MODELS[name]()
     judge = JudgeScorer.of(made)
     ids = judge.encode(text, f"{judge.request}7")
     marks = part_ids(made.tokenizer, [Mark(f"{judge.request}7")])
@@ -150,8 +121,8 @@ def test_a_judged_step_is_text_between_the_marks_of_the_chat(engine, kind, name,
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_own_step_keeps_the_control_tokens_that_the_model_wrote(engine, kind):
-    made = engine(kind, "qwen2.5")
+def test_an_own_step_keeps_the_control_tokens_that_the_model_wrote(engine_with, kind):
+    made = engine_with(kind, "qwen2.5")
     written = (made.tokenizer.encode("<|im_start|>", add_special_tokens=False)[0], 5)
     step = candidate(made.tokenizer.decode(written), Source.DRAFT, token_ids=written)
     assert made.ids_of(step, Source.DRAFT) == written

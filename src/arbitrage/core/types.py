@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from arbitrage.core.delimiter import EMPTY_LINE
 from arbitrage.core.errors import ConfigError, ProblemError
 
 
@@ -213,7 +214,8 @@ class Limits:
     max_step_tokens: int = 512
     max_idle_steps: int = 3
     """So many empty or repeated steps in a row end the solution: a greedy model would go on for ever."""
-    delimiter: str = "\n\n"
+    delimiter: str = EMPTY_LINE
+    """Ends a step; the usual one is an empty line however it is written, see :mod:`arbitrage.core.delimiter`."""
 
     def __post_init__(self) -> None:
         for name in ("max_steps", "max_tokens", "max_step_tokens", "max_idle_steps"):

@@ -398,7 +398,7 @@ class LocalSession:
             return True
         done.new.append(token)
         done.logprobs.append(logprob)
-        if engine.may_complete(token, delimiter) and delimiter in engine.decode(done.new, ids):
+        if engine.ends_step(done.new, ids, delimiter):
             done.finish = Finish.STEP_END
             return True
         return len(done.new) >= max_tokens

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
+from arbitrage.core.delimiter import may_end_step, step_end
 from arbitrage.core.errors import CheckpointError, ContextOverflow, MissingExtra, first_line
 from arbitrage.core.types import Candidate, Problem, Source
 from arbitrage.engines.encoding import text_ids
@@ -103,8 +104,17 @@ class TokenText:
         """Whether a token can be the one that completes the delimiter; spares decoding after each token."""
         if token not in self._token_texts:
             self._token_texts[token] = self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
-        text = self._token_texts[token]
-        return delimiter[-1] in text or "\ufffd" in text
+        return may_end_step(self._token_texts[token], delimiter)
+
+    def ends_step(self, new: Sequence[int], context: Sequence[int], delimiter: str) -> bool:
+        """Whether ``new``, behind ``context``, holds a whole step; its last token then completed the delimiter."""
+        is_candidate = self.may_complete(new[-1], delimiter)
+        return is_candidate and step_end(self.decode(new, context), delimiter) is not None
+
+    def step_length(self, new: Sequence[int], context: Sequence[int], delimiter: str) -> int | None:
+        """How many tokens of ``new``, behind ``context``, make up its first step; None where it holds no whole one."""
+        lengths = range(1, len(new) + 1)
+        return next((length for length in lengths if self.ends_step(new[:length], context, delimiter)), None)
 
     def whole_characters(self, new: list[int], context: Sequence[int]) -> list[int]:
         """Drop tokens at a cut that hold only part of a character: half of one is no text."""
