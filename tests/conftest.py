@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib.util import find_spec
 from itertools import cycle, pairwise
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,36 @@ def random_lm(tokenizer: Any) -> Callable[..., Any]:
                     weight.normal_(std=1.0 if "embed" in name else 0.4, generator=generator)
             _set_bias(tokenizer, model.lm_head.bias, delimiter, end)
         return model
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def engine_with(tmp_path_factory: pytest.TempPathFactory, random_lm: Callable[..., Any]) -> Callable[[str, str], Any]:
+    """Builds engines of a kind (hf, http, gguf) with a published model's tokenizer by name; for sessions' ids only."""
+    import chat_models
+
+    @cache
+    def build(kind: str, name: str) -> Any:
+        from arbitrage.engines.hf import HFEngine
+
+        tokenizer = chat_models.MODELS[name]()
+        if kind == "hf":
+            made = HFEngine(random_lm(0, tokenizer=tokenizer), tokenizer, name=name)
+            made.context_length = 1 << 20
+            return made
+        from arbitrage.engines.dialects import VLLM
+        from arbitrage.engines.http import HTTPEngine
+        from arbitrage.engines.http_client import HTTPClient
+
+        if kind == "gguf":
+            if not all(map(find_spec, ("llama_cpp", "gguf"))):
+                pytest.skip("llama.cpp is not installed")
+            import gguf_vocabularies
+
+            tokenizer = gguf_vocabularies.load(name, tokenizer, tmp_path_factory.mktemp(name))
+        client = HTTPClient("http://127.0.0.1:1")
+        return HTTPEngine(client, VLLM(), tokenizer, name=name, context_length=1 << 20)
 
     return build
 

@@ -109,7 +109,7 @@ async def test_a_step_may_be_cut_anywhere(engine, guessing, max_step_tokens):
 
 @pytest.mark.parametrize("context", range(1, 9))
 async def test_a_full_context_cuts_the_same_step(engine, context):
-    length = len(engine(0).prompt.encode(engine(0).tokenizer, PROBLEM.question)) + context
+    length = len(engine(0).prompt.encode(engine(0).tokenizer, PROBLEM)) + context
     values = {"context": length, "delimiter": -99.0, "end": -99.0}
     target = engine(0, **values)
     for draft in (engine(0, **values), engine(0, delimiter=-99.0, end=-99.0), engine(0, context=8)):
@@ -147,7 +147,7 @@ async def test_neither_model_computes_a_token_twice_but_for_wrong_guesses(engine
     target, draft = engine(number), engine(number + 1)
     with counted(target.model) as verified, counted(draft.model) as drafted:
         trace = await answers(SpeculativeEngine.by_draft(target, draft, 4))
-    cost, prompt = target_cost(trace), len(target.prompt.encode(target.tokenizer, PROBLEM.question))
+    cost, prompt = target_cost(trace), len(target.prompt.encode(target.tokenizer, PROBLEM))
     wrong = cost.num_guessed - cost.num_confirmed
     assert verified["tokens"] <= prompt + cost.num_generated + wrong
     assert drafted["tokens"] <= prompt + cost.num_generated + wrong

@@ -67,7 +67,7 @@ class SpeculativeEngine(HFEngine):
             )
 
         def start(problem: Problem, prompt_ids: Sequence[int]) -> Guesser:
-            own = draft.prompt.encode(draft.tokenizer, problem.question)
+            own = draft.prompt.encode(draft.tokenizer, problem)
             return DraftGuesser(draft, own, len(prompt_ids), num_tokens, target)
 
         return cls(target, start, name=f"{draft.name}:{num_tokens}")
