@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from arbitrage.cli.options import PairOption, SeedOption
 from arbitrage.cli.show import rich_table, table_console
-from arbitrage.cli.solve import PairOption, SeedOption
 from arbitrage.pairs.catalogue import router_folder
 from arbitrage.report.columns import Column, Table
 

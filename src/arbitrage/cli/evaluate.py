@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from arbitrage.cli.defaults import ConfigOption
+from arbitrage.cli.config_file import ConfigOption
+from arbitrage.cli.options import LIMITS, FieldsOption, MaxStepsOption, MaxTokensOption, PairOption, SeedOption
 from arbitrage.cli.report import MarginOption, ParamsOption, PricesOption
 from arbitrage.cli.show import counting, rich_table, table_console
-from arbitrage.cli.solve import LIMITS, FieldsOption, MaxStepsOption, MaxTokensOption, PairOption, SeedOption
 from arbitrage.core.errors import MissingExtra
 from arbitrage.core.turn import Setting
 from arbitrage.core.types import Limits, Sampling

@@ -176,7 +176,7 @@ def read_run(path: Path) -> Run:
     solutions: dict[Entry, list[Solution]] = {}
     for position, trace in read_traces(path):
         first = problems.setdefault(trace.problem.id, trace.problem)
-        if (first.question, first.answer) != (trace.problem.question, trace.problem.answer):
+        if (first.messages, first.answer) != (trace.problem.messages, trace.problem.answer):
             raise TraceError(
                 f"{path}: two problems have the id {first.id!r}: {first.question[:60]!r} and "
                 f"{trace.problem.question[:60]!r}"
@@ -255,9 +255,9 @@ def _differences(first: Run, second: Run) -> list[str]:
         if only := [problem for problem in one.problems if problem not in other.problems]:
             differences.append(f"{_some(only)} only in {one.name!r}")
     shared = [(first.problems[p], second.problems[p]) for p in first.problems if p in second.problems]
-    for field in ("question", "answer"):
+    for field, name in (("messages", "question"), ("answer", "answer")):
         if changed := [a.id for a, b in shared if getattr(a, field) != getattr(b, field)]:
-            differences.append(f"{_some(changed)} with another {field}")
+            differences.append(f"{_some(changed)} with another {name}")
     return differences
 
 

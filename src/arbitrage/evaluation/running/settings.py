@@ -45,9 +45,13 @@ def run_settings(pair: LoadedPair, plan: Plan, dataset: str, *, is_audited: bool
 
 
 def problems_hash(problems: Sequence[Problem]) -> str:
-    """Hash of ids, questions and gold answers."""
-    content = json.dumps([[problem.id, problem.question, problem.answer] for problem in problems])
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
+    """Hash of ids, questions and gold answers, and of the messages of conversations."""
+    content = [[problem.id, problem.question, problem.answer, *_conversation(problem)] for problem in problems]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def _conversation(problem: Problem) -> list[list[dict[str, str]]]:
+    return [] if problem.is_plain else [[message.to_json() for message in problem.messages]]
 
 
 def _hash_of_texts(path: str) -> str:
