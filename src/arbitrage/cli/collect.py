@@ -50,9 +50,9 @@ def collect(
     """Collect training rows for a router.
 
     From every prefix, the draft writes one step and the target several; the PRM scores all of them. Each step of a
-    solution becomes a row. Rows are written solution by solution. A run that was killed continues when it is started again with the same
-    options; no row is lost or doubled. Other options are refused. The exit status is 1 if problems failed; the same
-    command tries them again.
+    solution becomes a row. Rows are written solution by solution. A run that was killed continues when it is started
+    again with the same options; no row is lost or doubled. Other options are refused. The exit status is 1 if problems
+    failed; the same command tries them again.
     """
     options = CollectOptions(
         dataset=dataset,

@@ -12,8 +12,9 @@ def convert_prm(
 ) -> None:
     """Convert a Skywork PRM into a classifier.
 
-    The result is a sequence-classification checkpoint. The value head becomes the classification head. The language head and the remote code are left out. Tokenizer and
-    all other weights are copied. A server that reads `score.bias`, as vLLM does, gives the same scores.
+    The result is a sequence-classification checkpoint. The value head becomes the classification head. The language
+    head and the remote code are left out. Tokenizer and all other weights are copied. A server that reads `score.bias`,
+    as vLLM does, gives the same scores.
     """
     from arbitrage.scorers.hf_convert import convert_skywork  # Imports safetensors, which is in an extra.
 

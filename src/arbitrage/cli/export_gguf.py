@@ -15,7 +15,8 @@ def export_gguf(
 ) -> None:
     """Write a Llama checkpoint as a GGUF file.
 
-    The file holds the tokenizer too. The types q8_0, q4_k_m and q3_k_l quantise the weights. A quantised file can be the draft for its original model: name it as the draft of a pair.
+    The file holds the tokenizer too. The types q8_0, q4_k_m and q3_k_l quantise the weights. A quantised file can be
+    the draft for its original model: name it as the draft of a pair.
     """
     from arbitrage.engines import gguf_export
 

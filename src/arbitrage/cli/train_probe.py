@@ -42,7 +42,8 @@ def train_probe(
 ) -> None:
     """Train a probe, a small router, on rows.
 
-    A probe is a router without a language model: a small head on features of the draft's step. It serves only the pair that it was trained for. Name its folder in the table [router] of the pair.
+    A probe is a router without a language model: a small head on features of the draft's step. It serves only the pair
+    that it was trained for. Name its folder in the table [router] of the pair.
     """
     from arbitrage.training.probe import ProbeRecipe  # Imports scikit-learn, which other commands do not need.
 
