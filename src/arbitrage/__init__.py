@@ -9,6 +9,7 @@ from arbitrage.pairs.loaded import LoadedPair, load
 from arbitrage.policies.spec import MethodSpec
 from arbitrage.policies.table import METHODS
 from arbitrage.report.export import step_records, summary_records, trace_records
+from arbitrage.version import __version__
 
 __all__ = [
     "METHODS",
@@ -29,6 +30,7 @@ __all__ = [
     "Step",
     "Trace",
     "Turn",
+    "__version__",
     "load",
     "solve",
     "step_records",

@@ -60,7 +60,7 @@ def from_scratch(scorer, steps):
     """The probability by the model's own forward pass over the whole text."""
     marks = scorer.input_format.annotation
     pieces = [marks.get(step.source, "") + step.text for step in steps]
-    ids = scorer.prompt.encode(scorer.tokenizer, PROBLEM.question)
+    ids = scorer.prompt.encode(scorer.tokenizer, PROBLEM)
     ids += chain(*(scorer.tokenizer.encode(piece, add_special_tokens=False) for piece in pieces))
     with torch.inference_mode():
         logits = scorer.model(torch.tensor([ids]), use_cache=False).logits[0]
@@ -92,8 +92,8 @@ async def test_incremental_scores_equal_scores_from_scratch(scorer, head, num_la
 async def test_only_new_tokens_are_computed(scorer):
     judge = scorer()
     session = await judge.open(History(PROBLEM, None))
-    prompt = len(judge.prompt.encode(judge.tokenizer, PROBLEM.question))
-    first, second = len(judge.step_ids("", 0, STEPS[0]).scored), len(judge.step_ids("", 1, STEPS[1]).scored)
+    prompt = len(judge.prompt.encode(judge.tokenizer, PROBLEM))
+    first, second = len(judge.step_ids(PROBLEM, 0, STEPS[0]).scored), len(judge.step_ids(PROBLEM, 1, STEPS[1]).scored)
     assert (await session.score(STEPS[0])).cost.num_computed == prompt + first
     assert (await session.score(STEPS[0])).cost.num_computed == 1
     assert (await session.score(STEPS[1])).cost.num_computed <= second
@@ -115,12 +115,12 @@ async def test_what_is_only_committed_is_computed_with_the_next_score(scorer):
 async def test_annotation_tells_the_author(scorer):
     judge = scorer(ROUTER)
     draft, target = STEPS[0], replace(STEPS[0], source=Source.TARGET)
-    assert judge.tokenizer.decode(judge.step_ids("", 0, draft).scored) == "<|draft|>Mia has 3 stamps.\n\n"
+    assert judge.tokenizer.decode(judge.step_ids(PROBLEM, 0, draft).scored) == "<|draft|>Mia has 3 stamps.\n\n"
     session = await judge.open(History(PROBLEM, None))
     values = [(await session.score(step)).value for step in (draft, target)]
     assert values[0] != pytest.approx(values[1], abs=1e-4)
     plain = scorer(PRM)
-    assert plain.step_ids("", 0, draft) == plain.step_ids("", 0, target)
+    assert plain.step_ids(PROBLEM, 0, draft) == plain.step_ids(PROBLEM, 0, target)
 
 
 async def test_a_score_that_is_no_number_is_an_error(scorer):

@@ -5,7 +5,7 @@ import pytest
 from arbitrage.core.errors import ConfigError, EngineError, RowError, StoreError
 from arbitrage.core.solve import solve
 from arbitrage.core.turn import Pair, Setting
-from arbitrage.core.types import Finish, Limits, Problem, Sampling, Source
+from arbitrage.core.types import Finish, Limits, Message, Problem, Sampling, Source
 from arbitrage.policies import DraftOnly, Oracle, RandomEscalation, RouterPolicy, TargetOnly
 from arbitrage.runtime.store import GroupLog
 from arbitrage.scorers.scripted import ScriptedScorer
@@ -123,6 +123,10 @@ async def test_rows_survive_the_round_trip(tmp_path):
     for row in await rows(collecting()):
         row = replace(row, draft=replace(row.draft, hidden_state=(1.0, -0.5, 2.0**-10)))
         assert Row.from_json(row.to_json()) == row
+        assert "messages" not in row.to_json()
+        talk = replace(row.problem, messages=[Message("system", "Be brief."), *row.problem.messages])
+        asked = replace(row, problem=talk)
+        assert Row.from_json(asked.to_json()) == asked
 
 
 @pytest.mark.parametrize(

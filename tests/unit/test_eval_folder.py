@@ -1,11 +1,12 @@
 """A run's folder: written solution by solution, read back, and compared with others."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from arbitrage.core.errors import ConfigError, StoreError, TraceError
-from arbitrage.core.types import Source
+from arbitrage.core.types import Message, Source
 from arbitrage.evaluation.figures.compare import differences, merged, named
 from arbitrage.evaluation.running.entry import TARGET
 from arbitrage.evaluation.running.folder import EvalFolder, check_same_problems, read_run, read_sessions, trace_record
@@ -110,6 +111,14 @@ def test_a_folder_without_traces_is_one_clear_error(tmp_path):
 
 def test_two_problems_with_one_id_are_refused(tmp_path):
     other = finished(ROUTER, "a", gold="8")
+    with pytest.raises(TraceError, match="two problems have the id 'a'"):
+        read_run(write(tmp_path, finished(TARGET, "a"), other))
+
+
+def test_two_conversations_with_one_last_question_are_two_problems(tmp_path):
+    done = finished(ROUTER, "a")
+    talk = replace(done.trace.problem, messages=[Message("system", "Be brief."), *done.trace.problem.messages])
+    other = replace(done, trace=replace(done.trace, problem=talk))
     with pytest.raises(TraceError, match="two problems have the id 'a'"):
         read_run(write(tmp_path, finished(TARGET, "a"), other))
 

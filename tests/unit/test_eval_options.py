@@ -1,6 +1,7 @@
 """Options of an evaluation: from a file, and what they come to before anything is loaded."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 from test_eval_folder import SETTINGS
@@ -9,7 +10,7 @@ from arbitrage.cli.main import run
 from arbitrage.cli.sweeping import LiveAccuracy
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.turn import Setting
-from arbitrage.core.types import Limits, Problem
+from arbitrage.core.types import Limits, Message, Problem
 from arbitrage.evaluation.running.entry import Entry
 from arbitrage.evaluation.running.folder import EvalFolder
 from arbitrage.evaluation.running.planning import plan_lines, problems_hash
@@ -126,6 +127,13 @@ def test_a_router_by_name_is_no_unknown_policy():
     assert [spec.rule_name for spec in methods(["router:mine"])] == ["router:mine"]
     with pytest.raises(ConfigError, match="unknown policy 'mine'"):
         methods(["mine"])
+
+
+def test_the_hash_of_plain_questions_never_changes_and_that_of_conversations_depends_on_their_messages():
+    plain = Problem(id="p1", question="2+2?", answer="4")
+    assert problems_hash([plain]) == "2e047fffc0f6e5aa"
+    talks = [replace(plain, messages=[Message("system", text), *plain.messages]) for text in ("Be brief.", "Think.")]
+    assert len({problems_hash([problem]) for problem in (plain, *talks)}) == 3
 
 
 def test_the_hash_of_problems_depends_on_answers_and_order():

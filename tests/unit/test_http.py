@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from arbitrage.core.delimiter import stop_strings
 from arbitrage.core.errors import ConfigError, ContextOverflow, EngineError, EngineTimeout, ScorerError
 from arbitrage.core.solve import solve
 from arbitrage.core.turn import History, Pair
@@ -181,8 +182,30 @@ async def test_steps_come_by_their_ids(tokenizer):
     assert prompts[2] == [*prompts[1], *trace.steps[1].candidate.token_ids]
     cost = trace.steps[0].candidate.cost
     assert (cost.num_cached, cost.num_computed) == (3, len(prompts[0]) - 3)
-    assert server.requests[0][1]["stop"] == ["\n\n"]
+    assert server.requests[0][1]["stop"] == stop_strings("\n\n")
     assert "seed" not in server.requests[0][1]
+
+
+@pytest.mark.parametrize("line", ["\n\n", "\r\n\r\n", "\n \n", "\n\t\n", "\n   \n", "\n \t \r\n"])
+@pytest.mark.parametrize(("reason", "stop"), [("stop", "\n\n"), ("stop", None), ("length", None)])
+async def test_a_step_ends_at_an_empty_line_where_the_server_went_on(tokenizer, line, reason, stop):
+    async with local_server(in_turn(written(tokenizer, f"Leo has 4.{line}So 7 it is.\n\n", reason, stop))) as server:
+        session = await engine(server.url, tokenizer).open(PROBLEM, Source.TARGET)
+        made = await session.propose(request(64))
+        await session.commit(made)
+        await session.close()
+    assert (made.text, made.finish) == (f"Leo has 4.{line}", Finish.STEP_END)
+    assert len(made.logprobs) == made.num_tokens < made.cost.num_generated
+    assert session.token_ids[-made.num_tokens :] == made.token_ids
+
+
+async def test_an_own_delimiter_is_taken_as_it_is(tokenizer):
+    async with local_server(in_turn(written(tokenizer, "One.\n\nTwo.\r\n", "length"))) as server:
+        session = await engine(server.url, tokenizer).open(PROBLEM, Source.TARGET)
+        made = await session.propose(replace(request(64), delimiter="\r\n"))
+        await session.close()
+        assert server.requests[0][1]["stop"] == ["\r\n"]
+    assert (made.text, made.finish) == ("One.\n\nTwo.\r\n", Finish.STEP_END)
 
 
 async def test_a_failing_server_is_a_failed_trace(tokenizer):
@@ -316,7 +339,7 @@ async def test_a_served_language_model_is_read_at_its_label_tokens(tokenizer):
         await session.score(candidate("Two.\n\n"))
         await session.close()
     asked, again = [body["prompt"] for _, body in server.requests]
-    closing = family.step_ids(tokenizer, PROBLEM.question, 0, first.text).closing
+    closing = family.step_ids(tokenizer, PROBLEM, 0, first.text).closing
     assert again[: len(asked) + len(closing)] == [*asked, *closing]
     assert server.requests[0][1]["logprob_token_ids"] == [good, bad]
 
@@ -354,6 +377,6 @@ def test_other_servers_are_asked_in_their_own_words(name):
     body = dict(call.body)
     sampling = body.pop("sampling_params", body)
     assert body[{"sglang": "input_ids", "llama-server": "prompt"}[name]] == [1, 2]
-    assert sampling["stop"] == ["\n\n"]
+    assert sampling["stop"] == stop_strings("\n\n")
     assert sampling[{"sglang": "sampling_seed", "llama-server": "seed"}[name]] == 7
     assert sampling[{"sglang": "max_new_tokens", "llama-server": "n_predict"}[name]] == 8

@@ -19,7 +19,7 @@ from helpers import PROBLEM, scripted
 
 GUESSING = [name for name, row in METHODS.items() if isinstance(row, GuessingTarget)]
 SOLVERS = [name for name, row in METHODS.items() if not isinstance(row, Rule)]
-ROUTERS = st.text(st.characters(codec="utf-8", exclude_characters="+@:"), min_size=1, max_size=8)
+ROUTERS = st.text(st.characters(codec="utf-8", exclude_characters="+@:,"), min_size=1, max_size=8)
 COUNTS = st.none() | st.integers(0, 10**6)
 THRESHOLDS = st.none() | st.floats(0.0, 1.0)
 

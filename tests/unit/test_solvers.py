@@ -14,7 +14,8 @@ from arbitrage.core.types import Finish, Sampling, Source
 from arbitrage.engines.scripted import RealClock, ScriptedEngine
 from arbitrage.evaluation.running.sweep import Plan
 from arbitrage.grading import is_same
-from arbitrage.pairs.config import ModelConfig, PairConfig
+from arbitrage.pairs.config import PairConfig
+from arbitrage.pairs.hf import HFModel
 from arbitrage.pairs.loaded import LoadedPair
 from arbitrage.policies import DraftOnly, Majority, OnPair, TargetOnly
 from arbitrage.policies.spec import methods
@@ -161,7 +162,7 @@ async def test_solvers_are_compared_with_policies():
 
 @pytest.fixture
 def loaded():
-    model = ModelConfig(path="nowhere")
+    model = HFModel(path="nowhere")
     config = PairConfig(name="test", draft=model, target=model)
     pair = Pair(draft=scripted(r"\boxed{7}"), target=scripted("8"))
     return LoadedPair(config=config, models=Models(pair_name="test", pair=pair, is_same_answer=is_same))

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from arbitrage.cli.options import PairOption, SeedOption
 from arbitrage.cli.show import table_console
-from arbitrage.cli.solve import PairOption, SeedOption
 from arbitrage.evaluation.running.folder import read_traces
 from arbitrage.pairs.catalogue import router_folder
 from arbitrage.runtime.store import write_json

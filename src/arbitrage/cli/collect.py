@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from arbitrage.cli.options import LIMITS, FieldsOption, MaxStepsOption, MaxTokensOption, PairOption, SeedOption
 from arbitrage.cli.show import counting
-from arbitrage.cli.solve import LIMITS, FieldsOption, MaxStepsOption, MaxTokensOption, PairOption, SeedOption
 from arbitrage.core.types import Limits
 from arbitrage.datasets.named import problems
 from arbitrage.policies.spec import rules

@@ -8,8 +8,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from arbitrage.cli.options import PairOption, SeedOption
 from arbitrage.cli.show import table_console
-from arbitrage.cli.solve import PairOption, SeedOption
 from arbitrage.training.router_runs import run_router_evaluation
 
 if TYPE_CHECKING:

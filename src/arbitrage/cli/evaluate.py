@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from arbitrage.cli.defaults import ConfigOption
+from arbitrage.cli.config_file import ConfigOption
+from arbitrage.cli.options import LIMITS, FieldsOption, MaxStepsOption, MaxTokensOption, PairOption, SeedOption
 from arbitrage.cli.report import MarginOption, ParamsOption, PricesOption, write
 from arbitrage.cli.show import rows_table, table_console
-from arbitrage.cli.solve import LIMITS, FieldsOption, MaxStepsOption, MaxTokensOption, PairOption, SeedOption
 from arbitrage.cli.sweeping import run_in_folder, run_in_memory
 from arbitrage.core.turn import Setting
 from arbitrage.core.types import Limits, Sampling

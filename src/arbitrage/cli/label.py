@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from arbitrage.cli.collect import print_report
+from arbitrage.cli.options import PairOption, SeedOption
 from arbitrage.cli.show import counting
-from arbitrage.cli.solve import PairOption, SeedOption
 from arbitrage.datasets.named import check_limit
 from arbitrage.policies.spec import rules
 from arbitrage.training.row_runs import LabelOptions, run_labelling

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from arbitrage.cli.solve import SeedOption
+from arbitrage.cli.options import SeedOption
 from arbitrage.core.errors import ConfigError, MissingExtra
 from arbitrage.evaluation.figures.compare import Difference, differences, merged, named
 from arbitrage.evaluation.figures.matched import MARGIN

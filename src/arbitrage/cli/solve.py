@@ -1,11 +1,12 @@
 """``arbitrage solve``: one problem, live."""
 
 import json
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from arbitrage.cli.options import LIMITS, MaxStepsOption, MaxTokensOption, PairOption, SeedOption, complete_method
 from arbitrage.cli.show import LivePrinter, legend, trace_footer
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.turn import Setting
@@ -15,21 +16,16 @@ from arbitrage.pairs.loaded import LoadedPair, load
 from arbitrage.policies.spec import MethodSpec
 from arbitrage.policies.table import METHODS
 
-PairOption = Annotated[str, typer.Option(help="'tiny' for the shipped models, or a TOML file that names your own.")]
-LIMITS: Final = Limits()
-FieldsOption = Annotated[
-    str, typer.Option(help="Columns of a file or hub dataset: question=problem,answer=solution,id=uid.")
-]
-MaxTokensOption = Annotated[int, typer.Option(help="Bound of a whole solution.")]
-MaxStepsOption = Annotated[int, typer.Option(help="Bound of a solution's steps; each ends at an empty line.")]
-SeedOption = Annotated[int, typer.Option(help="Seed of sampling and of random escalation.")]
-
 
 def solve(
     question: Annotated[str, typer.Argument(help="The problem in words.")],
     pair: PairOption = "tiny",
     policy: Annotated[
-        str, typer.Option(help=f"Who writes each step: {', '.join(METHODS)}; by default the pair's own default.")
+        str,
+        typer.Option(
+            help=f"Who writes each step: {', '.join(METHODS)}; the pair's default method where none is named.",
+            autocompletion=complete_method,
+        ),
     ] = "",
     threshold: Annotated[
         float | None,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from arbitrage.cli.solve import PairOption, SeedOption
+from arbitrage.cli.options import PairOption, SeedOption
 from arbitrage.core.errors import ConfigError
 from arbitrage.training.router_runs import run_probe_training
 

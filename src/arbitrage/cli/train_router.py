@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from arbitrage.cli.solve import PairOption, SeedOption
+from arbitrage.cli.options import PairOption, SeedOption
 from arbitrage.core.types import Source
 from arbitrage.training.labels import LABELLINGS
 from arbitrage.training.recipe import BALANCES, RouterRecipe

@@ -17,9 +17,9 @@ class Policy(Protocol):
         """The rule's short name, as used on the command line."""
 
     async def decide(self, turn: Turn) -> Decision:
-        """Ask the turn for what the rule needs, and choose.
+        """Ask the turn for the candidates and scores that the rule needs, and choose.
 
-        Whatever it does not ask for is never computed.
+        A candidate or score that the rule does not ask for is never computed.
         """
 
 

@@ -25,13 +25,13 @@ async def solve(
     """Solve one problem: each step is written by the model that the policy chooses.
 
     Args:
-        problem: What to solve.
+        problem: The problem.
         pair: Draft and target.
         policy: The rule that decides, step by step, whose text to keep.
         setting: Limits, sampling and seeds; defaults to greedy decoding.
-        start: Steps that are there already; the trace begins behind them, and limits count from there.
+        start: Steps that exist already; the trace begins behind them, and limits count from there.
         watch: Called with the trace so far after every step, and with the final one, also when cancelled.
-        clock: Seconds; replaced in tests.
+        clock: Returns seconds; tests replace it.
 
     Returns:
         The trace. A failing engine or scorer ends it as ``FAILED``, a context that is full behind the first step as

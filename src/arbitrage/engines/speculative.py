@@ -5,9 +5,9 @@ from typing import Final
 
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.types import Problem
+from arbitrage.engines.decoder import Guesser
 from arbitrage.engines.hf import HFEngine
 from arbitrage.engines.hf_cache import CachedSequence
-from arbitrage.engines.local import Guesser
 
 DRAFT_TOKENS: Final = 6
 """Guesses of a draft model for one forward pass of the target; see docs/policies.md for the choice."""
@@ -67,7 +67,7 @@ class SpeculativeEngine(HFEngine):
             )
 
         def start(problem: Problem, prompt_ids: Sequence[int]) -> Guesser:
-            own = draft.prompt.encode(draft.tokenizer, problem.question)
+            own = draft.prompt.encode(draft.tokenizer, problem)
             return DraftGuesser(draft, own, len(prompt_ids), num_tokens, target)
 
         return cls(target, start, name=f"{draft.name}:{num_tokens}")

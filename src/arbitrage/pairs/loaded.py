@@ -17,6 +17,7 @@ from arbitrage.pairs.blocking import run
 from arbitrage.pairs.catalogue import pair_config
 from arbitrage.pairs.config import PairConfig
 from arbitrage.pairs.loading import load_engine, load_prm, load_router_model, reads
+from arbitrage.pairs.roles import Role
 from arbitrage.policies.solvers import OnPair
 from arbitrage.policies.spec import MethodSpec, build, build_rule, resolved
 from arbitrage.policies.table import METHODS, GuessingTarget, Models, Need
@@ -200,7 +201,7 @@ def load(
     routers = {
         role: load_router_model(model, role)
         for role, model in config.models.items()
-        if role.startswith("router") and (specs is None or any(spec.rule_name == role for spec in specs))
+        if Role.parse(role).kind == "router" and (specs is None or any(spec.rule_name == role for spec in specs))
     }
     keeps_hidden_state = keeps_hidden_state or any(reads(router, "state") for router in routers.values())
     pair = Pair(

@@ -1,4 +1,4 @@
-"""Whole solutions by other means than a rule for each step: on other engines, or by a vote."""
+"""The things that solve whole problems: a rule on a pair, and a vote among several solutions of the draft."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -56,10 +56,10 @@ class Majority:
 
     pair: Pair
     is_same: Callable[[str, str], bool]
-    """Whether two answers say the same."""
+    """Whether two answers are equal."""
     num: int = 5
     sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.7))
-    """Used where the setting's is greedy: equal solutions are no vote."""
+    """Used where the setting's is greedy, since greedy solutions are all equal."""
     name: str = "majority"
     threshold: float | None = field(default=None, init=False)
 
@@ -82,26 +82,26 @@ class Majority:
             candidates, numbered by solution, its seconds are those of all.
         """
         sampling = setting.sampling if setting.sampling.temperature else self.sampling
-        made: list[Trace] = []
+        traces: list[Trace] = []
         for number in range(self.num):
             own = replace(setting, sampling=sampling, attempt=setting.attempt * self.num + number)
-            made.append(await solve(problem, self.pair, DraftOnly(self.name), own))
-        trace = _billed(made, self._elected(made))
+            traces.append(await solve(problem, self.pair, DraftOnly(self.name), own))
+        trace = _with_all_costs(traces, self._elected(traces))
         watch(trace)
         return trace
 
-    def _elected(self, made: Sequence[Trace]) -> int:
+    def _elected(self, traces: Sequence[Trace]) -> int:
         """Number of the first solution whose answer most others share; the first of all if none has an answer."""
-        answers = [trace.answer for trace in made]
+        answers = [trace.answer for trace in traces]
         votes = [-1 if a is None else sum(b is not None and self.is_same(b, a) for b in answers) for a in answers]
         return votes.index(max(votes))
 
 
-def _billed(made: Sequence[Trace], elected: int) -> Trace:
-    """The elected solution with the candidates of all; those beyond its length go to its last step."""
-    winner = made[elected]
+def _with_all_costs(traces: Sequence[Trace], elected: int) -> Trace:
+    """The elected solution with the candidates of all solutions; those beyond its length go to its last step."""
+    winner = traces[elected]
     if not winner.steps:
-        return replace(winner, wall_s=sum(trace.wall_s for trace in made))
+        return replace(winner, wall_s=sum(trace.wall_s for trace in traces))
     num_steps = len(winner.steps)
     steps = [
         replace(
@@ -112,9 +112,9 @@ def _billed(made: Sequence[Trace], elected: int) -> Trace:
         )
         for step in winner.steps
     ]
-    for number, trace in enumerate(made):
+    for number, trace in enumerate(traces):
         for index, step in enumerate(trace.steps if number != elected else ()):
-            place = min(index, num_steps - 1)
-            lost = replace(step.candidate, sample=number)
-            steps[place] = replace(steps[place], candidates=(*steps[place].candidates, lost))
-    return replace(winner, steps=tuple(steps), wall_s=sum(trace.wall_s for trace in made))
+            last = min(index, num_steps - 1)
+            discarded = replace(step.candidate, sample=number)
+            steps[last] = replace(steps[last], candidates=(*steps[last].candidates, discarded))
+    return replace(winner, steps=tuple(steps), wall_s=sum(trace.wall_s for trace in traces))

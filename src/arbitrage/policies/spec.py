@@ -241,4 +241,7 @@ def _is_solver(part: str) -> bool:
 
 def _is_rule(part: str) -> bool:
     name, has_router, router = part.partition(":")
-    return isinstance(METHODS.get(name), Rule) and (not has_router or (name in VARIANTS and bool(router)))
+    if not isinstance(METHODS.get(name), Rule):
+        return False
+    # Commas join lists of methods.
+    return not has_router or (name in VARIANTS and router != "" and "," not in router)

@@ -19,7 +19,7 @@ from arbitrage.policies.learned import Oracle, RouterPolicy
 from arbitrage.policies.rsd import RSD
 from arbitrage.policies.solvers import Majority
 from arbitrage.scorers.format import InputFormat
-from arbitrage.scorers.judge import RATING, JudgeScorer
+from arbitrage.scorers.judge import JudgeScorer
 from arbitrage.scorers.likelihood import LikelihoodScorer
 
 if TYPE_CHECKING:
@@ -174,12 +174,6 @@ def _in_process(engine: Engine, name: str) -> "HFEngine":
     return engine
 
 
-def _judge(target: Engine) -> Scorer:
-    """The target as a judge, asked as its own chat asks; in plain words where it has no chat."""
-    prompt, tokenizer = getattr(target, "prompt", None), getattr(target, "tokenizer", None)
-    return JudgeScorer() if prompt is None else JudgeScorer(request=prompt.follow_up(tokenizer, RATING))
-
-
 def _calibrated(models: Models, role: str) -> float:
     """The default threshold in a router's checkpoint; 0.5 where it holds none."""
     return models.required_router(role).input_format.thresholds.get("default", 0.5)
@@ -226,7 +220,7 @@ METHODS: Final[dict[str, Rule | WholeSolver | GuessingTarget]] = {
         needs=frozenset({Need.FIRST_ENTROPY}),
     ),
     "judge": Rule(
-        build=lambda models, name, t: Judge(_judge(models.pair.target), t),
+        build=lambda models, name, t: Judge(JudgeScorer.of(models.pair.target), t),
         source="arXiv 2504.07891",
         default_threshold=7 / 9,
     ),

@@ -6,7 +6,7 @@ from typing import Protocol, cast
 
 from arbitrage.core.errors import CheckpointError, MissingExtra, ScorerError
 from arbitrage.core.ports import OpenSolution
-from arbitrage.core.types import Candidate, Cost, Score
+from arbitrage.core.types import Candidate, Cost, Problem, Score
 from arbitrage.engines.prompt import Prompt
 from arbitrage.engines.worker import CancelFlag, Worker, worker_for
 from arbitrage.scorers.families import StepIds, checked_probability
@@ -37,7 +37,7 @@ class StepReader(Protocol):
     def name(self) -> str:
         """The scorer's name in policies and traces."""
 
-    def step_ids(self, question: str, index: int, candidate: Candidate) -> StepIds:
+    def step_ids(self, problem: Problem, index: int, candidate: Candidate) -> StepIds:
         """Token ids of a step at position ``index`` of the solution."""
 
     def probability(self, sequence: CachedSequence, ids: list[int]) -> tuple[float, int]:
@@ -67,6 +67,7 @@ class HFScorer:
 
         Raises:
             CheckpointError: If the model has no head called ``score``, or the format cannot read its outputs.
+            ConfigError: If the prompt cannot be used with this tokenizer.
         """
         num_labels = model.config.num_labels
         if not hasattr(model, "score") or not input_format.readout.fits(num_labels):
@@ -77,6 +78,7 @@ class HFScorer:
             )
         self.model, self.tokenizer, self._name = model.eval(), tokenizer, name
         self.input_format, self.prompt = input_format, prompt or input_format.question_prompt
+        self.prompt.check(tokenizer)
         self.worker = worker_for(str(model.device))
 
     @classmethod
@@ -119,10 +121,10 @@ class HFScorer:
 
     async def open(self, solution: OpenSolution) -> "HFScoring":
         """Open a session for one solution; nothing is computed yet."""
-        question = solution.problem.question
-        return HFScoring(self, question, self.prompt.encode(self.tokenizer, question))
+        problem = solution.problem
+        return HFScoring(self, problem, self.prompt.encode(self.tokenizer, problem))
 
-    def step_ids(self, question: str, index: int, candidate: Candidate) -> StepIds:
+    def step_ids(self, problem: Problem, index: int, candidate: Candidate) -> StepIds:
         """Token ids of a step; they do not depend on its position."""
         return StepIds(scored=tuple(self.input_format.step_ids(self.tokenizer, candidate.source, candidate.text)))
 
@@ -159,8 +161,8 @@ def reuse(sequence: CachedSequence, ids: list[int], scorer: StepReader) -> int:
 class HFScoring:
     """A session of a scorer: token ids and KV cache of one solution."""
 
-    def __init__(self, scorer: StepReader, question: str, prompt_ids: list[int]) -> None:
-        self._scorer, self._question, self._ids = scorer, question, prompt_ids
+    def __init__(self, scorer: StepReader, problem: Problem, prompt_ids: list[int]) -> None:
+        self._scorer, self._problem, self._ids = scorer, problem, prompt_ids
         self._num_steps = 0
         self._sequence = CachedSequence(scorer.model)
 
@@ -193,7 +195,7 @@ class HFScoring:
         self._sequence = CachedSequence(self._scorer.model)
 
     def _step_ids(self, candidate: Candidate) -> StepIds:
-        return self._scorer.step_ids(self._question, self._num_steps, candidate)
+        return self._scorer.step_ids(self._problem, self._num_steps, candidate)
 
 
 def _loader(path: str | Path) -> type:

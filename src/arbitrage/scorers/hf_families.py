@@ -11,7 +11,7 @@ from typing import Final
 
 from arbitrage.core.errors import CheckpointError, MissingExtra, first_line
 from arbitrage.core.ports import OpenSolution
-from arbitrage.core.types import Candidate
+from arbitrage.core.types import Candidate, Problem
 from arbitrage.engines.worker import worker_for
 from arbitrage.scorers.families import FAMILIES, Family, Head, StepIds, checked_probability
 from arbitrage.scorers.hf import HFScoring, reuse
@@ -119,12 +119,12 @@ class FamilyScorer:
 
     async def open(self, solution: OpenSolution) -> HFScoring:
         """Open a session for one solution; nothing is computed yet."""
-        question = solution.problem.question
-        return HFScoring(self, question, self.family.prompt_ids(self.tokenizer, question))
+        problem = solution.problem
+        return HFScoring(self, problem, self.family.prompt_ids(self.tokenizer, problem))
 
-    def step_ids(self, question: str, index: int, candidate: Candidate) -> StepIds:
+    def step_ids(self, problem: Problem, index: int, candidate: Candidate) -> StepIds:
         """Token ids of a step; they do not depend on its author."""
-        return self.family.step_ids(self.tokenizer, question, index, candidate.text)
+        return self.family.step_ids(self.tokenizer, problem, index, candidate.text)
 
     def probability(self, sequence: CachedSequence, ids: list[int]) -> tuple[float, int]:
         """Read the score at the last of ``ids``, computing only what ``sequence`` lacks.

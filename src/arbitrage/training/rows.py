@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from arbitrage.core.errors import ArbitrageError, MissingExtra, RowError
 from arbitrage.core.trace import Trace
-from arbitrage.core.types import Candidate, Cost, Finish, Problem, Source, Step
+from arbitrage.core.types import Candidate, Cost, Finish, Problem, Source, Step, read_messages
 from arbitrage.runtime.store import read_records
 
 SCHEMA: Final = 1
@@ -132,6 +132,7 @@ class Row:
             "schema": SCHEMA,
             "problem_id": self.problem.id,
             "question": self.problem.question,
+            **({} if self.problem.is_plain else {"messages": [m.to_json() for m in self.problem.messages]}),
             "answer": self.problem.answer,
             "metadata": dict(self.problem.metadata),
             "step": self.step,
@@ -159,6 +160,7 @@ class Row:
                 problem=Problem(
                     id=record["problem_id"],
                     question=record["question"],
+                    messages=read_messages(record.get("messages", ())),
                     answer=record["answer"],
                     metadata=record["metadata"],
                 ),

@@ -41,7 +41,7 @@ def encode(
     sequences: list[Labelled] = []
     for row, weight in zip(rows, weights or [1.0] * len(rows), strict=True):
         steps = [*((past.source, past.text) for past in row.history), (Source.DRAFT, row.draft.text)]
-        ids = [token for part in input_format.encode(tokenizer, row.problem.question, steps) for token in part]
+        ids = [token for part in input_format.encode(tokenizer, row.problem, steps) for token in part]
         sequences.append(Labelled(ids, [len(ids) - 1], [label(advantage(row))], [weight]))
     return sequences
 

@@ -174,7 +174,7 @@ def read_run(path: Path) -> Run:
     found: dict[Entry, list[Solution]] = {}
     for place, trace in read_traces(path):
         known = problems.setdefault(trace.problem.id, trace.problem)
-        if (known.question, known.answer) != (trace.problem.question, trace.problem.answer):
+        if (known.messages, known.answer) != (trace.problem.messages, trace.problem.answer):
             raise TraceError(
                 f"{path}: two problems have the id {known.id!r}: {known.question[:60]!r} and "
                 f"{trace.problem.question[:60]!r}"
@@ -250,9 +250,9 @@ def _differences(first: Run, second: Run) -> list[str]:
         if only := [problem for problem in one.problems if problem not in other.problems]:
             told.append(f"{_some(only)} only in {one.name!r}")
     shared = [(first.problems[p], second.problems[p]) for p in first.problems if p in second.problems]
-    for field in ("question", "answer"):
+    for field, name in (("messages", "question"), ("answer", "answer")):
         if changed := [a.id for a, b in shared if getattr(a, field) != getattr(b, field)]:
-            told.append(f"{_some(changed)} with another {field}")
+            told.append(f"{_some(changed)} with another {name}")
     return told
 
 

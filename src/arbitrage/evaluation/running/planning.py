@@ -74,9 +74,13 @@ def run_settings(pair: LoadedPair, plan: Plan, dataset: str) -> dict[str, Any]:
 
 
 def problems_hash(found: Sequence[Problem]) -> str:
-    """Hash of ids, questions and gold answers."""
-    content = json.dumps([[problem.id, problem.question, problem.answer] for problem in found])
+    """Hash of ids, questions and gold answers, and of the messages of conversations."""
+    content = json.dumps([[problem.id, problem.question, problem.answer, *_conversation(problem)] for problem in found])
     return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _conversation(problem: Problem) -> list[list[dict[str, str]]]:
+    return [] if problem.is_plain else [[message.to_json() for message in problem.messages]]
 
 
 def _texts(path: str) -> str:
