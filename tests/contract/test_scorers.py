@@ -230,7 +230,7 @@ def _language_model(folder):
         (lambda f: (f / "tokenizer.json").write_text("{"), "cannot load the checkpoint"),
         (lambda f: (f / "config.json").write_text("{"), "cannot read the configuration"),
         (_headless, "lacks weights: score.weight"),
-        (_language_model, "is no classifier"),
+        (_language_model, "is not a classifier"),
     ],
     ids=["format", "kind", "cut", "rubbish", "no weights", "tokenizer", "config", "no head", "language model"],
 )

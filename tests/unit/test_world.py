@@ -4,18 +4,10 @@ import random
 
 import pytest
 
-from arbitrage.tiny.world import (
-    DELIMITER,
-    DRAFT_HABIT,
-    FAMILIES,
-    SPLITS,
-    TARGET_HABIT,
-    drill,
-    generate,
-    mistake,
-    recall_facts,
-    recall_names,
-)
+from arbitrage.tiny.drills import drill, mistake, recall_facts, recall_names
+from arbitrage.tiny.families import FAMILIES
+from arbitrage.tiny.world import SPLITS, generate
+from arbitrage.tiny.world_problem import DELIMITER, DRAFT_HABIT, TARGET_HABIT
 
 
 def holds(equation):

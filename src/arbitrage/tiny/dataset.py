@@ -4,7 +4,8 @@ from typing import Final
 
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.types import Problem
-from arbitrage.tiny.world import SPLITS, WorldProblem, generate
+from arbitrage.tiny.world import SPLITS, generate
+from arbitrage.tiny.world_problem import WorldProblem
 
 DEFAULT_COUNT: Final = 200
 

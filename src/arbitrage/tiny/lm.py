@@ -13,9 +13,11 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from arbitrage.core.errors import ConfigError
+from arbitrage.tiny.drills import drill, recall_facts, recall_names
 from arbitrage.tiny.optim import Schedule, TrainState, build_optimizers
 from arbitrage.tiny.tokenizer import ASSISTANT, END, USER
-from arbitrage.tiny.world import DELIMITER, Habit, drill, generate, recall_facts, recall_names
+from arbitrage.tiny.world import generate
+from arbitrage.tiny.world_problem import DELIMITER, Habit
 
 IGNORED: Final = -100
 """Label of a position that bears no loss."""

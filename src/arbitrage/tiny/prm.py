@@ -19,10 +19,12 @@ from torch.nn.functional import cross_entropy, linear
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from arbitrage.core.types import Source
+from arbitrage.tiny.drills import drill, mistake, recall_facts
 from arbitrage.tiny.optim import Schedule, TrainState, build_optimizers
 from arbitrage.tiny.sampling import StepSampler, WrittenStep
 from arbitrage.tiny.tokenizer import ASSISTANT, USER
-from arbitrage.tiny.world import DELIMITER, WorldProblem, drill, generate, mistake, recall_facts
+from arbitrage.tiny.world import generate
+from arbitrage.tiny.world_problem import DELIMITER, WorldProblem
 from arbitrage.training.sequences import Labelled
 
 MAX_STEPS: Final = 12

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from arbitrage.tiny.world import DELIMITER
+from arbitrage.tiny.world_problem import DELIMITER
 
 
 @dataclass(frozen=True, slots=True)

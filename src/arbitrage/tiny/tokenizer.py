@@ -13,7 +13,9 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast
 
 from arbitrage.tiny import MARKS
-from arbitrage.tiny.world import DRAFT_HABIT, TARGET_HABIT, drill, generate
+from arbitrage.tiny.drills import drill
+from arbitrage.tiny.world import generate
+from arbitrage.tiny.world_problem import DRAFT_HABIT, TARGET_HABIT
 
 PAD: Final = "<|pad|>"
 END: Final = "<|end|>"

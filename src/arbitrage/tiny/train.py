@@ -30,7 +30,7 @@ from arbitrage.tiny.optim import Schedule
 from arbitrage.tiny.prm import ClassifierRecipe, collect_prm, prm_drills, train_classifier
 from arbitrage.tiny.sampling import StepSampler
 from arbitrage.tiny.tokenizer import save_tokenizer
-from arbitrage.tiny.world import DRAFT_HABIT, TARGET_HABIT
+from arbitrage.tiny.world_problem import DRAFT_HABIT, TARGET_HABIT
 from arbitrage.training.sequences import Labelled
 
 M = TypeVar("M", bound=PreTrainedModel)

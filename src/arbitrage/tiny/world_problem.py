@@ -1,0 +1,96 @@
+"""A problem of the tiny world: a question with every true step of its solution, in two phrasings.
+
+A problem holds every true step of its solution in every phrasing, so checking a step is a set membership: exact, and
+without a parser.
+
+Each step has two phrasings. The draft was trained on mostly *terse* steps, the target on mostly *verbose* steps; see
+:class:`Habit`.
+"""
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+DELIMITER: Final = "\n\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saying:
+    """One true step said in two ways, each without its delimiter."""
+
+    terse: str
+    verbose: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation(Saying):
+    """A step that computes ``left op right = result``."""
+
+    left: int
+    op: str
+    right: int
+    result: int
+
+    @property
+    def expression(self) -> str:
+        """The left-hand side as the models write it: ``3*14``, or ``120*25%`` for a percentage."""
+        return f"{self.left}*{self.right}%" if self.op == "%" else f"{self.left}{self.op}{self.right}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorldProblem:
+    """A question with the steps that solve it, in order; there are ``level`` operations among them."""
+
+    question: str
+    family: str
+    level: int
+    steps: tuple[Saying, ...]
+    id: str = ""
+    truths: frozenset[str] = field(init=False, repr=False, compare=False)
+    """Every true step text, stripped of its delimiter."""
+
+    def __post_init__(self) -> None:
+        said = {text for step in self.steps for text in (step.terse, step.verbose)}
+        object.__setattr__(self, "truths", frozenset({*said, self.closing}))
+
+    @property
+    def operations(self) -> list[Operation]:
+        """The steps that compute."""
+        return [step for step in self.steps if isinstance(step, Operation)]
+
+    @property
+    def answer(self) -> str:
+        """The gold answer, an integer in decimal digits."""
+        return str(self.operations[-1].result)
+
+    @property
+    def closing(self) -> str:
+        """The last step of every solution."""
+        return rf"The answer is \boxed{{{self.answer}}}."
+
+    def is_correct(self, step: str, previous: Iterable[str] = ()) -> bool:
+        """Judge one step: true in this problem and not yet said.
+
+        Args:
+            step: The step's text, with or without its delimiter.
+            previous: The steps before it. Saying the same again is no progress, hence not correct.
+        """
+        text = step.strip()
+        return text in self.truths and all(text != earlier.strip() for earlier in previous)
+
+    def solution(self, habit: "Habit", rng: random.Random) -> str:
+        """Write the whole solution in one model's habit; each step draws its own phrasing."""
+        said = [step.terse if rng.random() < habit.terse_share else step.verbose for step in self.steps]
+        return DELIMITER.join([*said, self.closing])
+
+
+@dataclass(frozen=True, slots=True)
+class Habit:
+    """How often a model says a step tersely."""
+
+    terse_share: float
+
+
+DRAFT_HABIT: Final = Habit(0.85)
+TARGET_HABIT: Final = Habit(0.15)
