@@ -486,9 +486,9 @@ async def test_a_pair_names_its_prm_by_format(made, tmp_path, random_lm, tokeniz
     text = pair_file(tmp_path, folder).read_text().replace('"b"', '"a"')
     (tmp_path / "pair.toml").write_text(text)
     loaded = load(tmp_path / "pair.toml")
-    assert (loaded.prm.name, loaded.auditor.name) == ("prm", "audit")
+    assert (loaded.models.prm.name, loaded.auditor.name) == ("prm", "audit")
     wanted = made("skywork").definition(PROBLEM.question, STEPS[:1])
-    session = await loaded.prm.open(History(PROBLEM, None))
+    session = await loaded.models.prm.open(History(PROBLEM, None))
     assert [(await session.score(candidate(STEPS[0]))).value] == pytest.approx(wanted, abs=1e-5)
 
 

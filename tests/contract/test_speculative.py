@@ -11,9 +11,11 @@ from arbitrage.core.turn import Pair
 from arbitrage.core.types import Finish, Problem, Sampling
 from arbitrage.engines.hf import HFEngine
 from arbitrage.engines.speculative import LookupGuesser, SpeculativeEngine
-from arbitrage.pairs.config import ModelConfig, PairConfig
+from arbitrage.pairs.config import PairConfig
+from arbitrage.pairs.hf import HFModel
 from arbitrage.pairs.loaded import LoadedPair
 from arbitrage.policies import RandomEscalation, TargetOnly
+from arbitrage.policies.table import Models
 from helpers import candidate, opened, request, scripted, setting
 
 PROBLEM = Problem(id="p1", question="Compared to Leo Mia has 3 times as many stamps.")
@@ -243,8 +245,9 @@ def test_the_look_up_goes_on_as_the_longest_latest_match_did(ids, guess):
 
 @pytest.mark.parametrize("name", ["speculative", "ngram:2"])
 def test_other_engines_cannot_verify_tokens(name):
-    model, engine = ModelConfig(path="nowhere"), scripted("8")
+    model, engine = HFModel(path="nowhere"), scripted("8")
     config = PairConfig(name="test", draft=model, target=model)
-    loaded = LoadedPair(name="test", pair=Pair(draft=engine, target=engine), config=config)
+    models = Models(pair_name="test", pair=Pair(draft=engine, target=engine), is_same_answer=str.__eq__)
+    loaded = LoadedPair(config=config, models=models)
     with pytest.raises(ConfigError, match=f"'{name}' needs models of the hf engine, 'scripted' is none"):
         loaded.method(name)

@@ -1,6 +1,13 @@
 """Configuration files, datasets and names: bad input is one clear error."""
 
 import json
+import re
+import sys
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -8,12 +15,21 @@ import arbitrage as arb
 from arbitrage.core.errors import ConfigError
 from arbitrage.datasets.files import read_file
 from arbitrage.datasets.named import problems
-from arbitrage.evaluation.running.sweep import Entry
+from arbitrage.engines.scripted import ScriptedEngine
 from arbitrage.pairs.config import read_pair
-from arbitrage.pairs.loaded import entries
-from arbitrage.pairs.loading import load_prm
+from arbitrage.pairs.engines import ENGINES
+from arbitrage.pairs.hf import HFModel
+from arbitrage.pairs.llamacpp import LlamaCppModel
+from arbitrage.pairs.loading import load_engine, load_prm, load_router_model
+from arbitrage.pairs.model import ModelConfig
+from arbitrage.pairs.roles import Role
+from arbitrage.pairs.served import ServedModel
+from arbitrage.policies.spec import methods
+from arbitrage.runtime.store import run_key
 
 PAIR = '[draft]\npath = "a"\n[target]\npath = "b"\n'
+GGUF = PAIR + 'engine = "llamacpp"\n'
+SERVED = PAIR + 'engine = "vllm"\nurl = "http://127.0.0.1:8102"\n'
 
 
 def test_a_pair_is_named_after_its_file_and_finds_models_beside_it(tmp_path):
@@ -26,10 +42,12 @@ def test_a_pair_is_named_after_its_file_and_finds_models_beside_it(tmp_path):
     assert config.router is None
 
 
-def test_a_gguf_file_is_run_by_llamacpp(tmp_path):
-    (tmp_path / "pair.toml").write_text(PAIR.replace('"a"', '"a.gguf"'))
+@pytest.mark.parametrize("file", ["a.gguf", "a.GGUF", "a.Gguf"])
+def test_a_gguf_file_is_run_by_llamacpp(tmp_path, file):
+    (tmp_path / "pair.toml").write_text(PAIR.replace('"a"', f'"models/{file}"'))
     config = read_pair(tmp_path / "pair.toml")
     assert (config.draft.engine, config.target.engine) == ("llamacpp", "hf")
+    assert config.draft.called == "a"
 
 
 def test_a_scorer_is_no_gguf_file(tmp_path):
@@ -38,26 +56,229 @@ def test_a_scorer_is_no_gguf_file(tmp_path):
         load_prm(read_pair(tmp_path / "pair.toml").prm)
 
 
+def test_every_option_of_an_engine_is_read(tmp_path):
+    text = """
+[draft]
+path = "a.gguf"
+device = "cuda:0"
+dtype = "float16"
+sequences = 2
+context_length = 512
+threads = 3
+threads_batch = 4
+gpu_layers = 0
+flash_attention = true
+exact = false
+[target]
+path = "b"
+device = "cuda:1"
+dtype = "bfloat16"
+exact = true
+"""
+    (tmp_path / "pair.toml").write_text(text)
+    config = read_pair(tmp_path / "pair.toml")
+    assert config.draft == LlamaCppModel(
+        path="a.gguf",
+        device="cuda:0",
+        dtype="float16",
+        sequences=2,
+        context_length=512,
+        threads=3,
+        threads_batch=4,
+        gpu_layers=0,
+        flash_attention=True,
+        exact=False,
+    )
+    assert config.target == HFModel(path="b", device="cuda:1", dtype="bfloat16", exact=True)
+
+
+@pytest.mark.parametrize("module", ["llamacpp", "hf"])
+def test_an_engine_is_passed_only_the_options_that_are_set(monkeypatch, module):
+    """What is left out is the engine's to choose."""
+    calls = []
+
+    class Fake:
+        @staticmethod
+        def load(path, **options):
+            calls.append((path, options))
+
+    name, schema = ("LlamaEngine", LlamaCppModel) if module == "llamacpp" else ("HFEngine", HFModel)
+    fake = types.ModuleType(f"arbitrage.engines.{module}")
+    setattr(fake, name, Fake)
+    monkeypatch.setitem(sys.modules, fake.__name__, fake)
+    load_engine(schema(path="m"))
+    load_engine(schema(path="m", exact=False))
+    (path, plain), (_, exact) = calls
+    always = {"name", "device", "dtype", "prompt", "keeps_hidden_state"}
+    assert (path, set(plain)) == ("m", always | ({"context", "sequences"} if module == "llamacpp" else set()))
+    assert exact == {**plain, "exact": False}
+    if module == "llamacpp":
+        options = {"threads": 3, "threads_batch": 4, "gpu_layers": 0, "flash_attention": False}
+        load_engine(schema(path="m", **options))
+        assert calls[-1] == ("m", {**plain, **options})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EchoModel(ModelConfig):
+    """An engine that writes one step again and again."""
+
+    engine: ClassVar[str] = "echo"
+    path_fields: ClassVar[tuple[str, ...]] = ("path", "script")
+    address_fields: ClassVar[tuple[str, ...]] = ("labels",)
+
+    script: str = ""
+    volume: float = 1.0
+    words: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def load_engine(self, *, keeps_hidden_state=False):
+        return ScriptedEngine(script={"p": " ".join(self.words)}, name=self.called)
+
+
+def test_an_engine_is_added_by_a_schema_and_a_row(tmp_path, monkeypatch):
+    monkeypatch.setitem(ENGINES, "echo", EchoModel)
+    (tmp_path / "said").touch()
+    text = PAIR + 'engine = "echo"\nscript = "said"\nvolume = 2\nwords = ["a", "b"]\nlabels = {x = "y"}\n'
+    (tmp_path / "pair.toml").write_text(text)
+    target = read_pair(tmp_path / "pair.toml").target
+    script = str(tmp_path / "said")
+    assert target == EchoModel(path="b", script=script, volume=2, words=("a", "b"), labels={"x": "y"})
+    assert target.identity == {"path": "b", "engine": "echo", "script": script, "volume": 2, "words": ("a", "b")}
+    assert EchoModel(path="b").identity == {"path": "b", "engine": "echo"}
+    assert load_engine(target).script == {"p": "a b"}
+    with pytest.raises(ConfigError, match="a router runs on the engine 'hf' or a server, got 'echo'"):
+        load_router_model(target)
+    for old, new, message in (
+        ('"echo"', '"hf"', r"engine 'hf' takes no script, got 'said' \(script is an option of echo\)"),
+        ('"echo"', '"eco"', r"engine must be one of .*, echo, got 'eco' \(did you mean 'echo'\?\)"),
+        ('["a", "b"]', '"a"', "words must be a list of strings, got 'a'"),
+        ("volume = 2", "volume = true", "volume must be a number, got True"),
+    ):
+        (tmp_path / "pair.toml").write_text(text.replace(old, new))
+        with pytest.raises(ConfigError, match=message):
+            read_pair(tmp_path / "pair.toml")
+
+
+def test_run_keys_are_those_of_earlier_versions(tmp_path):
+    """Runs go on only where the models' identity is the same: options of servers and defaults are no part of it."""
+    text = """
+[draft]
+path = "org/small"
+name = "small"
+engine = "vllm"
+url = "http://127.0.0.1:8101"
+served_name = "s"
+dtype = "bfloat16"
+context_length = 4096
+timeout_s = 5
+api_key_env = "KEY"
+tokenizer = "org/tok"
+server_args = ["--x"]
+server_env = {A = "1"}
+prompt = "llama3-step"
+system = "Be brief."
+[[draft.examples]]
+question = "1+1?"
+solution = "2"
+[target]
+path = "big.gguf"
+device = "cuda:0"
+dtype = "float16"
+context_length = 512
+sequences = 2
+[prm]
+path = "org/prm"
+format = "skywork"
+dtype = "bfloat16"
+[router]
+path = "../router"
+[routers.second]
+path = "q.gguf"
+engine = "llama-server"
+url = "http://h:1"
+"""
+    (tmp_path / "router").mkdir()
+    (tmp_path / "pairs").mkdir()
+    (tmp_path / "pairs" / "pair.toml").write_text(text)
+    config = read_pair(tmp_path / "pairs" / "pair.toml")
+    identities = {role: model.identity for role, model in config.models.items()}
+    assert identities == {
+        "draft": {
+            "path": "org/small",
+            "name": "small",
+            "engine": "vllm",
+            "dtype": "bfloat16",
+            "prompt": "llama3-step",
+            "system": "Be brief.",
+            "examples": ({"question": "1+1?", "solution": "2"},),
+            "tokenizer": "org/tok",
+            "context_length": 4096,
+        },
+        "target": {
+            "path": "big.gguf",
+            "engine": "llamacpp",
+            "device": "cuda:0",
+            "dtype": "float16",
+            "sequences": 2,
+            "context_length": 512,
+        },
+        "prm": {"path": "org/prm", "engine": "hf", "dtype": "bfloat16", "format": "skywork"},
+        "router": {"path": f"{tmp_path}/pairs/../router", "engine": "hf"},
+        "router:second": {"path": "q.gguf", "engine": "llama-server"},
+    }
+    del identities["router"]  # Its path differs from test to test.
+    assert run_key(identities) == "0e454850ee0d6449"
+
+
 def test_further_routers_have_names(tmp_path):
     (tmp_path / "pair.toml").write_text(PAIR + '[router]\npath = "c"\n[routers.second]\npath = "d"\n')
     config = read_pair(tmp_path / "pair.toml")
     models = [config.model(role) for role in ("draft", "router", "router:second", "router:third", "prm")]
     assert [model and model.path for model in models] == ["a", "c", "d", None, None]
+    assert list(config.models) == ["draft", "target", "router", "router:second"]
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "kind", "name", "table", "file_stem", "is_scorer"),
+    [
+        ("draft", "draft", "", "draft", "draft", False),
+        ("target", "target", "", "target", "target", False),
+        ("prm", "prm", "", "prm", "prm", True),
+        ("router", "router", "", "router", "router", True),
+        ("router:second", "router", "second", "routers.second", "router-second", True),
+        ("router:a:b", "router", "a:b", "routers.a:b", "router-a:b", True),
+    ],
+)
+def test_a_role_is_taken_apart_and_put_together(text, kind, name, table, file_stem, is_scorer):
+    role = Role.parse(text)
+    assert (role.kind, role.name, role.table, role.file_stem) == (kind, name, table, file_stem)
+    assert (str(role), role.is_scorer) == (text, is_scorer)
+
+
+@pytest.mark.parametrize("text", ["drafter", "draft:second", "prm:x", ""])
+def test_an_unknown_role_is_refused(text):
+    with pytest.raises(
+        ConfigError, match=f"role must be one of draft, target, prm, router or router:NAME, got '{text}'"
+    ):
+        Role.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
     [
         ("[draft", "not TOML"),
         ('draft = "a"\n[target]\npath = "b"\n', "draft must be a table, got 'a'"),
         (PAIR + 'prm = "a"\n', r"\[target\]: unknown key 'prm'"),
         ("routers = 5\n" + PAIR, "routers must be a table, got 5"),
         (PAIR.replace('"a"', "3"), r"\[draft\]: path must be a string, got 3"),
-        (PAIR + 'context_length = "4096"\n', r"\[target\]: context_length must be a whole number, got '4096'"),
-        (PAIR + 'timeout_s = "long"\n', "timeout_s must be a number, got 'long'"),
+        (GGUF + 'context_length = "4096"\n', r"\[target\]: context_length must be a whole number, got '4096'"),
+        (SERVED + 'timeout_s = "long"\n', "timeout_s must be a number, got 'long'"),
         (PAIR + "prompt = 5\n", "prompt must be a string, got 5"),
-        (PAIR + "sequences = true\n", "sequences must be a whole number, got True"),
-        (PAIR + "env = {CUDA_VISIBLE_DEVICES = 0}\n", r"env must be a table of strings, got .*put numbers in quotes"),
+        (GGUF + "sequences = true\n", "sequences must be a whole number, got True"),
+        (
+            SERVED + "server_env = {CUDA_VISIBLE_DEVICES = 0}\n",
+            r"server_env must be a table of strings, got .*put numbers in quotes",
+        ),
         (PAIR + '[[target.examples]]\nquestion = 5\nsolution = "x"\n', "question must be a string, got 5"),
         (PAIR + 'dtype = "half"\n', r"pair\.toml \[target\]: dtype must be one of"),
         ('[draft]\npath = "a"\n', "missing target"),
@@ -65,14 +286,44 @@ def test_further_routers_have_names(tmp_path):
         (PAIR + '[ruoter]\npath = "c"\n', "'ruoter'"),
         (PAIR.replace("path", "pth", 1), "did you mean 'path'"),
         (PAIR + 'dtype = "float8"\n', "float8"),
+        (SERVED + 'serve = ["-x"]\n', r"pair\.toml \[target\]: 'serve' is now called 'server_args' \(rename the key\)"),
+        (SERVED + 'env = {A = "1"}\n', "'env' is now called 'server_env'"),
+        (PAIR + 'serve = ["-x"]\n', "'serve' is now called 'server_args'"),
+        (SERVED + 'server_args = "-x"\n', r"\[target\]: server_args must be a list of strings, got '-x'"),
+        (SERVED + "server_arg = []\n", "unknown key 'server_arg' .*did you mean 'server_args'"),
+        (PAIR + "engine = 5\n", r"\[target\]: engine must be a string, got 5"),
+        (
+            PAIR + "sequences = 4\n",
+            r"\[target\]: engine 'hf' takes no sequences, got 4 \(sequences is an option of llamacpp\)",
+        ),
+        (PAIR + "context_length = 512\n", r"'hf' takes no context_length, .*of llamacpp, vllm, sglang, llama-server"),
+        (GGUF + 'tokenizer = "t"\n', "'llamacpp' takes no tokenizer, got 't'.*of vllm, sglang, llama-server"),
+        (SERVED + 'device = "cuda"\n', "'vllm' takes no device, got 'cuda'.*option of hf, llamacpp"),
+        (SERVED + "exact = true\n", "'vllm' takes no exact, got True"),
+        (
+            SERVED.replace("vllm", "llama-server") + 'dtype = "float16"\n',
+            "'llama-server' takes no dtype, .* vllm, sglang",
+        ),
+        (GGUF + "context_length = 0\n", r"\[target\]: context_length must be at least 1, got 0"),
+        (SERVED + "context_length = 0\n", "context_length must be at least 1, got 0"),
+        (GGUF + "threads = 0\n", "threads must be at least 1, got 0"),
+        (GGUF + "threads_batch = -1\n", "threads_batch must be at least 1, got -1"),
+        (GGUF + "gpu_layers = -1\n", "gpu_layers must be at least 0, got -1"),
+        (GGUF + 'flash_attention = "on"\n', "flash_attention must be true or false, got 'on'"),
+        (GGUF + "exact = 1\n", "exact must be true or false, got 1"),
+        (SERVED + "timeout_s = 0\n", "timeout_s must be above 0, got 0"),
+        (SERVED + "timeout_s = nan\n", "timeout_s must be above 0, got nan"),
+        (PAIR + '[prm]\npath = "c"\nexact = true\n', r"exact is for draft and target, got True in \[prm\]"),
+        (PAIR + '[routers.c]\npath = "c"\nexact = false\n', r"exact is for draft .*, got False in \[routers\.c\]"),
         (PAIR + 'engine = "vlm"\n', "engine must be one of hf, llamacpp, vllm, sglang, llama-server, got 'vlm'"),
         (PAIR + '[routers]\npath = "c"\n', r"routers\.path must be a table, got 'c'"),
+        (PAIR + '[routers.""]\npath = "c"\n', r"a further router needs a name.*write \[routers\.NAME\]"),
         (PAIR + '[routers.second]\npth = "c"\n', r"\[routers\.second\].*'pth'"),
     ],
 )
-def test_a_bad_configuration_names_its_fault(tmp_path, text, told):
+def test_a_bad_configuration_names_its_fault(tmp_path, text, message):
     (tmp_path / "pair.toml").write_text(text)
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         read_pair(tmp_path / "pair.toml")
 
 
@@ -86,7 +337,7 @@ def test_problems_are_read_with_their_ids_and_answers(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("lines", "told"),
+    ("lines", "message"),
     [
         ([], "empty"),
         (["{"], ":1: not a problem"),
@@ -95,10 +346,10 @@ def test_problems_are_read_with_their_ids_and_answers(tmp_path):
         ([json.dumps({"question": "?", "id": 1})] * 2, "twice"),
     ],
 )
-def test_a_bad_dataset_names_the_line(tmp_path, lines, told):
+def test_a_bad_dataset_names_the_line(tmp_path, lines, message):
     path = tmp_path / "problems.jsonl"
     path.write_text("\n".join(lines))
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         read_file(path)
 
 
@@ -111,13 +362,51 @@ def test_tiny_problems_are_balanced_and_reproducible():
 
 
 def test_fixed_policies_have_one_row_and_others_one_a_threshold():
-    assert entries(["target", "rsd"], [0.1, 0.9]) == [Entry("target"), Entry("rsd", 0.1), Entry("rsd", 0.9)]
-    assert entries(["rsd"], []) == [Entry("rsd")]
-    assert entries(["rsd@0.7", "target"], [0.1]) == [Entry("rsd", 0.7), Entry("target")]
+    assert list(map(str, methods(["target", "rsd"], [0.1, 0.9]))) == ["target", "rsd@0.1", "rsd@0.9"]
+    assert list(map(str, methods(["rsd"]))) == ["rsd"]
+    assert list(map(str, methods(["rsd@0.7", "target"], [0.1]))) == ["rsd@0.7", "target"]
     with pytest.raises(ConfigError, match=r"threshold must be a number in \[0, 1\], got 'x'"):
-        entries(["rsd@x"], [])
+        methods(["rsd@x"])
+
+
+def test_the_documentation_lists_every_option_with_its_engines():
+    text = (Path(__file__).parents[2] / "docs" / "servers.md").read_text()
+    listed = {}
+    for line in text.split("In a model's table:")[1].splitlines():
+        if line.startswith("| `"):
+            _, keys, engines, *_ = line.split("|")
+            listed |= dict.fromkeys(re.findall("`(.*?)`", keys), engines.strip())
+    servers = {name for name, schema in ENGINES.items() if issubclass(schema, ServedModel)}
+    assert listed.pop("engine") == "all"
+    assert listed.pop("format") == "all but `llamacpp`"  # A common option, of PRMs: llama.cpp runs none in process.
+    for key, engines in listed.items():
+        names = set(re.findall("`(.*?)`", engines))
+        if engines.startswith("all"):
+            names = ENGINES.keys() - names
+        elif engines == "servers":
+            names = servers
+        having = {name for name, schema in ENGINES.items() if key in {spec.name for spec in fields(schema)}}
+        assert (key, having) == (key, names)
+    assert {spec.name for schema in ENGINES.values() for spec in fields(schema)} - {"format"} == set(listed)
 
 
 def test_every_public_name_exists():
     assert all(hasattr(arb, name) for name in arb.__all__)
     assert list(arb.__all__) == sorted(arb.__all__, key=lambda name: (not name.isupper(), not name[0].isupper(), name))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('default_method = "telepathy"\n' + PAIR, "default_method: unknown policy 'telepathy'"),
+        ('default_method = "router+speculative"\n' + PAIR, r"'router\+speculative' needs a router .*\[router\]"),
+        ('default_method = "router:b@0.1"\n' + PAIR, r"'router:b@0.1' needs a router .*\[routers\.b\]"),
+        (PAIR + '[routers."a+b"]\npath = "c"\n', r"must hold no \+, @ or comma, got 'a\+b'"),
+        (PAIR + '[routers."a,b"]\npath = "c"\n', r"must hold no \+, @ or comma, got 'a,b'"),
+        (PAIR + '[routers."a@1"]\npath = "c"\n', r"must hold no \+, @ or comma, got 'a@1'"),
+    ],
+)
+def test_a_name_that_no_method_can_have_is_refused(tmp_path, text, message):
+    (tmp_path / "pair.toml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_pair(tmp_path / "pair.toml")

@@ -8,12 +8,13 @@ import pytest
 from arbitrage.core.errors import ConfigError, StoreError, TraceError
 from arbitrage.core.types import Message, Source
 from arbitrage.evaluation.figures.compare import differences, merged, named
+from arbitrage.evaluation.running.entry import TARGET
 from arbitrage.evaluation.running.folder import EvalFolder, check_same_problems, read_run, read_sessions, trace_record
-from arbitrage.evaluation.running.sweep import TARGET, Entry, Finished
+from arbitrage.evaluation.running.sweep import Finished
 from arbitrage.report.export import plain, step_records, summary_records, trace_records
-from helpers import score, solved, step, written
+from helpers import entry_of, score, solved, step, written
 
-ROUTER = Entry("router", 0.5)
+ROUTER = entry_of("router", 0.5)
 SETTINGS = {"pair": "tiny", "dataset": "tiny:test", "problems": {"count": 3}, "samples": 1, "jobs": 1}
 
 
@@ -51,7 +52,7 @@ def test_a_second_session_goes_on_and_knows_what_is_done(tmp_path):
         known = finished(TARGET, "a").trace.problem
         assert run.is_done(TARGET, known, 0)
         assert not run.is_done(TARGET, known, 1)
-        assert not run.is_done(Entry("target", 0.5), known, 0)
+        assert not run.is_done(entry_of("target", 0.5), known, 0)
         run.append(finished(TARGET, "b"))
     lines = (tmp_path / "traces.jsonl").read_text().splitlines()
     assert [json.loads(line)["session"] for line in lines] == [0, 0, 1]
@@ -147,7 +148,7 @@ def test_runs_are_compared_policy_by_policy(tmp_path):
     assert found.p_value == pytest.approx(2 / 2**6)
     assert found.speedup == pytest.approx(2.0)
     assert found.speedup_interval.low == pytest.approx(2.0)
-    assert [entry.label for entry in merged(runs)] == ["target · first", "router · first@0.5", "router · second@0.5"]
+    assert [entry.label for entry in merged(runs)] == ["target · first", "router@0.5 · first", "router@0.5 · second"]
 
 
 def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path):

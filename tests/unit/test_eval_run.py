@@ -7,13 +7,14 @@ import pytest
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.turn import Pair, Setting
 from arbitrage.core.types import Problem, Source
-from arbitrage.evaluation.running.sweep import TARGET, Entry, Plan, graded, rows_of, sweep, table_of
+from arbitrage.evaluation.running.entry import TARGET
+from arbitrage.evaluation.running.sweep import Plan, graded, rows_of, sweep, table_of
 from arbitrage.policies import DraftOnly, Oracle, RandomEscalation, TargetOnly
 from arbitrage.scorers.scripted import ScriptedScorer
-from helpers import scripted, swept
+from helpers import entry_of, on_pair, scripted, swept
 
 PROBLEMS = [Problem(id=f"p{i}", question="What is 2 + 2 ?", answer="4") for i in range(6)]
-ENTRIES = {TARGET: TargetOnly(), Entry("draft"): DraftOnly(), Entry("random", 0.5): RandomEscalation(0.5)}
+ENTRIES = {TARGET: TargetOnly(), entry_of("draft"): DraftOnly(), entry_of("random", 0.5): RandomEscalation(0.5)}
 
 
 def models():
@@ -24,13 +25,16 @@ def judging(name="prm"):
     return ScriptedScorer(value=lambda _, candidate: 0.9 if candidate.source is Source.DRAFT else 0.1, name=name)
 
 
-def plan(**values):
-    return Plan(**{"problems": PROBLEMS, "policies": ENTRIES, "setting": Setting(), "num_warmup": 0, **values})
+def plan(pair=None, **values):
+    pair = pair or models()
+    return Plan(
+        **{"problems": PROBLEMS, "methods": on_pair(ENTRIES, pair), "setting": Setting(), "num_warmup": 0, **values}
+    )
 
 
 async def finished(wanted, **values):
     done = []
-    await sweep(wanted, models(), done.append, **values)
+    await sweep(wanted, done.append, **values)
     return done
 
 
@@ -81,8 +85,8 @@ async def test_with_more_jobs_a_policy_runs_alone_and_so_many_at_a_time():
             running.remove(self.name)
             return await super().decide(turn)
 
-    policies = {Entry("a"): Slow(name="a"), Entry("b"): Slow(name="b")}
-    done = await finished(plan(policies=policies, jobs=3))
+    policies = {entry_of("a"): Slow(name="a"), entry_of("b"): Slow(name="b")}
+    done = await finished(plan(methods=on_pair(policies, models()), jobs=3))
     assert most == 3
     assert len(done) == 12
     assert [one.entry.policy for one in done] in (["a"] * 6 + ["b"] * 6, ["b"] * 6 + ["a"] * 6)
@@ -96,8 +100,8 @@ async def test_energy_is_read_around_a_solution_that_runs_alone():
 
 
 async def test_energy_is_known_without_the_audit_and_unknown_where_a_policy_measures():
-    policies = {Entry("target"): TargetOnly(), Entry("oracle"): Oracle(judging(), 0.0)}
-    done = await finished(plan(policies=policies, auditor=judging("audit")), energy=lambda: 1.0)
+    policies = {entry_of("target"): TargetOnly(), entry_of("oracle"): Oracle(judging(), 0.0)}
+    done = await finished(plan(methods=on_pair(policies, models()), auditor=judging("audit")), energy=lambda: 1.0)
     assert {(one.entry.policy, one.energy_j) for one in done} == {("target", 0.0), ("oracle", None)}
     assert all("audit" in one.trace.measurement for one in done if one.entry.policy == "oracle")
 
@@ -110,7 +114,7 @@ async def test_times_of_beginning_are_those_of_the_clock():
 
 async def test_warm_up_comes_before_the_count():
     pair, done = models(), []
-    await sweep(plan(num_warmup=2, policies={Entry("draft"): DraftOnly()}), pair, done.append)
+    await sweep(plan(num_warmup=2, methods=on_pair({entry_of("draft"): DraftOnly()}, pair)), done.append)
     assert len(pair.draft.calls) == (6 + 2) * 2
     assert len(done) == 6
 
@@ -122,13 +126,13 @@ def test_numbers_out_of_range_are_refused(name, values):
 
 
 async def test_a_comparison_in_memory_is_graded():
-    results = await swept(plan(), models())
+    results = await swept(plan())
     rows = rows_of(results)
-    assert [(row.policy, row.threshold, row.accuracy) for row in rows] == [
+    assert [(row.entry.policy, row.entry.threshold, row.accuracy) for row in rows] == [
         ("target", None, 1.0),
         ("draft", None, 1.0),
         ("random", 0.5, 1.0),
     ]
     assert rows == table_of(graded(results))
-    assert Entry("random", 0.5).label == "random@0.5"
+    assert entry_of("random", 0.5).label == "random@0.5"
     assert TARGET.label == "target"

@@ -12,10 +12,11 @@ from arbitrage.evaluation.figures.frontier import mean_gap, pareto, seconds_at
 from arbitrage.evaluation.figures.matched import fastest_matched, fastest_noninferior, matched_speedup
 from arbitrage.evaluation.figures.paired import Paired
 from arbitrage.evaluation.figures.summary import evidence_of, summary_of
-from arbitrage.evaluation.running.sweep import TARGET, Entry, table_of
+from arbitrage.evaluation.running.entry import TARGET
+from arbitrage.evaluation.running.sweep import table_of
 from arbitrage.report.report import speed_table
 from arbitrage.report.words import speedup_line, summary_lines
-from helpers import group
+from helpers import entry_of, group
 
 
 def entry_group(entry, num_right, seconds, num=100):
@@ -24,11 +25,11 @@ def entry_group(entry, num_right, seconds, num=100):
 
 def sweep(**points):
     """Solutions by entry: ``router=[(threshold, number right of 100, seconds), …]``."""
-    entries = {Entry(p, t): (right, seconds) for p, found in points.items() for t, right, seconds in found}
+    entries = {entry_of(p, t): (right, seconds) for p, found in points.items() for t, right, seconds in found}
     return {entry: entry_group(entry, *point) for entry, point in entries.items()}
 
 
-ONE = Entry("router", 0.5)
+ONE = entry_of("router", 0.5)
 ROUTER = [(0.2, 85, 3.0), (0.5, 79, 2.0), (0.9, 70, 1.0)]
 
 
@@ -57,20 +58,20 @@ def test_the_gap_between_frontiers_is_a_mean_over_the_seconds_that_both_cover():
 
 def test_the_fastest_threshold_at_matched_accuracy_is_compared():
     paired = Paired(sweep(target=[(None, 80, 4.0)], router=ROUTER))
-    found = fastest_matched(paired, "router", TARGET, margin=0.015)
+    found = fastest_matched(paired, entry_of("router"), TARGET, margin=0.015)
     assert found is not None
     assert found.entry.threshold == 0.5
     assert found.speedup == pytest.approx(2.0)
     assert found.accuracy_gap == pytest.approx(-0.01)
     assert found.interval.low == pytest.approx(2.0)
     assert found.p_value == 1.0  # One problem differs.
-    assert fastest_matched(paired, "rsd", TARGET) is None
+    assert fastest_matched(paired, entry_of("rsd"), TARGET) is None
 
 
 def test_an_accuracy_of_exactly_the_margin_less_is_matched():
     paired = Paired(sweep(target=[(None, 83, 4.0)], router=[(0.5, 80, 2.0)]))
-    assert fastest_matched(paired, "router", TARGET, margin=0.03) is not None
-    assert fastest_matched(paired, "router", TARGET, margin=0.02) is None
+    assert fastest_matched(paired, entry_of("router"), TARGET, margin=0.03) is not None
+    assert fastest_matched(paired, entry_of("router"), TARGET, margin=0.02) is None
 
 
 @pytest.mark.parametrize(("num_lost", "num"), [(0, 100), (0, 300), (1, 300), (3, 1000)])
@@ -83,23 +84,23 @@ def test_what_is_lost_at_most_is_the_exact_bound(num_lost, num):
 
 def test_no_loss_among_few_problems_shows_nothing():
     few, many = ({TARGET: entry_group(TARGET, n, 4.0, n), ONE: entry_group(ONE, n, 2.0, n)} for n in (20, 400))
-    assert fastest_noninferior(Paired(few), "router", margin=0.015) is None
-    assert fastest_noninferior(Paired(many), "router", margin=0.015) == ONE
+    assert fastest_noninferior(Paired(few), entry_of("router"), margin=0.015) is None
+    assert fastest_noninferior(Paired(many), entry_of("router"), margin=0.015) == ONE
 
 
 def test_thresholds_are_shown_from_the_slowest_on_until_one_is_not():
     """400 problems; 0.9 would be shown alone, but 0.5, which is slower, is not."""
     points = {None: (320, 4.0), 0.2: (320, 3.0), 0.5: (312, 2.0), 0.9: (320, 1.0)}
-    entries = {Entry("router" if t else "target", t): point for t, point in points.items()}
+    entries = {entry_of("router" if t else "target", t): point for t, point in points.items()}
     paired = Paired({entry: entry_group(entry, *point, num=400) for entry, point in entries.items()})
-    assert fastest_noninferior(paired, "router", margin=0.015) == Entry("router", 0.2)
-    assert fastest_noninferior(paired, "router", margin=0.05) == Entry("router", 0.9)
-    assert fastest_noninferior(paired, "rsd", margin=0.015) is None
+    assert fastest_noninferior(paired, entry_of("router"), margin=0.015) == entry_of("router", 0.2)
+    assert fastest_noninferior(paired, entry_of("router"), margin=0.05) == entry_of("router", 0.9)
+    assert fastest_noninferior(paired, entry_of("rsd"), margin=0.015) is None
 
 
 def test_a_target_that_always_failed_leaves_words_for_the_rest():
     failed = group(*((False, 4.0) for _ in range(400)), policy="target", threshold=None)
-    found = {entry: entry_group(entry, 300, 1.0, num=400) for entry in (ONE, Entry("confidence", 0.1))}
+    found = {entry: entry_group(entry, 300, 1.0, num=400) for entry in (ONE, entry_of("confidence", 0.1))}
     found[TARGET] = [replace(solution, finish=Finish.FAILED) for solution in failed]
     summary = evidence_of(found).summary
     assert summary.noninferior == {"router": {}, "confidence": {}}
@@ -109,11 +110,11 @@ def test_a_target_that_always_failed_leaves_words_for_the_rest():
 def test_a_summary_says_of_routers_what_is_shown_and_what_is_not():
     points = {
         TARGET: (320, 4.0),
-        Entry("router", 0.5): (320, 2.0),
-        Entry("router+ngram", 0.5): (300, 1.0),
-        Entry("rsd", 0.9): (320, 3.0),
-        Entry("rsd", 0.5): (290, 1.0),
-        Entry("oracle", 0.0): (330, 1.0),
+        entry_of("router", 0.5): (320, 2.0),
+        entry_of("router+ngram", 0.5): (300, 1.0),
+        entry_of("rsd", 0.9): (320, 3.0),
+        entry_of("rsd", 0.5): (290, 1.0),
+        entry_of("oracle", 0.0): (330, 1.0),
     }
     summary = evidence_of({entry: entry_group(entry, *point, num=400) for entry, point in points.items()}).summary
     shown = {policy: {name: m.speedup for name, m in found.items()} for policy, found in summary.noninferior.items()}
@@ -139,7 +140,7 @@ def test_a_summary_says_of_routers_what_is_shown_and_what_is_not():
 def test_thresholds_are_interpolated_to_the_accuracy_minus_the_margin():
     """78.5 lies between 70 at one second and 79 at two: 1 + 8.5/9 seconds."""
     paired = Paired(sweep(target=[(None, 80, 4.0)], router=ROUTER))
-    found = matched_speedup(paired, "router", "target", margin=0.015)
+    found = matched_speedup(paired, entry_of("router"), entry_of("target"), margin=0.015)
     assert found.accuracy == pytest.approx(0.785)
     assert found.seconds == pytest.approx(1 + 8.5 / 9)
     assert found.reference_seconds == 4.0
@@ -148,24 +149,24 @@ def test_thresholds_are_interpolated_to_the_accuracy_minus_the_margin():
     # One problem parts router from target there, so the speed lies near, and never above that at 70 of 100.
     assert found.interval.high < 4.0
     assert found.reached_share == 1.0
-    assert matched_speedup(paired, "rsd", "target") is None
+    assert matched_speedup(paired, entry_of("rsd"), entry_of("target")) is None
 
 
 def test_a_rival_is_compared_on_its_own_frontier_at_the_same_accuracy():
     """RSD reaches 78.5 between 75 at two seconds and 82 at three: 2.5."""
     paired = Paired(sweep(target=[(None, 80, 4.0)], router=ROUTER, rsd=[(0.5, 75, 2.0), (0.9, 82, 3.0)]))
-    found = matched_speedup(paired, "router", "rsd", margin=0.015)
+    found = matched_speedup(paired, entry_of("router"), entry_of("rsd"), margin=0.015)
     assert found.reference_seconds == pytest.approx(2.5)
     assert found.speedup == pytest.approx(2.5 / (1 + 8.5 / 9))
-    back = matched_speedup(paired, "rsd", "router", margin=0.015)
+    back = matched_speedup(paired, entry_of("rsd"), entry_of("router"), margin=0.015)
     assert back.speedup == pytest.approx(1 / found.speedup)
 
 
 def test_a_draw_that_misses_the_accuracy_is_told_not_dropped():
     """The right problems are other ones, so that many draws put the policy below the target."""
     router = group(*((i >= 20, 2.0) for i in range(100)))
-    paired = Paired({TARGET: entry_group(TARGET, 80, 4.0), Entry("router", 0.5): router})
-    found = matched_speedup(paired, "router", "target", margin=0.015)
+    paired = Paired({TARGET: entry_group(TARGET, 80, 4.0), entry_of("router", 0.5): router})
+    found = matched_speedup(paired, entry_of("router"), entry_of("target"), margin=0.015)
     assert found.speedup == 2.0
     assert 0.4 < found.reached_share < 0.8
     assert found.interval.low == 0.0
@@ -173,7 +174,7 @@ def test_a_draw_that_misses_the_accuracy_is_told_not_dropped():
     line = speedup_line(found, 0.015)
     assert "[not reached, 2.00]" in line
     assert f"{1 - found.reached_share:.0%} of draws miss" in line
-    rival = matched_speedup(paired, "target", "router", margin=0.015)
+    rival = matched_speedup(paired, entry_of("target"), entry_of("router"), margin=0.015)
     assert math.isinf(rival.interval.high)
     assert "no limit]" in speedup_line(rival, 0.015)
 
@@ -183,37 +184,37 @@ def test_an_interval_of_seconds_is_paired():
     seconds = [float(1 + i % 17) for i in range(60)]
     solutions = {
         TARGET: group(*((True, s) for s in seconds), policy="target", threshold=None),
-        Entry("router", 0.5): group(*((True, s / 2) for s in seconds)),
+        entry_of("router", 0.5): group(*((True, s / 2) for s in seconds)),
     }
-    found = matched_speedup(Paired(solutions), "router", "target")
+    found = matched_speedup(Paired(solutions), entry_of("router"), entry_of("target"))
     assert (found.interval.low, found.interval.high) == pytest.approx((2.0, 2.0))
 
 
 def test_what_cannot_be_paired_is_left_out():
     target = group((True, 4.0), (None, 4.0), (False, 4.0), (True, 4.0), policy="target", threshold=None)
     router = group((True, 1.0), (None, 9.0), (True, 3.0))
-    paired = Paired({TARGET: target, Entry("router", 0.5): router})
+    paired = Paired({TARGET: target, entry_of("router", 0.5): router})
     assert paired.problems == ["p0", "p2"]
-    assert (paired.accuracy(TARGET), paired.seconds(Entry("router", 0.5))) == (0.5, 2.0)
-    assert paired.differences(Entry("router", 0.5), TARGET) == [0, 1]
+    assert (paired.accuracy(TARGET), paired.seconds(entry_of("router", 0.5))) == (0.5, 2.0)
+    assert paired.differences(entry_of("router", 0.5), TARGET) == [0, 1]
 
 
 def test_a_summary_without_target_only_claims_no_speed():
-    summary = summary_of(found := {Entry("router", 0.5): group((True, 1.0))}, table_of(found))
+    summary = summary_of(found := {entry_of("router", 0.5): group((True, 1.0))}, table_of(found))
     assert (summary.vs_target, summary.speedups, summary.headline) == ({}, {}, None)
     assert summary.gain_share is None
 
 
 def test_a_summary_of_what_cannot_be_graded_claims_nothing():
-    found = {TARGET: group((None, 1.0), policy="target", threshold=None), Entry("router", 0.5): group((None, 1.0))}
+    found = {TARGET: group((None, 1.0), policy="target", threshold=None), entry_of("router", 0.5): group((None, 1.0))}
     summary = evidence_of(found).summary
     assert (summary.vs_target, summary.speedups, summary_lines(summary)) == ({}, {}, [])
 
 
 def test_a_summary_compares_every_policy_that_reaches_the_target():
-    speeds = {TARGET: 4.0, Entry("random", 0.5): 1.0, Entry("rsd", 0.5): 3.0, Entry("router:b", 0.5): 2.0}
+    speeds = {TARGET: 4.0, entry_of("random", 0.5): 1.0, entry_of("rsd", 0.5): 3.0, entry_of("router:b", 0.5): 2.0}
     found = {entry: entry_group(entry, 10, seconds, num=10) for entry, seconds in speeds.items()}
-    found[Entry("router", 0.5)] = entry_group(Entry("router", 0.5), 0, 1.0, num=10)
+    found[entry_of("router", 0.5)] = entry_group(entry_of("router", 0.5), 0, 1.0, num=10)
     summary = summary_of(found, table_of(found))
     assert {policy: m.speedup for policy, m in summary.vs_target.items()} == {"rsd": 4 / 3, "router:b": 2.0}
     assert {policy: s.speedup for policy, s in summary.speedups.items()} == {

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from arbitrage.cli.options import PairOption, SeedOption
 from arbitrage.cli.show import table_console
-from arbitrage.cli.solve import PairOption, SeedOption
 from arbitrage.evaluation.running.folder import read_traces
 from arbitrage.pairs.catalogue import router_folder
 from arbitrage.runtime.store import write_json
@@ -45,7 +45,7 @@ def calibrate(
     from arbitrage.evaluation.figures.calibrate import calibrate as choose
 
     budgets = [Budget.parse(text) for text in budget]
-    solved = ((place.threshold, trace) for place, trace in read_traces(traces))
+    solved = ((place.entry.threshold, trace) for place, trace in read_traces(traces))
     outcomes, reference = outcomes_of(solved, "router")
     found = [choose(outcomes, reference, wanted, confidence=confidence, seed=seed) for wanted in budgets]
     thresholds = {**input_format.thresholds, **{one.budget: one.threshold for one in found}}

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from arbitrage.cli.plan import threshold_of
+from arbitrage.cli.options import LIMITS, FieldsOption, MaxStepsOption, MaxTokensOption, PairOption, SeedOption
 from arbitrage.cli.show import counting
-from arbitrage.cli.solve import LIMITS, FieldsOption, MaxStepsOption, MaxTokensOption, PairOption, SeedOption
 from arbitrage.core.turn import Setting
 from arbitrage.core.types import Limits, Problem, Sampling
 from arbitrage.datasets.named import problems
-from arbitrage.pairs.loaded import POLICIES, LoadedPair, load
+from arbitrage.pairs.loaded import LoadedPair, load
+from arbitrage.policies.spec import MethodSpec, rules
 from arbitrage.runtime.store import GroupLog
 from arbitrage.training.collect import Collecting, Report
 from arbitrage.training.collect import collect as collect_rows
@@ -30,7 +30,7 @@ def collect(
     samples: Annotated[int, typer.Option(help="Target steps from every prefix.")] = 4,
     temperature: Annotated[float, typer.Option(help="Of the target's samples; the draft is greedy.")] = 0.7,
     behaviour: Annotated[
-        str, typer.Option(help=f"Whose step a solution goes on with: {', '.join(POLICIES)} (oracle: the better one).")
+        str, typer.Option(help=f"Whose step a solution goes on with: {', '.join(rules())} (oracle: the better one).")
     ] = "oracle",
     threshold: Annotated[float | None, typer.Option(help="Of the behaviour, in [0, 1].")] = None,
     keep_draft: Annotated[
@@ -53,25 +53,24 @@ def collect(
     """
     setting = Setting(limits=Limits(max_tokens=max_tokens, max_steps=max_steps), seed=seed)
     found = problems(dataset, limit, stratify=stratify, seed=seed, fields=fields)
-    loaded = load(pair, policies=[behaviour], with_prm=True, keeps_hidden_state=hidden_states)
+    spec = MethodSpec.parse(behaviour)
+    loaded = load(pair, policies=[spec], with_prm=True, keeps_hidden_state=hidden_states)
     policy = Collecting(
-        prm=loaded.needs(loaded.prm, "prm"),
-        behaviour=loaded.policy(behaviour, threshold),
+        prm=loaded.models.required_prm(),
+        behaviour=loaded.policy(spec, threshold),
         num_target_samples=samples,
         target_sampling=Sampling(temperature=temperature),
         keep_draft=keep_draft,
     )
     settings = {
         "row_schema": SCHEMA,
-        "models": loaded.identity(
-            ("draft", "target", "prm", *((behaviour,) if behaviour.startswith("router") else ()))
-        ),
+        "models": loaded.identity(("draft", "target", "prm", *((spec.rule_name,) if spec.is_router else ()))),
         "dataset": dataset,
         "stratify": stratify,
         "samples": samples,
         "temperature": temperature,
         "behaviour": behaviour,
-        "threshold": threshold_of(policy.behaviour),
+        "threshold": loaded.resolved(spec, threshold).threshold,
         "keep_draft": keep_draft,
         "hidden_states": hidden_states,
         "max_tokens": max_tokens,

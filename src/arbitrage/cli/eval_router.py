@@ -10,8 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from arbitrage.cli.options import PairOption, SeedOption
 from arbitrage.cli.show import table_console
-from arbitrage.cli.solve import PairOption, SeedOption
 from arbitrage.core.errors import RowError
 from arbitrage.pairs.catalogue import load_router, router_folder
 from arbitrage.training.recipe import read_report

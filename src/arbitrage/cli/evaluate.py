@@ -1,17 +1,15 @@
 """``arbitrage eval``: policies and thresholds compared on a dataset."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from arbitrage.cli.defaults import ConfigOption
-from arbitrage.cli.plan import check_policies, plan_lines, plan_of, run_settings
+from arbitrage.cli.config_file import ConfigOption
+from arbitrage.cli.options import LIMITS, FieldsOption, MaxStepsOption, MaxTokensOption, PairOption, SeedOption
 from arbitrage.cli.report import MarginOption, ParamsOption, PricesOption, write
 from arbitrage.cli.show import rows_table, table_console
-from arbitrage.cli.solve import LIMITS, FieldsOption, MaxStepsOption, MaxTokensOption, PairOption, SeedOption
 from arbitrage.cli.sweeping import run_in_folder, run_in_memory
 from arbitrage.core.turn import Setting
 from arbitrage.core.types import Limits, Sampling
@@ -21,13 +19,16 @@ from arbitrage.evaluation.figures.matched import MARGIN
 from arbitrage.evaluation.figures.rates import Rates
 from arbitrage.evaluation.figures.summary import Evidence, evidence_of
 from arbitrage.evaluation.running.folder import read_run
-from arbitrage.evaluation.running.sweep import Graded, graded
-from arbitrage.pairs.loaded import FIXED, POLICIES, SOLVERS, entries, load, parse_threshold, rule_of
+from arbitrage.evaluation.running.planning import plan_lines, plan_of, run_settings
+from arbitrage.evaluation.running.solutions import Graded
+from arbitrage.evaluation.running.sweep import graded
+from arbitrage.pairs.loaded import load
+from arbitrage.policies.spec import methods, parse_threshold
+from arbitrage.policies.table import METHODS
 from arbitrage.report.export import plain
 from arbitrage.report.words import summary_lines
 
 DATASET_HELP = f"tiny:test, tiny:ood, …, {', '.join(NAMED)}, hub:OWNER/NAME, or a JSONL or Parquet file."
-NAMES = (*POLICIES, *SOLVERS)
 SCHEMA = 1
 """Version of the JSON line."""
 
@@ -37,10 +38,11 @@ def evaluate(
     policies: Annotated[
         str,
         typer.Option(
-            help=f"Comma-separated, from {', '.join(NAMES)}, router:NAME; NAME@0.2 is one at that threshold only; "
-            f"{', '.join(SOLVERS)} take a number, as majority:5; RULE+speculative is a rule whose target guesses."
+            help=f"Comma-separated, from {', '.join(METHODS)}, router:NAME; NAME@0.2 is one at that threshold only; "
+            "speculative, ngram and majority take a number, as majority:5; RULE+speculative is a rule whose target "
+            "guesses tokens."
         ),
-    ] = ",".join(NAMES),
+    ] = ",".join(METHODS),
     thresholds: Annotated[str, typer.Option(help="Comma-separated, in [0, 1]; empty for each policy's default.")] = "",
     dataset: Annotated[str, typer.Option(help=DATASET_HELP)] = "tiny:test",
     fields: FieldsOption = "",
@@ -92,20 +94,19 @@ def evaluate(
         use_proposals=proposals,
     )
     found = problems(dataset, limit, stratify=stratify, fields=fields)
-    wanted = entries(_split(policies), [parse_threshold(text) for text in _split(thresholds)])
-    check_policies(wanted)
+    specs = methods(_split(policies), [parse_threshold(text) for text in _split(thresholds)])
     if dry_run:
-        typer.echo("\n".join(plan_lines(wanted, found, setting, samples, out)))
+        typer.echo("\n".join(plan_lines(specs, found, setting, samples, out)))
         return
-    compares = any(rule_of(entry.policy).partition(":")[0] not in FIXED for entry in wanted)
+    compares = any(spec.has_threshold for spec in specs)
     audits = compares and (jobs == 1 if audit is None else audit)
-    loaded = load(pair, policies=[entry.policy for entry in wanted], with_prm=audits)
-    plan = plan_of(loaded, found, wanted, setting, attempts=samples, jobs=jobs, audit=audits)
+    loaded = load(pair, policies=specs, with_prm=audits)
+    plan = plan_of(loaded, found, specs, setting, attempts=samples, jobs=jobs, audit=audits)
     if out is None:
-        solutions: Graded = graded(run_in_memory(plan, loaded, traces))
+        solutions: Graded = graded(run_in_memory(plan, traces))
         evidence = evidence_of(solutions, rates=rates, margin=margin, seed=seed)
     else:
-        run_in_folder(plan, loaded, out, run_settings(loaded, plan, dataset), traces)
+        run_in_folder(plan, out, run_settings(loaded, plan, dataset), traces)
         run = read_run(out)
         solutions = run.solutions
         evidence = evidence_of(solutions, rates=rates, margin=margin, seed=seed)
@@ -113,7 +114,7 @@ def evaluate(
     _tell(solutions, evidence, f"{loaded.name} on {dataset}, {len(found)} problems, seed {seed}")
     if as_json:
         record: dict[str, Any] = {"schema": SCHEMA, "pair": loaded.name, "num_problems": len(found)}
-        record |= {"out": None if out is None else str(out), **asdict(evidence)}
+        record |= {"out": None if out is None else str(out), **plain(evidence)}
         print(json.dumps(plain(record)))  # noqa: T201
     if all(solution.is_failed for found_of_one in solutions.values() for solution in found_of_one):
         raise typer.Exit(1)

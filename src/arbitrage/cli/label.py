@@ -8,13 +8,14 @@ from typing import Annotated
 import typer
 
 from arbitrage.cli.collect import tell
+from arbitrage.cli.options import PairOption, SeedOption
 from arbitrage.cli.show import counting
-from arbitrage.cli.solve import PairOption, SeedOption
 from arbitrage.core.turn import Setting
 from arbitrage.core.types import Sampling
 from arbitrage.datasets.named import check_limit
 from arbitrage.grading import is_same
-from arbitrage.pairs.loaded import POLICIES, load
+from arbitrage.pairs.loaded import load
+from arbitrage.policies.spec import rules
 from arbitrage.runtime.store import GroupLog, read_manifest, run_key
 from arbitrage.training.rollouts import Rollouts, score_by_rollouts
 from arbitrage.training.rows import SCHEMA, read_rows
@@ -24,7 +25,7 @@ def label(
     rows: Annotated[Path, typer.Argument(help="Folder that `arbitrage collect` wrote, with gold answers.")],
     out: Annotated[Path, typer.Argument(help="Folder for the new rows; a run that was stopped continues there.")],
     pair: PairOption = "tiny",
-    policy: Annotated[str, typer.Option(help=f"Who carries on from each step: {', '.join(POLICIES)}.")] = "target",
+    policy: Annotated[str, typer.Option(help=f"Who carries on from each step: {', '.join(rules())}.")] = "target",
     threshold: Annotated[float | None, typer.Option(help="Of that policy, in [0, 1].")] = None,
     continuations: Annotated[int, typer.Option(help="From each step to the final answer.")] = 4,
     samples: Annotated[int, typer.Option(help="Score so many of a row's target steps, and drop the others.")] = 1,

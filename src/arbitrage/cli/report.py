@@ -1,14 +1,13 @@
 """``arbitrage report``: the report of a run from its traces, or a comparison of several runs."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from arbitrage.cli.solve import SeedOption
+from arbitrage.cli.options import SeedOption
 from arbitrage.core.errors import ConfigError, MissingExtra
 from arbitrage.evaluation.figures.compare import Difference, differences, merged, named
 from arbitrage.evaluation.figures.matched import MARGIN
@@ -51,7 +50,7 @@ def report(
     if len(found) == 1:
         evidence = evidence_of(found[0].solutions, **options)
         page = write(found[0], evidence, out, is_required=True)
-        lines, record = summary_lines(evidence.summary), asdict(evidence)
+        lines, record = summary_lines(evidence.summary), plain(evidence)
     else:
         page, lines, record = _compare(found, out, options)
     for line in lines:
@@ -70,7 +69,7 @@ def _compare(found: list[Run], out: Path | None, options: dict[str, Any]) -> tup
 
     page = out or folder_of(found[0]) / "comparison.html"
     _write_text(page, comparison_page(by_name, evidence, differing, together))
-    record = {"differences": [asdict(one) for one in differing], "runs": {k: asdict(v) for k, v in evidence.items()}}
+    record = {"differences": [plain(one) for one in differing], "runs": {k: plain(v) for k, v in evidence.items()}}
     lines = [f"{name}: {line}" for name, one in evidence.items() for line in summary_lines(one.summary)]
     return page, [*lines, *map(difference_line, differing)], record
 

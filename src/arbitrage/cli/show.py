@@ -128,8 +128,8 @@ def rows_table(rows: Sequence[Row], title: str) -> Table:
     for row in rows:
         has_interval = row.accuracy_low is not None and row.accuracy_high is not None
         table.add_row(
-            row.policy,
-            number(row.threshold, "g"),
+            row.entry.policy,
+            number(row.entry.threshold, "g"),
             number(row.accuracy, ".1%"),
             f"{row.accuracy_low:.0%}–{row.accuracy_high:.0%}" if has_interval else "–",
             number(row.acceptance_rate, ".0%"),

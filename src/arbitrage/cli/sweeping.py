@@ -8,59 +8,61 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from arbitrage.cli.plan import plan_of
 from arbitrage.cli.show import counting
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.turn import Setting
 from arbitrage.core.types import Problem
+from arbitrage.evaluation.running.entry import TARGET
 from arbitrage.evaluation.running.folder import TRACES, EvalFolder, trace_record
-from arbitrage.evaluation.running.sweep import TARGET, Entry, Finished, Plan, Results, sweep
+from arbitrage.evaluation.running.planning import plan_of
+from arbitrage.evaluation.running.sweep import Finished, Plan, Results, sweep
 from arbitrage.grading import is_correct
 from arbitrage.pairs.loaded import LoadedPair
+from arbitrage.policies.spec import MethodSpec
 from arbitrage.runtime.environment import EnergyMeter, environment
 
 
 def run_comparison(
-    pair: LoadedPair, found: Sequence[Problem], wanted: Sequence[Entry], setting: Setting, traces: Path | None = None
+    pair: LoadedPair,
+    problems: Sequence[Problem],
+    methods: Sequence[MethodSpec],
+    setting: Setting,
+    traces: Path | None = None,
 ) -> Results:
     """Run a comparison, one solution at a time, with a progress bar; see :func:`run_in_memory`.
 
     Raises:
         ConfigError: If a policy is unknown, or the trace file cannot be written.
     """
-    return run_in_memory(plan_of(pair, found, wanted, setting), pair, traces)
+    return run_in_memory(plan_of(pair, problems, methods, setting), traces)
 
 
-def run_in_memory(plan: Plan, pair: LoadedPair, traces: Path | None = None) -> Results:
+def run_in_memory(plan: Plan, traces: Path | None = None) -> Results:
     """Run a comparison and keep its traces in memory.
 
     Args:
         plan: What to solve.
-        pair: The models.
         traces: A file to write them to as well.
 
     Raises:
         ConfigError: If the file cannot be written.
     """
-    results: Results = {entry: [] for entry in plan.policies}
+    results: Results = {entry: [] for entry in plan.methods}
     with TraceFile(traces) as file:
 
         def keep(done: Finished) -> None:
             results[done.entry].append(done.trace)
             file.write(done)
 
-        _sweep(plan, pair, keep)
+        _sweep(plan, keep)
     return results
 
 
-def run_in_folder(
-    plan: Plan, pair: LoadedPair, out: Path, settings: dict[str, Any], traces: Path | None = None
-) -> None:
+def run_in_folder(plan: Plan, out: Path, settings: dict[str, Any], traces: Path | None = None) -> None:
     """Run a comparison, or what is left of it, and write its traces into a run folder.
 
     Args:
         plan: What to solve.
-        pair: The models.
         out: The folder.
         settings: Everything that changes the results.
         traces: A file for a copy of all traces, those of earlier starts included.
@@ -74,12 +76,12 @@ def run_in_folder(
     noted = environment(sys.argv[1:]) | {"jobs": plan.jobs, "seed": plan.setting.seed}
     with EvalFolder(out, settings, noted) as folder:
         if folder.num_done < plan.num_solutions:
-            _sweep(plan, pair, folder.append, folder)
+            _sweep(plan, folder.append, folder)
     if traces and not traces.samefile(out / TRACES):
         shutil.copyfile(out / TRACES, traces)
 
 
-def _sweep(plan: Plan, pair: LoadedPair, keep: Callable[[Finished], None], folder: EvalFolder | None = None) -> None:
+def _sweep(plan: Plan, keep: Callable[[Finished], None], folder: EvalFolder | None = None) -> None:
     live, meter = LiveAccuracy(), EnergyMeter()
     with counting("solving", plan.num_solutions, folder.num_done if folder else 0) as one_more:
 
@@ -89,7 +91,7 @@ def _sweep(plan: Plan, pair: LoadedPair, keep: Callable[[Finished], None], folde
             one_more(live.seen(done) if plan.jobs == 1 else "")
 
         is_done = folder.is_done if folder else lambda entry, problem, attempt: False
-        asyncio.run(sweep(plan, pair.pair, seen, is_done=is_done, energy=meter.read))
+        asyncio.run(sweep(plan, seen, is_done=is_done, energy=meter.read))
 
 
 class LiveAccuracy:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from arbitrage.cli.solve import PairOption, SeedOption
+from arbitrage.cli.options import PairOption, SeedOption
 from arbitrage.core.errors import ConfigError
 from arbitrage.pairs.catalogue import load_engines, router_format
 from arbitrage.runtime.store import read_manifest, run_key

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from arbitrage.cli.solve import PairOption, SeedOption
+from arbitrage.cli.options import PairOption, SeedOption
 from arbitrage.core.types import Source
 from arbitrage.pairs.catalogue import router_format
 from arbitrage.runtime.store import fingerprint, read_manifest, run_key

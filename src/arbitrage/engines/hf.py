@@ -7,7 +7,8 @@ from typing import Any
 
 from arbitrage.core.errors import CheckpointError, ConfigError, EngineError, MissingExtra, first_line
 from arbitrage.core.types import Sampling
-from arbitrage.engines.local import LocalEngine, Picker
+from arbitrage.engines.language_model import Picker
+from arbitrage.engines.local import LocalEngine
 from arbitrage.engines.prompt import Prompt
 from arbitrage.engines.worker import CancelFlag
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from arbitrage.core.errors import ArbitrageError, first_line
-from arbitrage.engines.local import CachedTokens
+from arbitrage.engines.cache import CachedTokens
 
 
 @contextmanager
@@ -32,36 +32,16 @@ class CachedSequence(CachedTokens):
         super().__init__()
         self._model = model
         self._cache = DynamicCache(config=model.config)
-        self._num_computed = 0
-        """Of the ids, those that the cache holds: all, but where it could not be cropped."""
 
-    def reuse(self, ids: Sequence[int], num_last: int = 1) -> int:
-        """See :meth:`arbitrage.engines.local.CachedTokens.reuse`; what the cache lacks is computed, and billed."""
-        num_held = super().reuse(ids, num_last)
-        if self._num_computed == num_held:
-            return num_held
-        self.close()
-        return 0
-
-    def _shorten(self, length: int) -> None:
-        try:
-            if self._num_computed > length:
-                self._cache.crop(length - self._num_computed)
-                self._num_computed = length
-        except (RuntimeError, NotImplementedError):  # A window that has slid, or a state that only goes forward.
-            self._empty()  # Computed anew when it is needed.
-
-    def _compute(self, ids: Sequence[int], num_last: int) -> Tensor:
-        logits: Tensor = self._append(self._model, ids, logits_to_keep=num_last).logits[0]
-        return logits
-
-    def _joined(self, first: Tensor, second: Tensor) -> Tensor:
-        return torch.cat([first, second])
+    def close(self) -> None:
+        """Forget all tokens."""
+        super().close()
+        self._cache = DynamicCache(config=self._model.config)
 
     def look_ahead(self, ids: Sequence[int]) -> tuple[float, ...]:
-        """See :meth:`arbitrage.engines.local.CachedTokens.look_ahead`."""
+        """See :meth:`arbitrage.engines.cache.CachedTokens.look_ahead`."""
         output = self._append(self._model, ids, logits_to_keep=1, output_hidden_states=True)
-        self._known = output.logits[0]
+        self._rows = output.logits[0]
         return tuple(output.hidden_states[-1][0, -1].float().tolist())
 
     def states(self, ids: Sequence[int]) -> Tensor:
@@ -74,39 +54,38 @@ class CachedSequence(CachedTokens):
         states: Tensor = output.last_hidden_state[0, -len(ids) :]
         return states
 
+    def _shorten(self, length: int) -> bool:
+        try:
+            self._cache.crop(length - self._num_computed)
+        except (RuntimeError, NotImplementedError):  # A window that has slid, or a state that only goes forward.
+            self._cache = DynamicCache(config=self._model.config)
+            return False
+        return True
+
+    def _compute(self, ids: Sequence[int], num_last: int) -> Tensor:
+        logits: Tensor = self._append(self._model, ids, logits_to_keep=num_last).logits[0]
+        return logits
+
+    def _joined(self, first: Tensor, second: Tensor) -> Tensor:
+        return torch.cat([first, second])
+
     def _append(self, model: Callable[..., Any], ids: Sequence[int], **options: Any) -> Any:
-        # Positions are passed so that the model need not derive them at every token.
-        start, device = self._num_computed, self._model.device
-        missing = [*self._ids[start:], *ids]
-        positions = torch.arange(start, start + len(missing), device=device)
-        output = model(
-            input_ids=torch.tensor([missing], device=device),
-            position_ids=positions[None],
-            past_key_values=self._cache,
-            use_cache=True,
-            **options,
-        )
-        self._ids.extend(ids)
-        self._num_computed = len(self._ids)
-        self._known = None
-        return output
+        device = self._model.device
+        with self._appending(ids) as missing:
+            # Positions are passed so that the model need not derive them at every token.
+            positions = torch.arange(self._num_computed, len(self), device=device)
+            return model(
+                input_ids=torch.tensor([missing], device=device),
+                position_ids=positions[None],
+                past_key_values=self._cache,
+                use_cache=True,
+                **options,
+            )
 
-    def _empty(self) -> None:
-        self._cache, self._num_computed = DynamicCache(config=self._model.config), 0
-
-    def branches(self, count: int) -> "Branches":
-        """Copies of the sequence side by side, to be continued without touching it."""
-        if self._num_computed < len(self):
-            self._append(self._model, [], logits_to_keep=1)
+    def _branches(self, count: int) -> "Branches":
         cache = copy.deepcopy(self._cache)
         cache.batch_repeat_interleave(count)
-        return Branches(self._model, cache, len(self._ids))
-
-    def close(self) -> None:
-        """Forget everything."""
-        self._empty()
-        self._known = None
-        self._ids.clear()
+        return Branches(self._model, cache, len(self))
 
 
 class Branches:
@@ -133,4 +112,4 @@ class Branches:
         self._cache.batch_select_indices(torch.tensor(rows, device=self._model.device))
 
     def close(self) -> None:
-        """Nothing outlives the object."""
+        """The cache is freed with the object."""

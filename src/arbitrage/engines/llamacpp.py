@@ -5,9 +5,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from arbitrage.core.errors import EngineError, MissingExtra
+from arbitrage.core.errors import MissingExtra
 from arbitrage.core.types import Sampling
-from arbitrage.engines.local import CachedTokens, LocalEngine, Picker
+from arbitrage.engines.cache import CachedTokens
+from arbitrage.engines.language_model import Picker
+from arbitrage.engines.local import LocalEngine
 from arbitrage.engines.prompt import Prompt
 from arbitrage.engines.worker import CancelFlag
 
@@ -138,69 +140,51 @@ class LlamaSequence(CachedTokens):
         super().__init__()
         self._context = context
         self.place: int | None = None
-        """In the context; None for a sequence that has not computed anything, or has lost it to another."""
-        self._num_computed = 0
-        """How many of the ids are in the cache: all, but where the cache could not be cropped."""
+        """Its number in the context; None for a sequence that has not computed anything, or has lost it to another."""
 
-    def reuse(self, ids: Sequence[int], num_last: int = 1) -> int:
-        """See :meth:`arbitrage.engines.local.CachedTokens.reuse`; a cache that cannot be cropped is emptied."""
-        self._context.hold(self)
-        super().reuse(ids, num_last)
-        if self._num_computed < len(self):
-            self.crop(0)
-        return len(self)
+    def look_ahead(self, ids: Sequence[int]) -> tuple[float, ...]:
+        """See :meth:`arbitrage.engines.cache.CachedTokens.look_ahead`."""
+        if len(ids) > 1 or self._num_computed < len(self):
+            self._compute(ids[:-1], 0)
+        place = self._context.hold(self)
+        with self._appending(ids[-1:]) as (token,):
+            self._rows, state = self._context.run_for_state(token, self._num_computed, place)
+        return state
 
-    def _shorten(self, length: int) -> None:
+    def lose(self) -> None:
+        """Forget all tokens, as another sequence takes this one's place in the context."""
+        super().close()
+        self.place = None
+
+    def close(self) -> None:
+        """Forget all tokens and give the place in the context back."""
+        self._context.release(self)
+
+    def _shorten(self, length: int) -> bool:
         place = self._context.hold(self)
         if self._context.crop(place, length):
-            self._num_computed = min(self._num_computed, length)
-        else:  # Computed anew when it is needed.
-            self._context.crop(place, 0)
-            self._num_computed = 0
+            return True
+        self._context.crop(place, 0)
+        return False
+
+    def _compute(self, ids: Sequence[int], num_last: int) -> Logits:
+        place = self._context.hold(self)
+        rows = []
+        with self._appending(ids) as missing:
+            first_output = len(missing) - num_last
+            for start in range(0, len(missing), MAX_BATCH):
+                part = missing[start : start + MAX_BATCH]
+                positions = range(self._num_computed, self._num_computed + len(part))
+                outputs = [index >= first_output for index in range(start, start + len(part))]
+                rows.append(self._context.run(part, positions, [place] * len(part), outputs))
+                self._num_computed += len(part)
+        return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
     def _joined(self, first: Logits, second: Logits) -> Logits:
         return np.concatenate([first, second])
 
-    def look_ahead(self, ids: Sequence[int]) -> tuple[float, ...]:
-        """See :meth:`arbitrage.engines.local.CachedTokens.look_ahead`."""
-        if len(ids) > 1 or self._num_computed < len(self._ids):
-            self._compute(ids[:-1], 0)
-        self._known, state = self._context.run_for_state(ids[-1], len(self._ids), self._context.hold(self))
-        self._ids.append(ids[-1])
-        self._num_computed += 1
-        return state
-
-    def branches(self, count: int) -> "LlamaBranches":
-        """See :meth:`arbitrage.engines.local.CachedTokens.branches`."""
-        return LlamaBranches(self._context, self._context.hold(self), len(self._ids), count)
-
-    def lose(self) -> None:
-        """Have nothing in the context any more."""
-        self.place, self._known, self._num_computed = None, None, 0
-        self._ids.clear()
-
-    def close(self) -> None:
-        """Give the place in the context back."""
-        self._context.release(self)
-
-    def _compute(self, ids: Sequence[int], num_last: int) -> Logits:
-        place = self._context.hold(self)
-        todo = [*self._ids[self._num_computed :], *ids]
-        del self._ids[self._num_computed :]
-        self._known = None
-        rows, first_wanted = [], len(todo) - num_last
-        for start in range(0, len(todo), MAX_BATCH):
-            part = todo[start : start + MAX_BATCH]
-            positions = range(len(self._ids), len(self._ids) + len(part))
-            wanted = [index >= first_wanted for index in range(start, start + len(part))]
-            try:
-                rows.append(self._context.run(part, positions, [place] * len(part), wanted))
-            except EngineError:
-                self.close()  # Nobody knows what is in the cache now.
-                raise
-            self._ids.extend(part)
-            self._num_computed = len(self._ids)
-        return rows[0] if len(rows) == 1 else np.concatenate(rows)
+    def _branches(self, count: int) -> "LlamaBranches":
+        return LlamaBranches(self._context, self._context.hold(self), len(self), count)
 
 
 class LlamaBranches:

@@ -5,9 +5,9 @@ from typing import Final
 
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.types import Problem
+from arbitrage.engines.decoder import Guesser
 from arbitrage.engines.hf import HFEngine
 from arbitrage.engines.hf_cache import CachedSequence
-from arbitrage.engines.local import Guesser
 
 DRAFT_TOKENS: Final = 6
 """Guesses of a draft model for one forward pass of the target; see docs/policies.md for the choice."""

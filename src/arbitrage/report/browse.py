@@ -3,15 +3,15 @@
 import json
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, zip_longest
 from typing import Any, Final
 
 from arbitrage.core.trace import Trace
 from arbitrage.core.types import Problem, Source, Step
+from arbitrage.evaluation.running.entry import Entry
 from arbitrage.evaluation.running.folder import Run, read_traces
 from arbitrage.evaluation.running.solutions import Solution, StepFacts
-from arbitrage.evaluation.running.sweep import Entry
 
 BUDGET: Final = 2_500_000
 """Bytes; a report with its pictures stays under 5 MB."""
@@ -41,10 +41,9 @@ def embedded(runs: Mapping[str, Run], *, budget: int = BUDGET, seed: int = 0) ->
     for name, run in runs.items():
         known = {(e, s.problem): s for e, group in run.solutions.items() for s in group if s.attempt == 0}
         for place, trace in read_traces(run.path):
-            entry = Entry(place.policy, place.threshold)
-            solution = known.get((entry, trace.problem.id))
+            solution = known.get((place.entry, trace.problem.id))
             if place.attempt == 0 and trace.problem.id in waiting and solution:
-                waiting[trace.problem.id].append(encoder.solution(_label(name, entry), trace, solution))
+                waiting[trace.problem.id].append(encoder.solution(_label(name, place.entry), trace, solution))
     shown: list[dict[str, Any]] = []
     for problem in order:
         made = encoder.problem(first.problems[problem], waiting.pop(problem))
@@ -59,8 +58,8 @@ def stratified_order(runs: Mapping[str, Run], *, seed: int) -> list[str]:
     first = next(iter(runs.values()))
     right: dict[str, list[bool | None]] = {problem: [] for problem in first.problems}
     for run in runs.values():
-        for policy in dict.fromkeys(entry.policy for entry in run.solutions):
-            entry = next(entry for entry in run.solutions if entry.policy == policy)
+        for group in dict.fromkeys(entry.group for entry in run.solutions):
+            entry = next(entry for entry in run.solutions if entry.group == group)
             for solution in run.solutions[entry]:
                 if solution.attempt == 0:
                     right[solution.problem].append(solution.is_correct)
@@ -74,7 +73,7 @@ def stratified_order(runs: Mapping[str, Run], *, seed: int) -> list[str]:
 
 
 def _label(name: str, entry: Entry) -> str:
-    return f"{entry.label} · {name}" if name else entry.label
+    return replace(entry, run=name).label
 
 
 @dataclass(slots=True, kw_only=True)

@@ -4,12 +4,14 @@ import csv
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from arbitrage.core.types import Source
 from arbitrage.evaluation.figures.metrics import Row, flat
 from arbitrage.evaluation.figures.rates import Rates
+from arbitrage.evaluation.running.entry import Entry
 from arbitrage.evaluation.running.folder import read_run, read_traces
 from arbitrage.evaluation.running.solutions import Solution, StepFacts, condense
 from arbitrage.evaluation.running.sweep import table_of
@@ -44,8 +46,8 @@ def step_records(path: str | Path) -> Iterator[dict[str, Any]]:
             facts = StepFacts.of(step)
             texts = {candidate.source: candidate.text for candidate in step.candidates}
             yield {
-                "policy": place.policy,
-                "threshold": place.threshold,
+                "policy": place.entry.policy,
+                "threshold": place.entry.threshold,
                 "problem": trace.problem.id,
                 "attempt": place.attempt,
                 "step": index,
@@ -83,8 +85,8 @@ def _solution_record(solution: Solution) -> dict[str, Any]:
     escalations = [step for step in solution.steps if step.source is Source.TARGET]
     audited = [step.is_wasted for step in escalations if step.is_wasted is not None]
     return {
-        "policy": solution.policy,
-        "threshold": solution.threshold,
+        "policy": solution.entry.policy,
+        "threshold": solution.entry.threshold,
         "problem": solution.problem,
         "level": solution.level,
         "attempt": solution.attempt,
@@ -107,7 +109,19 @@ def _solution_record(solution: Solution) -> dict[str, Any]:
 
 
 def plain(record: Any) -> Any:
-    """A record as JSON can hold it: what is infinite or no number becomes None."""
+    """A record as JSON can hold it: dataclasses are objects, what is infinite or no number is null.
+
+    An entry is its policy and threshold; in the figures of one they stand beside the others.
+    """
+    if isinstance(record, Entry):
+        return {"policy": record.policy, "threshold": record.threshold}
+    if isinstance(record, Row):
+        columns = {f.name: getattr(record, f.name) for f in fields(record) if f.name != "entry"}
+        return plain(record.entry) | plain(columns)
+    if is_dataclass(record):
+        return {f.name: plain(getattr(record, f.name)) for f in fields(record)}
+    if isinstance(record, frozenset):
+        return sorted(record)
     if isinstance(record, Mapping):
         return {key: plain(value) for key, value in record.items()}
     if isinstance(record, list | tuple):

@@ -9,12 +9,12 @@ from typing import Any, Final
 
 from arbitrage.core.errors import MissingExtra
 from arbitrage.core.types import Source
-from arbitrage.evaluation.figures.compare import SEPARATOR
 from arbitrage.evaluation.figures.frontier import pareto
 from arbitrage.evaluation.figures.metrics import Row
 from arbitrage.evaluation.figures.summary import Evidence
-from arbitrage.evaluation.running.solutions import Solution
-from arbitrage.evaluation.running.sweep import TARGET, Entry, Graded
+from arbitrage.evaluation.running.entry import TARGET, Entry
+from arbitrage.evaluation.running.solutions import Graded, Solution
+from arbitrage.policies.table import Standing
 from arbitrage.report.markup import role_colours
 from arbitrage.report.words import duration
 
@@ -30,7 +30,7 @@ COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E
 """Okabe and Ito's, with a violet and a brown for their black and yellow, which are ink and too pale here."""
 MARKERS: Final = "osD^vPX<>*"
 INK: Final = "#222222"
-FIXED_LOOK: Final = {
+FIXED_LOOK: Final[Mapping[str, Mapping[str, Any]]] = {
     "target": {"color": INK, "marker": "s"},
     "draft": {"color": "#777777", "marker": "o"},
     "random": {"color": "#999999", "marker": ".", "linestyle": "--"},
@@ -40,7 +40,8 @@ LINES: Final = ("-", "--", ":", "-.")
 MIN_STEPS: Final = 10
 """A share of fewer steps is not drawn: it would be noise."""
 
-Looks = Mapping[str, Mapping[str, Any]]
+Looks = Mapping[Entry, Mapping[str, Any]]
+"""By method without its threshold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +76,7 @@ def plots_of(solutions: Graded, evidence: Evidence) -> list[Plot]:
         solutions: Of all problems, by entry.
         evidence: Their figures.
     """
-    rows, looks = evidence.rows, looks_of([row.policy for row in evidence.rows])
+    rows, looks = evidence.rows, looks_of([row.entry for row in evidence.rows])
     shown = shown_entries(evidence, solutions)
     made = [
         accuracy_by_acceptance(rows, looks),
@@ -95,14 +96,14 @@ def shown_entries(evidence: Evidence, solutions: Graded) -> list[Entry]:
 
     It is the fastest one at the target's accuracy, or where none reaches it, the most accurate one.
     """
-    chosen: dict[str, Entry] = {}
+    chosen: dict[Entry, Entry] = {}
     for row in evidence.rows:
-        entry, known = Entry(row.policy, row.threshold), chosen.get(row.policy)
-        best = evidence.summary.vs_target.get(row.policy)
+        group = row.entry.group
+        known, best = chosen.get(group), evidence.summary.vs_target.get(group.policy)
         if best:
-            chosen[row.policy] = best.entry
+            chosen[group] = best.entry
         elif known is None or (row.accuracy or 0.0) > (_row(evidence.rows, known).accuracy or 0.0):
-            chosen[row.policy] = entry
+            chosen[group] = row.entry
     return [entry for entry in chosen.values() if entry in solutions]
 
 
@@ -112,8 +113,8 @@ def accuracy_by_acceptance(rows: Sequence[Row], looks: Looks) -> Plot | None:
     if not found:
         return None
     figure, axes = _axes("share of steps accepted from the draft", "problems solved")
-    for policy, points in found.items():
-        _line(axes, looks[policy], [(x, row.accuracy) for x, row in points], policy)
+    for group, points in found.items():
+        _line(axes, looks[group], [(x, row.accuracy) for x, row in points], group.policy)
     _percent(axes, "xy")
     _legend(figure, axes)
     return Plot(
@@ -131,16 +132,16 @@ def accuracy_by_seconds(rows: Sequence[Row], looks: Looks, margin: float) -> Plo
     if not found:
         return None
     figure, axes = _axes("seconds per problem", "problems solved")
-    for policy, points in found.items():
-        look = looks[policy]
+    for group, points in found.items():
+        look = looks[group]
         ends = [(x, row.accuracy or 0.0) for x, row in points]
-        size = 90 if _base(policy) in ("target", "speculative") else 24
+        size = 90 if group.method.name in ("target", "speculative") else 24
         x, y = zip(*ends, strict=True)
-        axes.scatter(x, y, label=policy, s=size, color=look["color"], marker=look["marker"], zorder=3)
+        axes.scatter(x, y, label=group.policy, s=size, color=look["color"], marker=look["marker"], zorder=3)
         if len(frontier := pareto(ends)) > 1:
             axes.plot(*zip(*frontier, strict=True), **{**look, "marker": None})
     for row in rows:
-        if _base(row.policy) == TARGET.policy and row.accuracy is not None:
+        if row.entry.method == TARGET.method and row.accuracy is not None:
             axes.axhline(row.accuracy, color=INK, linewidth=1)
             axes.axhspan(row.accuracy - margin, row.accuracy, color=INK, alpha=0.1, linewidth=0)
     axes.set_xlim(left=0.0)
@@ -159,13 +160,15 @@ def accuracy_by_seconds(rows: Sequence[Row], looks: Looks, margin: float) -> Plo
 def waste_by_escalation(rows: Sequence[Row], looks: Looks) -> Plot | None:
     """Steps regenerated without gain over steps regenerated."""
     audited = [row for row in rows if row.wasted_step_share is not None and row.acceptance_rate is not None]
-    if all(row.policy == "oracle" for row in audited):  # It wastes nothing by definition, and alone says nothing.
+    # The oracle wastes nothing by definition: alone it says nothing.
+    if all(row.entry.method.standing is Standing.BOUND for row in audited):
         return None
     figure, axes = _axes("share of steps escalated to the target", "share of steps escalated without gain")
-    policies = dict.fromkeys(row.policy for row in audited)
-    for policy in policies:
-        points = sorted((1.0 - (r.acceptance_rate or 0.0), r.wasted_step_share) for r in audited if r.policy == policy)
-        _line(axes, looks[policy], points, policy)
+    groups = dict.fromkeys(row.entry.group for row in audited)
+    for group in groups:
+        members = [row for row in audited if row.entry.group == group]
+        points = sorted((1.0 - (row.acceptance_rate or 0.0), row.wasted_step_share) for row in members)
+        _line(axes, looks[group], points, group.policy)
     limit = max(1.0 - (row.acceptance_rate or 0.0) for row in audited)
     axes.plot([0, limit], [0, limit], ":", color="#777777", linewidth=1)
     top = max(row.wasted_step_share or 0.0 for row in audited)
@@ -216,22 +219,20 @@ def time_by_role(rows: Sequence[Row], shown: Sequence[Entry]) -> Plot | None:
 
 def advantages(solutions: Graded, looks: Looks) -> Plot | None:
     """Histogram of s_t - s_d where one scorer has seen both candidates."""
-    found: dict[str, list[float]] = {}
-    for entry, group in solutions.items():
-        policy = entry.policy if entry.policy in ("oracle", "router", "rsd", "random") else None
-        if policy is None or found.get(policy):
-            continue  # One threshold a policy: the same steps come again at others.
-        values = [step.advantage for solution in group for step in solution.steps if step.advantage is not None]
+    values_of: dict[Entry, list[float]] = {}
+    for entry, solved in solutions.items():
+        if entry.method.name not in ("oracle", "router", "rsd", "random") or values_of.get(entry.group):
+            continue  # One threshold of each method: the same steps come again at others.
+        values = [step.advantage for solution in solved for step in solution.steps if step.advantage is not None]
         if len(values) >= MIN_STEPS:
-            found[policy] = values
-    if not found:
+            values_of[entry.group] = values
+    if not values_of:
         return None
     figure, axes = _axes("advantage of the target's step, s_t − s_d", "share of scored steps")
     edges = [-1.0 + 0.05 * i for i in range(41)]
-    for policy, values in found.items():
-        look = looks[policy]
-        weights = [1.0 / len(values)] * len(values)
-        axes.hist(values, edges, weights=weights, histtype="step", label=policy, color=look["color"], linewidth=1.6)
+    for group, values in values_of.items():
+        weights, colour = [1.0 / len(values)] * len(values), looks[group]["color"]
+        axes.hist(values, edges, weights=weights, histtype="step", label=group.policy, color=colour, linewidth=1.6)
     axes.set_yscale("log")
     axes.axvline(0.0, color=INK, linewidth=0.8, linestyle=":")
     axes.xaxis.set_major_locator(MaxNLocator(5))
@@ -250,12 +251,11 @@ def advantages(solutions: Graded, looks: Looks) -> Plot | None:
 
 def router_reliability(solutions: Graded, looks: Looks) -> Plot | None:
     """Share of audited escalations with gain over the router's probability of it."""
-    lines: dict[str, list[tuple[float, float, int]]] = {}
-    floors: dict[str, float | None] = {}
-    for policy in dict.fromkeys(entry.policy for entry in solutions if entry.policy.partition(":")[0] == "router"):
-        entry = min(
-            (e for e in solutions if e.policy == policy), key=lambda e: -1.0 if e.threshold is None else e.threshold
-        )
+    lines: dict[Entry, list[tuple[float, float, int]]] = {}
+    routers = [entry for entry in solutions if entry.method.is_router and not entry.method.solver]
+    for group in dict.fromkeys(entry.group for entry in routers):
+        members = [entry for entry in routers if entry.group == group]
+        entry = min(members, key=lambda entry: -1.0 if entry.threshold is None else entry.threshold)
         pairs = [
             (step.decided_on, step.advantage > 0.0)
             for solution in solutions[entry]
@@ -263,17 +263,15 @@ def router_reliability(solutions: Graded, looks: Looks) -> Plot | None:
             if step.decided_on is not None and step.advantage is not None and step.source is Source.TARGET
         ]
         if bins := _bins(pairs):
-            lines[policy], floors[policy] = bins, entry.threshold
+            lines[entry] = bins
     if not lines:
         return None
     figure, axes = _axes("the router's probability that the target is better", "share where it is better")
     axes.plot([0, 1], [0, 1], ":", color="#777777", linewidth=1)
-    for policy, bins in lines.items():
+    for entry, bins in lines.items():
         said, shown, counts = zip(*bins, strict=True)
-        look = looks[policy]
-        floor = floors[policy]
-        label = policy if floor is None else f"{policy}@{floor:g}"
-        axes.plot(said, shown, color=look["color"], linewidth=1.5, label=label)
+        look = looks[entry.group]
+        axes.plot(said, shown, color=look["color"], linewidth=1.5, label=entry.label)
         axes.scatter(
             said, shown, s=[20 + 300 * count / sum(counts) for count in counts], color=look["color"], alpha=0.6
         )
@@ -335,7 +333,7 @@ def _acceptance(
     figure, axes = _axes(x, "share of steps accepted")
     for entry, shares in found.items():
         points = [(place, share) for place, share in enumerate(shares) if share is not None]
-        _line(axes, looks[entry.policy], points, entry.label)
+        _line(axes, looks[entry.group], points, entry.label)
     axes.set_xlim(-0.3, len(labels) - 0.7)
     axes.set_xticks(range(len(labels)), labels)
     if len(labels) > 12:
@@ -374,47 +372,42 @@ def _bins(pairs: Sequence[tuple[float, bool]], num: int = 10) -> list[tuple[floa
     ]
 
 
-def _curves(rows: Sequence[Row], x: Callable[[Row], float | None]) -> dict[str, list[tuple[float, Row]]]:
+def _curves(rows: Sequence[Row], x: Callable[[Row], float | None]) -> dict[Entry, list[tuple[float, Row]]]:
     """Rows with an accuracy and ``x``, by policy and in order of ``x``."""
-    found: dict[str, list[tuple[float, Row]]] = {}
+    found: dict[Entry, list[tuple[float, Row]]] = {}
     for row in rows:
         value = x(row)
         if value is not None and row.accuracy is not None:
-            found.setdefault(row.policy, []).append((value, row))
-    return {policy: sorted(points, key=lambda point: point[0]) for policy, points in found.items()}
+            found.setdefault(row.entry.group, []).append((value, row))
+    return {group: sorted(points, key=lambda point: point[0]) for group, points in found.items()}
 
 
 def _row(rows: Sequence[Row], entry: Entry) -> Row:
-    return next(row for row in rows if (row.policy, row.threshold) == (entry.policy, entry.threshold))
+    return next(row for row in rows if row.entry == entry)
 
 
 def _by_number(text: str) -> tuple[float, str]:
     return (float(text), "") if re.fullmatch(r"\d+(\.\d+)?", text) else (float("inf"), text)
 
 
-def looks_of(policies: Sequence[str]) -> Looks:
-    """Colour, marker and line of each policy, the same in all pictures of a page.
+def looks_of(entries: Sequence[Entry]) -> Looks:
+    """Colour, marker and line of each method, the same in all pictures of a page.
 
-    The router stands out, and what one compares with is grey. ``POLICY · RUN`` has the policy's colour, and each run a
-    line of its own.
+    The router stands out, and baselines are grey. A method has one colour in all runs, and each run a line of its own.
     """
-    bases = list(dict.fromkeys(map(_base, policies)))
-    free = [base for base in ("router", *bases) if base in bases and base not in FIXED_LOOK]
-    numbers = {base: number for number, base in enumerate(dict.fromkeys(free))}
-    runs = list(dict.fromkeys(policy.partition(SEPARATOR)[2] for policy in policies))
-    found: dict[str, dict[str, Any]] = {}
-    for policy in policies:
-        base, _, run = policy.partition(SEPARATOR)
-        number = numbers.get(base, 0)
+    names = list(dict.fromkeys(entry.method.name for entry in entries))
+    coloured = [name for name in ("router", *names) if name in names and name not in FIXED_LOOK]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(coloured))}
+    runs = list(dict.fromkeys(entry.run for entry in entries))
+    looks: dict[Entry, dict[str, Any]] = {}
+    for entry in entries:
+        name = entry.method.name
+        number = numbers.get(name, 0)
         plain = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
-        fixed: dict[str, Any] = dict(FIXED_LOOK.get(base, {}))
-        dashes = LINES[runs.index(run) % len(LINES)]
-        found[policy] = {"linewidth": 2.6 if base == "router" else 1.3, "linestyle": dashes, **plain, **fixed}
-    return found
-
-
-def _base(policy: str) -> str:
-    return policy.partition(SEPARATOR)[0]
+        dashes = LINES[runs.index(entry.run) % len(LINES)]
+        width = 2.6 if name == "router" else 1.3
+        looks[entry.group] = {"linewidth": width, "linestyle": dashes, **plain, **FIXED_LOOK.get(name, {})}
+    return looks
 
 
 def _line(axes: Axes, look: Mapping[str, Any], points: Sequence[tuple[float, float | None]], label: str) -> None:

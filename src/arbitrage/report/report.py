@@ -10,9 +10,9 @@ from typing import Any
 
 from arbitrage.evaluation.figures.compare import Difference
 from arbitrage.evaluation.figures.matched import Matched
-from arbitrage.evaluation.figures.summary import Evidence, Summary, is_router
+from arbitrage.evaluation.figures.summary import Evidence, Summary
+from arbitrage.evaluation.running.entry import TARGET, Entry
 from arbitrage.evaluation.running.folder import Run, told_entries
-from arbitrage.evaluation.running.sweep import TARGET, Entry
 from arbitrage.report.browse import embedded
 from arbitrage.report.export import plain
 from arbitrage.report.markup import card, facts, note, table, time_bars
@@ -74,7 +74,7 @@ def comparison_page(
         found: What differs, by policy and threshold.
         merged: Figures of all, each policy tagged with its run.
     """
-    looks = looks_of([row.policy for row in merged.rows])
+    looks = looks_of([row.entry for row in merged.rows])
     plots = [
         accuracy_by_seconds(merged.rows, looks, merged.summary.margin),
         accuracy_by_acceptance(merged.rows, looks),
@@ -172,7 +172,7 @@ def _notes(run: Run) -> str:
 
 def glance(evidence: Evidence) -> str:
     """At the target's accuracy, how much faster, and where did the time go?"""
-    summary, rows = evidence.summary, {Entry(row.policy, row.threshold): row for row in evidence.rows}
+    summary, rows = evidence.summary, {row.entry: row for row in evidence.rows}
     target, name = rows.get(TARGET), summary.headline
     if target is None or target.accuracy is None:
         return note("Target-only did not run, or nothing could be graded: there is no accuracy to be matched.")
@@ -247,8 +247,8 @@ def speed_table(summary: Summary) -> str:
 
 def routers_table(summary: Summary) -> str:
     """Routers against policies that are none, at the target's accuracy; nothing without both."""
-    routers = {policy: found for policy, found in summary.noninferior.items() if is_router(policy)}
-    pairs = [("router", rival) for rival in summary.router_vs if not is_router(rival)]
+    routers = {policy: found for policy, found in summary.noninferior.items() if policy in summary.routers}
+    pairs = [("router", rival) for rival in summary.router_vs if rival not in summary.routers]
     pairs += [(policy, rival) for policy, found in routers.items() for rival in found if rival != TARGET.policy]
     body = []
     for policy, rival in dict.fromkeys(pairs):
@@ -311,7 +311,7 @@ def differences_table(found: Sequence[Difference]) -> str:
 
 def _rows_table(evidence: Evidence, stressed: Sequence[Entry]) -> str:
     head, body = rows_cells(evidence.rows)
-    best = [i for i, row in enumerate(evidence.rows) if Entry(row.policy, row.threshold) in stressed]
+    best = [i for i, row in enumerate(evidence.rows) if row.entry in stressed]
     return table(head, body, label="all policies", best=best)
 
 

@@ -1,14 +1,13 @@
 """A run's summary in files: figures for programs, a table for people. Needs no library for pictures."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
 from arbitrage.evaluation.figures.metrics import Row
 from arbitrage.evaluation.figures.summary import Evidence
 from arbitrage.evaluation.running.folder import Run
-from arbitrage.report.export import write_csv, write_json
+from arbitrage.report.export import plain, write_csv, write_json
 from arbitrage.report.words import number, summary_lines
 
 SCHEMA: Final = 1
@@ -19,7 +18,7 @@ def write_summaries(run: Run, evidence: Evidence, folder: Path) -> None:
     """Write summary.csv, summary.json and summary.md."""
     write_csv(evidence.rows, folder / "summary.csv")
     about = {"name": run.name, "key": run.key, "num_problems": len(run.problems), "protocol": run.protocol}
-    record = {"schema": SCHEMA, **about, **asdict(evidence), "settings": run.settings, "sessions": list(run.sessions)}
+    record = {"schema": SCHEMA, **about, **plain(evidence), "settings": run.settings, "sessions": list(run.sessions)}
     write_json(record, folder / "summary.json")
     (folder / "summary.md").write_text(markdown(run, evidence))
 
@@ -40,8 +39,8 @@ def rows_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     A column that no row has a figure for is left out, and throughput unless all have it: nobody could compare it.
     """
     columns: dict[str, Callable[[Row], str]] = {
-        "policy": lambda row: row.policy,
-        "threshold": lambda row: number(row.threshold, "g"),
+        "policy": lambda row: row.entry.policy,
+        "threshold": lambda row: number(row.entry.threshold, "g"),
         "accuracy": lambda row: number(row.accuracy, ".1%"),
         "95 %": lambda row: _share_interval(row.accuracy_low, row.accuracy_high),
         "accepted": lambda row: number(row.acceptance_rate, ".0%"),

@@ -4,8 +4,8 @@ import math
 
 from arbitrage.evaluation.figures.intervals import Interval
 from arbitrage.evaluation.figures.matched import Matched, Speedup
-from arbitrage.evaluation.figures.summary import Summary, is_router
-from arbitrage.evaluation.running.sweep import TARGET
+from arbitrage.evaluation.figures.summary import Summary
+from arbitrage.evaluation.running.entry import TARGET
 
 
 def summary_lines(summary: Summary) -> list[str]:
@@ -42,7 +42,7 @@ def _noninferior_lines(summary: Summary) -> list[str]:
     """What is shown of routers: that they lose less than the margin, and how fast they are then."""
     lines, within = [], f"less than {summary.margin * 100:g} points below target-only's accuracy"
     for policy, found in summary.noninferior.items():
-        if not is_router(policy):
+        if policy not in summary.routers:
             continue
         if not found:
             lines.append(f"{policy}: no threshold is shown to be {within}")

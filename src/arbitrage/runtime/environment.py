@@ -10,7 +10,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-PACKAGES: Final = ("arbitrage", "torch", "transformers", "tokenizers", "numpy", "llama-cpp-python", "math-verify")
+from arbitrage.core.errors import DISTRIBUTION
+
+PACKAGES: Final = (DISTRIBUTION, "torch", "transformers", "tokenizers", "numpy", "llama-cpp-python", "math-verify")
 RAPL: Final = Path("/sys/class/powercap")
 """Where Linux shows the energy counters of Intel's and AMD's processors."""
 

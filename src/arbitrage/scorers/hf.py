@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from arbitrage.core.errors import CheckpointError, MissingExtra, ScorerError
-from arbitrage.core.ports import Solution
+from arbitrage.core.ports import OpenSolution
 from arbitrage.core.types import Candidate, Cost, Problem, Score
 from arbitrage.engines.prompt import Prompt
 from arbitrage.engines.worker import CancelFlag, Worker, worker_for
@@ -118,7 +118,7 @@ class HFScorer:
         """The same model under another name, with sessions of its own."""
         return HFScorer(self.model, self.tokenizer, name=name, input_format=self.input_format, prompt=self.prompt)
 
-    async def open(self, solution: Solution) -> "HFScoring":
+    async def open(self, solution: OpenSolution) -> "HFScoring":
         """Start judging a solution; nothing is computed yet."""
         problem = solution.problem
         return HFScoring(self, problem, self.prompt.encode(self.tokenizer, problem))

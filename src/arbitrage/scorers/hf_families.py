@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from arbitrage.core.errors import CheckpointError, MissingExtra, first_line
-from arbitrage.core.ports import Solution
+from arbitrage.core.ports import OpenSolution
 from arbitrage.core.types import Candidate, Problem
 from arbitrage.engines.worker import worker_for
 from arbitrage.scorers.families import FAMILIES, Family, Head, StepIds, checked_probability
@@ -111,7 +111,7 @@ class FamilyScorer:
         """The same model under another name, with sessions of its own."""
         return FamilyScorer(self.model, self.tokenizer, name=name, family=self.family, head=self.head)
 
-    async def open(self, solution: Solution) -> HFScoring:
+    async def open(self, solution: OpenSolution) -> HFScoring:
         """Start judging a solution; nothing is computed yet."""
         problem = solution.problem
         return HFScoring(self, problem, self.family.prompt_ids(self.tokenizer, problem))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from arbitrage.core.errors import EngineError, ScorerError
-from arbitrage.core.ports import Solution
+from arbitrage.core.ports import OpenSolution
 from arbitrage.core.types import Candidate, Cost, Problem, Score
 from arbitrage.engines.dialects import Dialect
 from arbitrage.engines.http_client import HTTPClient
@@ -140,7 +140,7 @@ class HTTPScorer:
         """The same server under another name, with sessions of its own."""
         return HTTPScorer(self.client, self.dialect, self.layout, name=name, model=self.model)
 
-    async def open(self, solution: Solution) -> "HTTPScoring":
+    async def open(self, solution: OpenSolution) -> "HTTPScoring":
         """Start judging a solution; nothing is sent yet."""
         ids = self.layout.prompt_ids(solution.problem)
         self.client.acquire()

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from arbitrage.core.ports import Solution
+from arbitrage.core.ports import OpenSolution
 from arbitrage.core.types import Candidate, Cost, Finish, Score, Source
 from arbitrage.engines.encoding import Mark, part_ids
 
@@ -49,7 +49,7 @@ class JudgeScorer:
             encode=lambda step, request: part_ids(tokenizer, [step, Mark(request)]),
         )
 
-    async def open(self, solution: Solution) -> "JudgeScoring":
+    async def open(self, solution: OpenSolution) -> "JudgeScoring":
         """Start judging a solution; the target is not asked before the first score."""
         return JudgeScoring(self, solution)
 
@@ -59,7 +59,7 @@ class JudgeScoring:
     """Asks the target's session of one solution."""
 
     scorer: JudgeScorer
-    solution: Solution
+    solution: OpenSolution
 
     async def score(self, candidate: Candidate) -> Score:
         """Rate a step."""

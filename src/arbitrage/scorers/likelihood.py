@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from arbitrage.core.ports import Solution
+from arbitrage.core.ports import OpenSolution
 from arbitrage.core.types import Candidate, Score, Source
 
 ROOT: Final = 10
@@ -32,7 +32,7 @@ class LikelihoodScorer:
 
     name: str = "likelihood"
 
-    async def open(self, solution: Solution) -> "LikelihoodScoring":
+    async def open(self, solution: OpenSolution) -> "LikelihoodScoring":
         """Start judging a solution; the target is not asked before the first score."""
         return LikelihoodScoring(self.name, solution)
 
@@ -42,7 +42,7 @@ class LikelihoodScoring:
     """Asks the target's session of one solution."""
 
     name: str
-    solution: Solution
+    solution: OpenSolution
 
     async def score(self, candidate: Candidate) -> Score:
         """Score a step; an empty one is certain."""

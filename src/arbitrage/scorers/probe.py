@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from arbitrage.core.errors import CheckpointError, MissingExtra, ScorerError, first_line
-from arbitrage.core.ports import Solution
+from arbitrage.core.ports import OpenSolution
 from arbitrage.core.types import Candidate, Cost, Score
 from arbitrage.scorers.format import InputFormat, sigmoid
 from arbitrage.scorers.likelihood import LikelihoodScorer, LikelihoodScoring, log_probability_of, score_of
@@ -193,7 +193,7 @@ class ProbeScorer:
         """How policies and traces call it."""
         return self._name
 
-    async def open(self, solution: Solution) -> "ProbeScoring":
+    async def open(self, solution: OpenSolution) -> "ProbeScoring":
         """Start judging a solution."""
         asks = self.head.inputs is Inputs.LIKELIHOODS
         return ProbeScoring(self, await LikelihoodScorer().open(solution) if asks else None)

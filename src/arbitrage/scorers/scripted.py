@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from arbitrage.core.ports import Solution
+from arbitrage.core.ports import OpenSolution
 from arbitrage.core.types import Candidate, Cost, Score
 
 
@@ -15,7 +15,7 @@ class ScriptedScorer:
     name: str = "scripted"
     num_calls: int = 0
 
-    async def open(self, solution: Solution) -> "ScriptedScoring":
+    async def open(self, solution: OpenSolution) -> "ScriptedScoring":
         """Start at position 0."""
         return ScriptedScoring(self)
 

@@ -6,12 +6,9 @@ from dataclasses import dataclass, replace
 from arbitrage.core.errors import ConfigError
 from arbitrage.evaluation.figures.intervals import Interval, percentiles, randomization_p
 from arbitrage.evaluation.figures.paired import Paired
+from arbitrage.evaluation.running.entry import Entry
 from arbitrage.evaluation.running.folder import Run, check_same_problems
 from arbitrage.evaluation.running.solutions import Solution
-from arbitrage.evaluation.running.sweep import Entry
-
-SEPARATOR = " · "
-"""Between policy and run, where several runs are shown together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +49,7 @@ def named(runs: Sequence[Run]) -> dict[str, Run]:
 def merged(runs: Mapping[str, Run]) -> dict[Entry, list[Solution]]:
     """The solutions of all runs, each policy with its run's name."""
     return {
-        tagged(entry, name): [replace(solution, policy=tagged(entry, name).policy) for solution in solutions]
+        tagged(entry, name): [replace(solution, entry=tagged(entry, name)) for solution in solutions]
         for name, run in runs.items()
         for entry, solutions in run.solutions.items()
     }
@@ -60,7 +57,7 @@ def merged(runs: Mapping[str, Run]) -> dict[Entry, list[Solution]]:
 
 def tagged(entry: Entry, run: str) -> Entry:
     """An entry that says of which run it is."""
-    return Entry(f"{entry.policy}{SEPARATOR}{run}", entry.threshold)
+    return replace(entry, run=run)
 
 
 def differences(runs: Mapping[str, Run], *, seed: int = 0) -> list[Difference]:

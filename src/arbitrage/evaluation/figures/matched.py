@@ -8,7 +8,7 @@ from typing import Final
 from arbitrage.evaluation.figures.frontier import pareto, seconds_at
 from arbitrage.evaluation.figures.intervals import Interval, percentiles, randomization_p
 from arbitrage.evaluation.figures.paired import Paired
-from arbitrage.evaluation.running.sweep import TARGET, Entry
+from arbitrage.evaluation.running.entry import TARGET, Entry
 
 MARGIN: Final = 0.015
 """So much accuracy below target-only counts as matched: 1.5 points, the non-inferiority margin."""
@@ -51,7 +51,7 @@ class Speedup:
     """Of the draws, those in which the policy reaches the accuracy."""
 
 
-def fastest_matched(paired: Paired, policy: str, reference: Entry, *, margin: float = MARGIN) -> Matched | None:
+def fastest_matched(paired: Paired, group: Entry, reference: Entry, *, margin: float = MARGIN) -> Matched | None:
     """Compare a policy's fastest threshold whose accuracy is at most ``margin`` below the target's.
 
     The threshold is chosen on the same problems that the interval is computed on, so the interval does not
@@ -64,11 +64,11 @@ def fastest_matched(paired: Paired, policy: str, reference: Entry, *, margin: fl
         KeyError: If target-only or the reference did not run.
     """
     floor = _floor(paired.accuracy(TARGET), margin)
-    matching = [entry for entry in paired.of(policy) if paired.accuracy(entry) >= floor]
+    matching = [entry for entry in paired.of(group) if paired.accuracy(entry) >= floor]
     return beside(paired, _by_speed(paired, matching)[-1], reference) if matching else None
 
 
-def fastest_noninferior(paired: Paired, policy: str, *, margin: float = MARGIN) -> Entry | None:
+def fastest_noninferior(paired: Paired, group: Entry, *, margin: float = MARGIN) -> Entry | None:
     """Find a policy's fastest threshold that is shown to lose less accuracy than ``margin``.
 
     Thresholds are tested one after another, beginning with the slowest, until one is not shown: a fixed sequence, so
@@ -80,7 +80,7 @@ def fastest_noninferior(paired: Paired, policy: str, *, margin: float = MARGIN) 
     Raises:
         KeyError: If target-only did not run.
     """
-    shown = takewhile(lambda entry: paired.lowest_gap(entry, TARGET) > -margin, _by_speed(paired, paired.of(policy)))
+    shown = takewhile(lambda entry: paired.lowest_gap(entry, TARGET) > -margin, _by_speed(paired, paired.of(group)))
     return next(iter(deque(shown, maxlen=1)), None)
 
 
@@ -115,19 +115,19 @@ def _by_speed(paired: Paired, entries: list[Entry]) -> list[Entry]:
     return sorted(entries, key=lambda entry: -(paired.seconds(entry) or 0.0))
 
 
-def matched_speedup(paired: Paired, policy: str, reference: str, *, margin: float = MARGIN) -> Speedup | None:
+def matched_speedup(paired: Paired, group: Entry, reference: Entry, *, margin: float = MARGIN) -> Speedup | None:
     """Compare two policies at the target's accuracy minus the margin, each on its own Pareto frontier.
 
     Args:
         paired: Solutions; target-only must be among them.
-        policy: Whose speed is wanted.
+        group: The method whose speed is compared, without its threshold.
         reference: What it is compared with; ``target`` is a frontier of one point.
         margin: How much accuracy below target-only is to be reached.
 
     Returns:
         None if one of them does not reach the accuracy.
     """
-    mine, theirs = paired.of(policy), paired.of(reference)
+    mine, theirs = paired.of(group), paired.of(reference.group)
     wanted = _floor(paired.accuracy(TARGET), margin)
     seconds, reference_seconds = (
         seconds_at(pareto((paired.seconds(e) or 0.0, paired.accuracy(e)) for e in entries), wanted)
@@ -138,8 +138,8 @@ def matched_speedup(paired: Paired, policy: str, reference: str, *, margin: floa
     levels = [_floor(accuracy, margin) for accuracy in paired.accuracies(TARGET) if accuracy is not None]
     own, other = _resampled(paired, mine, levels), _resampled(paired, theirs, levels)
     return Speedup(
-        policy=policy,
-        reference=reference,
+        policy=group.policy,
+        reference=reference.policy,
         accuracy=wanted,
         seconds=seconds,
         reference_seconds=reference_seconds,

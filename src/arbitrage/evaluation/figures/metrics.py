@@ -6,11 +6,11 @@ from itertools import chain
 from statistics import fmean
 from typing import Any, Final
 
-from arbitrage.core.trace import Trace
 from arbitrage.core.types import Source
 from arbitrage.evaluation.figures.intervals import Interval, Resamples, quantile, wilson
 from arbitrage.evaluation.figures.rates import Rates, billed
-from arbitrage.evaluation.running.solutions import Fates, Place, Solution, StepFacts, condense
+from arbitrage.evaluation.running.entry import Entry
+from arbitrage.evaluation.running.solutions import Fates, Solution, StepFacts
 
 OUTSIDE: Final = "outside"
 """The role of seconds that no model call explains."""
@@ -34,8 +34,7 @@ class Spread:
 class Row:
     """Figures of one policy at one threshold; None where a figure has no meaning."""
 
-    policy: str
-    threshold: float | None
+    entry: Entry
     accuracy: float | None
     """Mean over problems of the share of attempts that are right (pass@1)."""
     accuracy_low: float | None
@@ -83,31 +82,16 @@ class Row:
     energy_j_per_problem: float | None = None
 
 
-def summarize(policy: str, threshold: float | None, traces: Iterable[Trace], target_s: float | None) -> Row:
-    """Condense the traces of one policy.
-
-    Args:
-        policy: Its name.
-        threshold: Its threshold, if it has one.
-        traces: One per problem. Failed ones count as wrong, and not in the times.
-        target_s: Mean seconds of target-only on the same problems in the same run, if it ran.
-    """
-    place = Place(policy=policy, threshold=threshold)
-    return row_of(policy, threshold, [condense(trace, place) for trace in traces], target_s)
-
-
 def row_of(
-    policy: str,
-    threshold: float | None,
+    entry: Entry,
     solutions: Sequence[Solution],
     target_s: float | None,
     rates: Rates | None = None,
 ) -> Row:
-    """Figures of one policy's solutions.
+    """Figures of one entry's solutions.
 
     Args:
-        policy: Its name.
-        threshold: Its threshold, if it has one.
+        entry: The method.
         solutions: Of all problems and attempts. Failed ones count as wrong, and in nothing else.
         target_s: Mean seconds of target-only on the same problems in the same run, if it ran.
         rates: To estimate operations and cost with.
@@ -123,8 +107,7 @@ def row_of(
     waste = _Waste([step for step in steps if step.is_wasted is not None])
     acceptance = fmean(step.source is Source.DRAFT for step in steps) if steps else None
     return Row(
-        policy=policy,
-        threshold=threshold,
+        entry=entry,
         accuracy=accuracy,
         accuracy_low=interval.low if interval else None,
         accuracy_high=interval.high if interval else None,
@@ -150,8 +133,8 @@ def row_of(
         role_s=role_seconds(done),
         tokens_per_second=num_tokens / sum(seconds) if sum(seconds) else None,
         solutions_per_second=throughput(done),
-        flops_per_problem=_mean(rates.flops(billed(policy, solution.usage)) for solution in done),
-        cost_per_problem=_mean(rates.money(billed(policy, solution.usage)) for solution in done),
+        flops_per_problem=_mean(rates.flops(billed(entry.method, solution.usage)) for solution in done),
+        cost_per_problem=_mean(rates.money(billed(entry.method, solution.usage)) for solution in done),
         energy_j_per_problem=_mean(solution.energy_j for solution in done),
     )
 
@@ -173,16 +156,6 @@ def accuracy_of(solutions: Sequence[Solution]) -> tuple[float | None, Interval |
         return fmean(shares), wilson(round(sum(shares)), len(shares))
     means = sorted(mean for mean in Resamples(len(shares)).means(shares) if mean is not None)
     return fmean(shares), Interval(low=quantile(means, 0.025), high=quantile(means, 0.975))
-
-
-def wasted_escalations(trace: Trace) -> list[bool]:
-    """Whether the target's step scored no better than the draft's, for each escalation where both were scored.
-
-    Returns:
-        One truth value for each such step; none where nothing was audited.
-    """
-    verdicts = (StepFacts.of(step).is_wasted for step in trace.steps)
-    return [is_wasted for is_wasted in verdicts if is_wasted is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,12 +220,15 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def flat(record: Any, prefix: str = "") -> dict[str, Any]:
-    """A dataclass as one level of columns: ``tokens.target_kept``, ``role_s.draft.p95``."""
+    """A dataclass as one level of columns: ``tokens.target_kept``, ``role_s.draft.p95``; an entry is two columns."""
     pairs = (
         [(f.name, getattr(record, f.name)) for f in fields(record)] if is_dataclass(record) else list(record.items())
     )
-    found: dict[str, Any] = {}
+    columns: dict[str, Any] = {}
     for name, value in pairs:
-        is_nested = is_dataclass(value) or isinstance(value, Mapping)
-        found |= flat(value, f"{prefix}{name}.") if is_nested else {f"{prefix}{name}": value}
-    return found
+        if isinstance(value, Entry):
+            columns |= {f"{prefix}policy": value.policy, f"{prefix}threshold": value.threshold}
+        else:
+            is_nested = is_dataclass(value) or isinstance(value, Mapping)
+            columns |= flat(value, f"{prefix}{name}.") if is_nested else {f"{prefix}{name}": value}
+    return columns

@@ -10,8 +10,8 @@ from statistics import fmean
 from typing import Final
 
 from arbitrage.evaluation.figures.intervals import RESAMPLES, Resamples, quantile
-from arbitrage.evaluation.running.solutions import Solution
-from arbitrage.evaluation.running.sweep import Entry, Graded
+from arbitrage.evaluation.running.entry import Entry
+from arbitrage.evaluation.running.solutions import Graded, Solution
 
 DRAWS: Final = 40_000
 """So many that a bound is known to one part in a hundred."""
@@ -45,9 +45,9 @@ class Paired:
         self.lowest_gap = cache(self._lowest_gap)
         """Of an entry and a reference: what the gap between their accuracies is at least."""
 
-    def of(self, policy: str) -> list[Entry]:
-        """The entries of a policy that have times."""
-        return [entry for entry in self.entries if entry.policy == policy and self.seconds(entry) is not None]
+    def of(self, group: Entry) -> list[Entry]:
+        """The entries of a method, at whatever threshold, that have times."""
+        return [entry for entry in self.entries if entry.group == group and self.seconds(entry) is not None]
 
     def accuracy(self, entry: Entry) -> float:
         """Share of problems right; of a problem's attempts the mean."""

@@ -6,6 +6,7 @@ from typing import Final, Self
 
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.types import Cost
+from arbitrage.policies.spec import MethodSpec
 
 FLOPS_PER_PARAMETER: Final = 2.0
 """Of a forward pass, for each token: one multiplication and one addition a weight, attention left out
@@ -13,15 +14,15 @@ FLOPS_PER_PARAMETER: Final = 2.0
 MILLION: Final = 1e6
 
 
-def billed(policy: str, usage: Mapping[str, Cost]) -> dict[str, Cost]:
+def billed(method: MethodSpec, usage: Mapping[str, Cost]) -> dict[str, Cost]:
     """What each model's tokens are, with guesses: who made them, and who read those that were not confirmed.
 
     Args:
-        policy: Under ``speculative``, and any rule with it, the draft makes the guesses; under ``ngram`` no model does.
+        method: It says which model guesses, if one does.
         usage: As a trace has it, where guesses are a part of the model that they were made for.
     """
     found = dict(usage)
-    guesser = "draft" if policy.rpartition("+")[2].partition(":")[0] == "speculative" else ""
+    guesser = method.guesser
     for model, cost in usage.items():
         if cost.num_guessed:
             found[model] = replace(cost, num_computed=cost.num_computed + cost.num_guessed - cost.num_confirmed)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
 
 from arbitrage.evaluation.figures.curves import gain_share, waste_ratio
 from arbitrage.evaluation.figures.frontier import mean_gap, pareto
@@ -18,11 +17,13 @@ from arbitrage.evaluation.figures.matched import (
 from arbitrage.evaluation.figures.metrics import Row
 from arbitrage.evaluation.figures.paired import Paired
 from arbitrage.evaluation.figures.rates import Rates
-from arbitrage.evaluation.running.sweep import TARGET, Entry, Graded, table_of
+from arbitrage.evaluation.running.entry import TARGET, Entry
+from arbitrage.evaluation.running.solutions import Graded
+from arbitrage.evaluation.running.sweep import table_of
+from arbitrage.policies.spec import MethodSpec
+from arbitrage.policies.table import Standing
 
-ENDS_AND_CHANCE: Final = ("random", "draft", "target")
-NO_PRODUCTS: Final = (*ENDS_AND_CHANCE, "oracle")
-"""Policies that nobody would serve, or that are what one compares with."""
+ROUTER, RSD, ORACLE = (Entry(MethodSpec(rule)) for rule in ("router", "rsd", "oracle"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,10 @@ class Summary:
     """The router likewise, against other policies."""
     router_mean_gap: Mapping[str, float] = field(default_factory=dict)
     """The router's accuracy minus another policy's at equal seconds, mean over the seconds that both cover."""
+    products: frozenset[str] = frozenset()
+    """Policies that one would serve: neither what one compares with, nor an upper bound."""
+    routers: frozenset[str] = frozenset()
+    """Policies in which a trained router decides."""
     gain_share: float | None = None
     """See :func:`arbitrage.evaluation.figures.curves.gain_share`."""
     waste_ratio: float | None = None
@@ -53,7 +58,7 @@ class Summary:
     @property
     def headline(self) -> str | None:
         """The policy that a reader asks about first: the router, or the fastest one that reaches the accuracy."""
-        known = {policy: speedup.speedup for policy, speedup in self.speedups.items() if policy not in NO_PRODUCTS}
+        known = {policy: speedup.speedup for policy, speedup in self.speedups.items() if policy in self.products}
         return "router" if "router" in known else max(known, key=lambda policy: known[policy], default=None)
 
 
@@ -66,57 +71,63 @@ def summary_of(solutions: Graded, rows: list[Row], *, margin: float = MARGIN, se
         margin: How much accuracy below target-only counts as matched.
         seed: Of the bootstrap.
     """
-    by_policy = {name: [row for row in rows if row.policy == name] for name in ("router", "rsd", "oracle")}
-    chance = [row for row in rows if row.policy in ENDS_AND_CHANCE]
+    by_group = {group: [row for row in rows if row.entry.group == group] for group in (ROUTER, RSD, ORACLE)}
+    chance = [row for row in rows if _is_baseline(row.entry)]
     paired = Paired(solutions, seed=seed)
     vs_target: dict[str, Matched] = {}
     speedups: dict[str, Speedup] = {}
-    shown: dict[str, Entry | None] = {}
+    shown: dict[Entry, Entry | None] = {}
     has_target = TARGET in solutions and bool(paired.problems)
-    policies = dict.fromkeys(entry.policy for entry in solutions)
-    for policy in policies if has_target else ():
-        if policy not in ENDS_AND_CHANCE and (matched := fastest_matched(paired, policy, TARGET, margin=margin)):
-            vs_target[policy] = matched
-        if policy not in ENDS_AND_CHANCE:
-            shown[policy] = fastest_noninferior(paired, policy, margin=margin)
-        if policy != TARGET.policy and (speedup := matched_speedup(paired, policy, TARGET.policy, margin=margin)):
-            speedups[policy] = speedup
-    rsd = vs_target.get("rsd")
-    rivals = [policy for policy in policies if policy not in (*NO_PRODUCTS, "router")] if "router" in policies else []
-    versus = {rival: matched_speedup(paired, "router", rival, margin=margin) for rival in rivals if has_target}
-    frontiers = {policy: _frontier(paired, policy) for policy in policies} if paired.problems else {}
-    gaps = {rival: mean_gap(frontiers["router"], frontiers[rival]) for rival in rivals if frontiers}
+    groups = list(dict.fromkeys(entry.group for entry in solutions))
+    for group in groups if has_target else ():
+        if not _is_baseline(group):
+            if matched := fastest_matched(paired, group, TARGET, margin=margin):
+                vs_target[group.policy] = matched
+            shown[group] = fastest_noninferior(paired, group, margin=margin)
+        if group != TARGET and (speedup := matched_speedup(paired, group, TARGET, margin=margin)):
+            speedups[group.policy] = speedup
+    rsd = vs_target.get(RSD.policy)
+    rivals = [group for group in groups if is_product(group) and group != ROUTER] if ROUTER in groups else []
+    versus = {rival: matched_speedup(paired, ROUTER, rival, margin=margin) for rival in rivals if has_target}
+    frontiers = {group: _frontier(paired, group) for group in groups} if paired.problems else {}
+    gaps = {rival: mean_gap(frontiers[ROUTER], frontiers[rival]) for rival in rivals if frontiers}
     return Summary(
         margin=margin,
         vs_target=vs_target,
-        router_vs_rsd=fastest_matched(paired, "router", rsd.entry, margin=margin) if rsd else None,
-        noninferior={policy: _beside(paired, policy, shown) for policy in shown},
+        router_vs_rsd=fastest_matched(paired, ROUTER, rsd.entry, margin=margin) if rsd else None,
+        noninferior={group.policy: _beside(paired, group, shown) for group in shown},
         speedups=speedups,
-        router_vs={rival: speedup for rival, speedup in versus.items() if speedup},
-        router_mean_gap={rival: gap for rival, gap in gaps.items() if gap is not None},
-        gain_share=gain_share(by_policy["router"], by_policy["oracle"], chance),
-        waste_ratio=waste_ratio(by_policy["router"], by_policy["rsd"]),
+        router_vs={rival.policy: speedup for rival, speedup in versus.items() if speedup},
+        router_mean_gap={rival.policy: gap for rival, gap in gaps.items() if gap is not None},
+        products=frozenset(group.policy for group in groups if is_product(group)),
+        routers=frozenset(group.policy for group in groups if group.method.is_router),
+        gain_share=gain_share(by_group[ROUTER], by_group[ORACLE], chance),
+        waste_ratio=waste_ratio(by_group[ROUTER], by_group[RSD]),
     )
 
 
-def is_router(policy: str) -> bool:
-    """Whether a policy is a rule of this package's routers, in whatever combination."""
-    return policy.startswith("router")
+def _is_baseline(entry: Entry) -> bool:
+    return entry.method.standing is Standing.BASELINE
 
 
-def _beside(paired: Paired, policy: str, shown: Mapping[str, Entry | None]) -> dict[str, Matched]:
-    """A policy's threshold beside target-only; a router's also beside those of policies that are none."""
-    if not (entry := shown[policy]):
+def is_product(entry: Entry) -> bool:
+    """Whether one would serve the method."""
+    return entry.method.standing is Standing.PRODUCT
+
+
+def _beside(paired: Paired, group: Entry, shown: Mapping[Entry, Entry | None]) -> dict[str, Matched]:
+    """A method's threshold beside target-only; a router's also beside those of methods without a router."""
+    if not (entry := shown[group]):
         return {}
-    rivals = [rival for name, rival in shown.items() if rival and not is_router(name) and name not in NO_PRODUCTS]
-    references = [TARGET, *rivals] if is_router(policy) else [TARGET]
+    rivals = [rival for rival in shown.values() if rival and not rival.method.is_router and is_product(rival)]
+    references = [TARGET, *rivals] if entry.method.is_router else [TARGET]
     compared = {reference.policy: beside(paired, entry, reference) for reference in references}
     known = {name: matched for name, matched in compared.items() if matched}
     return known if TARGET.policy in known else {}
 
 
-def _frontier(paired: Paired, policy: str) -> list[tuple[float, float]]:
-    return pareto((paired.seconds(entry) or 0.0, paired.accuracy(entry)) for entry in paired.of(policy))
+def _frontier(paired: Paired, group: Entry) -> list[tuple[float, float]]:
+    return pareto((paired.seconds(entry) or 0.0, paired.accuracy(entry)) for entry in paired.of(group))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

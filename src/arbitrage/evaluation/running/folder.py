@@ -10,8 +10,9 @@ from typing import Any, Final, Self
 from arbitrage.core.errors import TraceError
 from arbitrage.core.trace import Trace
 from arbitrage.core.types import Problem
+from arbitrage.evaluation.running.entry import Entry
 from arbitrage.evaluation.running.solutions import Place, Solution, condense
-from arbitrage.evaluation.running.sweep import Entry, Finished
+from arbitrage.evaluation.running.sweep import Finished
 from arbitrage.runtime.store import MANIFEST, SESSIONS, GroupLog, read_manifest, read_records, run_key, write_json
 
 TRACES: Final = "traces.jsonl"
@@ -116,8 +117,7 @@ def read_traces(path: Path) -> Iterator[tuple[Place, Trace]]:
             raise TraceError(f"{place}: {error}") from error
         yield (
             Place(
-                policy=record.get("entry", trace.policy),
-                threshold=record.get("threshold"),
+                entry=Entry.recorded(record.get("entry", trace.policy), record.get("threshold")),
                 attempt=record.get("attempt", 0),
                 session=record.get("session", 0),
                 began_s=record.get("began_s"),
@@ -179,7 +179,7 @@ def read_run(path: Path) -> Run:
                 f"{path}: two problems have the id {known.id!r}: {known.question[:60]!r} and "
                 f"{trace.problem.question[:60]!r}"
             )
-        found.setdefault(Entry(place.policy, place.threshold), []).append(condense(trace, place))
+        found.setdefault(place.entry, []).append(condense(trace, place))
     if not found:
         raise TraceError(f"{str(path)!r} holds no traces", hint="name a folder of `arbitrage eval --out`")
     return _whole(path, found, problems)
@@ -212,7 +212,7 @@ def _whole(path: Path, found: Mapping[Entry, list[Solution]], problems: Mapping[
 
 def told_entries(settings: Mapping[str, Any]) -> list[Entry]:
     """The policies and thresholds that a run's manifest names."""
-    return [Entry(policy, threshold) for policy, threshold, *_ in settings.get("policies", ())]
+    return [Entry.recorded(policy, threshold) for policy, threshold, *_ in settings.get("policies", ())]
 
 
 def _ordered(entries: Iterable[Entry], settings: Mapping[str, Any]) -> list[Entry]:

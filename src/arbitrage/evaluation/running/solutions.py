@@ -1,12 +1,13 @@
 """One solved problem, condensed: all that figures are computed from, so that a run need not hold its traces."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Self
 
 from arbitrage.core.trace import Trace
 from arbitrage.core.types import Cost, Finish, Source, Step
+from arbitrage.evaluation.running.entry import Entry
 from arbitrage.grading import is_correct
 
 
@@ -108,8 +109,7 @@ class Fates:
 class Solution:
     """What one trace comes to."""
 
-    policy: str
-    threshold: float | None
+    entry: Entry
     problem: str
     """Its id."""
     level: str | None
@@ -161,9 +161,8 @@ class Solution:
 class Place:
     """Where a trace stands in a run, and what was noted while it was made."""
 
-    policy: str
+    entry: Entry
     """As the run was told; a trace knows the rule's own name."""
-    threshold: float | None = None
     attempt: int = 0
     session: int = 0
     began_s: float | None = None
@@ -174,8 +173,7 @@ def condense(trace: Trace, place: Place) -> Solution:
     """Grade a trace, and take from it what figures need."""
     measurement, verdict = trace.measurement, is_correct(trace)
     return Solution(
-        policy=place.policy,
-        threshold=place.threshold,
+        entry=place.entry,
         problem=trace.problem.id,
         level=trace.problem.metadata.get("level"),
         attempt=place.attempt,
@@ -192,3 +190,7 @@ def condense(trace: Trace, place: Place) -> Solution:
         session=place.session,
         energy_j=place.energy_j,
     )
+
+
+Graded = Mapping[Entry, Sequence[Solution]]
+"""For each entry the condensed traces, of all problems and attempts."""

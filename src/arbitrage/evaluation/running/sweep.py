@@ -9,16 +9,16 @@ from statistics import fmean
 from typing import Final
 
 from arbitrage.core.errors import ConfigError
-from arbitrage.core.policy import Policy, Solver
+from arbitrage.core.policy import Solver
 from arbitrage.core.ports import Scorer
-from arbitrage.core.solve import solve_by
 from arbitrage.core.trace import Trace
-from arbitrage.core.turn import Pair, Setting
+from arbitrage.core.turn import Setting
 from arbitrage.core.types import Problem
 from arbitrage.evaluation.figures.metrics import Row, row_of
 from arbitrage.evaluation.figures.rates import Rates
 from arbitrage.evaluation.running.audit import audited
-from arbitrage.evaluation.running.solutions import Place, Solution, condense
+from arbitrage.evaluation.running.entry import TARGET, Entry
+from arbitrage.evaluation.running.solutions import Graded, Place, Solution, condense
 from arbitrage.grading import grade_traces
 from arbitrage.runtime.pool import each
 
@@ -26,26 +26,8 @@ CHUNK: Final = 8
 """In the throughput protocol, policies take turns after so many problems for each one in flight."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One row of a comparison: a policy at a threshold, or at none."""
-
-    policy: str
-    threshold: float | None = None
-
-    @property
-    def label(self) -> str:
-        """As a user writes it: ``router@0.3``."""
-        return self.policy if self.threshold is None else f"{self.policy}@{self.threshold:g}"
-
-
-TARGET: Final = Entry("target")
-
 Results = dict[Entry, list[Trace]]
 """For each entry one trace a problem, in the order of the problems."""
-
-Graded = Mapping[Entry, Sequence[Solution]]
-"""For each entry the condensed traces, of all problems and attempts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +52,7 @@ class Plan:
     """
 
     problems: Sequence[Problem]
-    policies: Mapping[Entry, Policy | Solver]
+    methods: Mapping[Entry, Solver]
     setting: Setting
     num_attempts: int = 1
     jobs: int = 1
@@ -90,7 +72,7 @@ class Plan:
     @property
     def num_solutions(self) -> int:
         """How many solutions there will be."""
-        return len(self.problems) * len(self.policies) * self.num_attempts
+        return len(self.problems) * len(self.methods) * self.num_attempts
 
     def blocks(self) -> Iterator[tuple[int, Entry, Sequence[Problem]]]:
         """The order of work: (attempt, entry, problems that are solved with it at a stretch)."""
@@ -98,13 +80,12 @@ class Plan:
         size = 1 if self.jobs == 1 else CHUNK * self.jobs
         for attempt in range(self.num_attempts):
             for start in range(0, len(self.problems), size):
-                for entry in rng.sample(list(self.policies), len(self.policies)):
+                for entry in rng.sample(list(self.methods), len(self.methods)):
                     yield attempt, entry, self.problems[start : start + size]
 
 
 async def sweep(
     plan: Plan,
-    pair: Pair,
     seen: Callable[[Finished], None],
     *,
     is_done: Callable[[Entry, Problem, int], bool] = lambda entry, problem, attempt: False,
@@ -115,22 +96,21 @@ async def sweep(
 
     Args:
         plan: What to solve.
-        pair: Draft and target.
         seen: Called with every solution as soon as it is there.
         is_done: Whether an earlier session has made it.
         energy: Reads the machine's meter, in joules; only asked where one solution is made at a time.
         clock: Seconds.
     """
     for problem in plan.problems[: plan.num_warmup]:
-        for policy in plan.policies.values():
-            await solve_by(policy, problem, pair, plan.setting)
+        for method in plan.methods.values():
+            await method.solve(problem, plan.setting)
     began = clock()
     for attempt, entry, block in plan.blocks():
         setting = replace(plan.setting, attempt=attempt)
 
         async def one(problem: Problem, entry: Entry = entry, setting: Setting = setting) -> None:
             before, started = energy() if plan.jobs == 1 else None, clock() - began
-            trace = await solve_by(plan.policies[entry], problem, pair, setting)
+            trace = await plan.methods[entry].solve(problem, setting)
             after = energy() if plan.jobs == 1 else None
             joules = None if before is None or after is None or trace.measurement else after - before
             trace = await audited(trace, plan.auditor) if plan.auditor else trace
@@ -143,17 +123,14 @@ async def sweep(
 def graded(results: Mapping[Entry, Sequence[Trace]]) -> dict[Entry, list[Solution]]:
     """Grade and condense traces."""
     grade_traces(chain.from_iterable(results.values()))  # Together, since they are graded side by side.
-    return {
-        entry: [condense(trace, Place(policy=entry.policy, threshold=entry.threshold)) for trace in traces]
-        for entry, traces in results.items()
-    }
+    return {entry: [condense(trace, Place(entry=entry)) for trace in traces] for entry, traces in results.items()}
 
 
 def table_of(solutions: Graded, rates: Rates | None = None) -> list[Row]:
     """Condense solutions into one row an entry; speed-ups are against target-only of the same run."""
     target = [solution.seconds for solution in solutions.get(TARGET, ()) if not solution.is_failed]
     target_s = fmean(target) if target else None
-    return [row_of(entry.policy, entry.threshold, found, target_s, rates) for entry, found in solutions.items()]
+    return [row_of(entry, found, target_s, rates) for entry, found in solutions.items()]
 
 
 def rows_of(results: Results) -> list[Row]:
