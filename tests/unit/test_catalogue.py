@@ -59,7 +59,7 @@ def test_the_tiny_pair_marks_steps_with_its_own_tokens():
         (PAIR + '[routers.second]\npath = "d"\n', "confidence"),
         (PAIR + '[router]\npath = "d"\n', "router"),
         ('default_method = "rsd"\n' + PAIR + '[router]\npath = "d"\n', "rsd"),
-        ('default_method = "router+speculative"\n' + PAIR, "router+speculative"),  # Checked where methods are parsed.
+        ('default_method = "confidence+speculative"\n' + PAIR, "confidence+speculative"),
         ('default_method = ""\n' + PAIR, "confidence"),
     ],
 )
