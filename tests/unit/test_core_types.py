@@ -159,7 +159,7 @@ def test_an_id_that_is_no_text_has_no_seed(id):
         (EngineTimeout("late"), True, "late (lower the number of problems in flight"),
         (ContextOverflow("full", hint="cut it"), False, "full (cut it)"),
         (EngineError("down"), False, "down"),
-        (MissingExtra("hf"), False, "pip install '.[hf]'"),
+        (MissingExtra("hf"), False, "pip install 'arbitrage-llm[hf]'"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )

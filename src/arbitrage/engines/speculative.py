@@ -10,7 +10,7 @@ from arbitrage.engines.hf import HFEngine
 from arbitrage.engines.hf_cache import CachedSequence
 
 DRAFT_TOKENS: Final = 6
-"""Guesses of a draft model for one forward pass of the target; see docs/policies.md for the choice."""
+"""Guesses of a draft model for one forward pass of the target; see docs/methods.md for the choice."""
 LOOKUP_TOKENS: Final = 4
 """Likewise of the look-up."""
 
