@@ -175,7 +175,7 @@ def test_a_server_that_dies_is_quoted_and_takes_the_others_along(tmp_path):
             [sleeper, server("print('no memory'); raise SystemExit(3)")],
             tmp_path,
             is_ready=lambda one: one.role == "target",
-            told=told.append,
+            on_ready=told.append,
             poll_s=0.01,
         ),
     ):

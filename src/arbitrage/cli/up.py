@@ -38,7 +38,7 @@ def up(
         console.print(f"{started.server.role} answers at {started.server.url} · log {started.log}", markup=False)
 
     try:
-        with running(to_start, logs, is_ready=answers, told=report, timeout_s=timeout) as all_started:
+        with running(to_start, logs, is_ready=answers, on_ready=report, timeout_s=timeout) as all_started:
             console.print("all servers answer; Ctrl-C stops them")
             while True:
                 for started in all_started:
