@@ -180,9 +180,7 @@ async def test_a_probe_on_likelihoods_uses_both_models(tmp_path):
         for values in (likelihoods, [draft.logprobs[0] for draft in drafts])
     )
     assert by_target > 10 * by_draft
-    with pytest.raises(
-        ConfigError, match=r"the pair is not loaded.*load the scorer with its pair"
-    ):
+    with pytest.raises(ConfigError, match=r"the pair is not loaded.*load the scorer with its pair"):
         await score_rows(ProbeScorer(head, name="router", input_format=FORMAT), logged)
 
 
