@@ -12,8 +12,8 @@ OOD_LEVELS: Final = (6, 7, 8)
 """Levels out of distribution: the models were trained on shorter chains of operations."""
 
 SPLITS: Final = {"train": range(0, 90), "validation": range(90, 95), "test": range(95, 100), "ood": range(95, 100)}
-"""The hashes of a split's questions, in [0, 100): a question belongs to a split by a hash of its text, so splits share no
-question. ``test`` and ``ood`` have the same hashes and different levels."""
+"""Hashes of a split's questions, in [0, 100). The hash of its text decides the split of a question, so splits share no
+question; ``test`` and ``ood`` have the same hashes but different levels."""
 
 
 def generate(split: str, index: int, *, seed: int = 0) -> WorldProblem:

@@ -74,7 +74,7 @@ class WorldProblem:
 
         Args:
             step: The step's text, with or without its delimiter.
-            previous: The steps before it. Statement the same again is no progress, hence not correct.
+            previous: The texts of the steps before it.
         """
         text = step.strip()
         return text in self.truths and all(text != earlier.strip() for earlier in previous)
