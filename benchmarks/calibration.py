@@ -12,9 +12,9 @@ from pathlib import Path
 from statistics import fmean
 
 from arbitrage.core.errors import ConfigError
-from arbitrage.core.trace import Trace
+from arbitrage.evaluation.calibration import ROUTER
 from arbitrage.evaluation.figures.calibrate import Budget, Outcome, calibrate, outcomes_of
-from arbitrage.runtime.store import read_records
+from arbitrage.evaluation.running.folder import read_traces
 
 
 def resplit(
@@ -57,8 +57,8 @@ def main() -> None:
     parser.add_argument("budgets", nargs="+", type=Budget.parse)
     parser.add_argument("--resplits", type=int, default=100)
     arguments = parser.parse_args()
-    records = ((record.pop("threshold", None), Trace.from_json(record)) for _, record in read_records(arguments.traces))
-    outcomes, reference = outcomes_of(records, "router")
+    records = ((position.entry, trace) for position, trace in read_traces(arguments.traces))
+    outcomes, reference = outcomes_of(records, ROUTER)
     for budget in arguments.budgets:
         rng = random.Random(0)
         splits = [resplit(outcomes, reference, budget, rng) for _ in range(arguments.resplits)]

@@ -24,8 +24,9 @@ from arbitrage.core.types import (
 )
 from arbitrage.engines.scripted import ScriptedEngine
 from arbitrage.evaluation.running.entry import Entry
-from arbitrage.evaluation.running.solutions import Place, Solution, condense
-from arbitrage.evaluation.running.sweep import Plan, Results, sweep
+from arbitrage.evaluation.running.plan import Plan
+from arbitrage.evaluation.running.solutions import Solution, TracePosition, condense
+from arbitrage.evaluation.running.sweep import Results, sweep
 from arbitrage.policies import OnPair
 from arbitrage.training.rows import Past, Row, Sample
 
@@ -57,10 +58,10 @@ def setting(**values: Any) -> Setting:
     return Setting(limits=Limits(**values), **own)
 
 
-async def swept(plan: Plan) -> Results:
+async def swept(plan: Plan, methods: Mapping[Entry, Solver]) -> Results:
     """Traces of a sweep by entry."""
-    results: Results = {entry: [] for entry in plan.methods}
-    await sweep(plan, lambda done: results[done.entry].append(done.trace))
+    results: Results = {entry: [] for entry in plan.entries}
+    await sweep(plan, methods, lambda done: results[done.entry].append(done.trace))
     return results
 
 
@@ -225,11 +226,11 @@ def group(
     *outcomes: tuple[bool | None, float], policy: str = "router", threshold: float | None = 0.5
 ) -> list[Solution]:
     """Solutions of problems p0, p1, … by (is it right, seconds); None for a problem that cannot be graded."""
-    place = Place(entry=entry_of(policy, threshold))
+    position = TracePosition(entry=entry_of(policy, threshold))
     return [
         condense(
             solved(answer="7" if is_right else "8", gold=None if is_right is None else "7", problem=f"p{i}", wall_s=s),
-            place,
+            position,
         )
         for i, (is_right, s) in enumerate(outcomes)
     ]

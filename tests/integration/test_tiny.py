@@ -8,7 +8,9 @@ import arbitrage as arb
 from arbitrage.core.errors import CheckpointError, ConfigError
 from arbitrage.core.types import Source
 from arbitrage.datasets.named import problems
-from arbitrage.evaluation.running.sweep import Plan, rows_of
+from arbitrage.evaluation.figures.metrics import all_figures
+from arbitrage.evaluation.running.plan import Plan
+from arbitrage.evaluation.running.solutions import graded
 from arbitrage.tiny import WEIGHTS
 from helpers import entry_of, swept
 
@@ -29,9 +31,9 @@ def test_weights_are_small_and_safe():
 async def test_the_policies_rank_as_they_should(pair):
     """Floors with room for 60 problems; the exact figures stand in the model card."""
     compared = {entry_of(name): pair.method(name) for name in ("draft", "target", "router", "likelihood")}
-    plan = Plan(problems=problems("tiny:test", 60), methods=compared, setting=arb.Setting(), num_warmup=0)
-    results = await swept(plan)
-    rows = {row.entry.policy: row for row in rows_of(results)}
+    plan = Plan(problems=problems("tiny:test", 60), entries=list(compared), setting=arb.Setting(), num_warmup=0)
+    results = await swept(plan, compared)
+    rows = {one.entry.policy: one for one in all_figures(graded(results))}
     assert rows["target"].accuracy >= 0.7
     assert 0.15 <= rows["draft"].accuracy <= 0.6
     assert rows["router"].accuracy >= rows["target"].accuracy - 0.1

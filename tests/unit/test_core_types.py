@@ -147,6 +147,12 @@ def test_seeds_differ_in_every_argument_and_fit_every_engine():
     assert all(0 <= seed < 2**31 for seed in seeds)
 
 
+@pytest.mark.parametrize("id", ["\ud800", "p\udfff1", "\udc80\udcff"])
+def test_an_id_that_is_no_text_has_no_seed(id):
+    with pytest.raises(ProblemError, match=r"the id '.*\\ud.*' cannot be encoded: 'utf-8' codec .*another id"):
+        derive_seed(0, id, 0, 0, Source.DRAFT)
+
+
 @pytest.mark.parametrize(
     ("error", "is_retryable", "said"),
     [

@@ -2,10 +2,11 @@
 
 import pytest
 
-from arbitrage.cli.demo import Deadline
 from arbitrage.core.turn import Pair, Setting
 from arbitrage.core.types import Problem
-from arbitrage.evaluation.running.sweep import Plan, sweep
+from arbitrage.evaluation.running.deadline import Deadline
+from arbitrage.evaluation.running.plan import Plan
+from arbitrage.evaluation.running.sweep import sweep
 from arbitrage.policies import DraftOnly, TargetOnly
 from helpers import entry_of, on_pair, scripted
 
@@ -17,7 +18,7 @@ async def test_a_deadline_ends_a_comparison_behind_a_problem_that_all_have_solve
     ticks = iter(range(1000))  # A second passes between two questions.
     pair, done = Pair(draft=scripted("a"), target=scripted("b")), []
     methods = on_pair({entry_of("draft"): DraftOnly(), entry_of("target"): TargetOnly()}, pair)
-    plan = Plan(problems=PROBLEMS, methods=methods, setting=Setting(), num_warmup=2)
-    await sweep(plan, done.append, is_done=Deadline(seconds, lambda: float(next(ticks))))
+    plan = Plan(problems=PROBLEMS, entries=list(methods), setting=Setting(), num_warmup=2)
+    await sweep(plan, methods, done.append, is_done=Deadline(seconds, lambda: float(next(ticks))))
     solved = [(one.entry.policy, one.trace.problem.id) for one in done]
     assert sorted(solved) == sorted((name, f"p{i}") for name in ("draft", "target") for i in range(num))

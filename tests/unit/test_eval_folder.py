@@ -144,10 +144,11 @@ def test_runs_are_compared_policy_by_policy(tmp_path):
     (found,) = differences(runs)
     assert (found.entry, found.first, found.second) == (ROUTER, "first", "second")
     assert found.accuracy == pytest.approx((1.0, 0.7))
-    assert found.gap_interval.low < -0.3 < found.gap_interval.high < 0.0
+    assert found.gap.interval.low < -0.3 < found.gap.interval.high < 0.0
     assert found.p_value == pytest.approx(2 / 2**6)
-    assert found.speedup == pytest.approx(2.0)
-    assert found.speedup_interval.low == pytest.approx(2.0)
+    assert found.gap.value == pytest.approx(-0.3)
+    assert found.speedup.value == pytest.approx(2.0)
+    assert found.speedup.interval.low == pytest.approx(2.0)
     assert [entry.label for entry in merged(runs)] == ["target · first", "router@0.5 · first", "router@0.5 · second"]
 
 

@@ -9,13 +9,14 @@ from scipy.special import betaincinv
 
 from arbitrage.core.types import Finish
 from arbitrage.evaluation.figures.frontier import mean_gap, pareto, seconds_at
-from arbitrage.evaluation.figures.matched import fastest_matched, fastest_noninferior, matched_speedup
+from arbitrage.evaluation.figures.matched import beside, fastest_matched, fastest_noninferior, matched_speedup
+from arbitrage.evaluation.figures.metrics import all_figures
 from arbitrage.evaluation.figures.paired import Paired
-from arbitrage.evaluation.figures.summary import evidence_of, summary_of
+from arbitrage.evaluation.figures.summary import Comparison, evidence_of, summary_of
 from arbitrage.evaluation.running.entry import TARGET
-from arbitrage.evaluation.running.sweep import table_of
-from arbitrage.report.report import speed_table
-from arbitrage.report.words import speedup_line, summary_lines
+from arbitrage.report.highlights import headline
+from arbitrage.report.report import speed_section
+from arbitrage.report.words import interpolated_line, summary_lines
 from helpers import entry_of, group
 
 
@@ -58,20 +59,20 @@ def test_the_gap_between_frontiers_is_a_mean_over_the_seconds_that_both_cover():
 
 def test_the_fastest_threshold_at_matched_accuracy_is_compared():
     paired = Paired(sweep(target=[(None, 80, 4.0)], router=ROUTER))
-    found = fastest_matched(paired, entry_of("router"), TARGET, margin=0.015)
-    assert found is not None
-    assert found.entry.threshold == 0.5
-    assert found.speedup == pytest.approx(2.0)
-    assert found.accuracy_gap == pytest.approx(-0.01)
-    assert found.interval.low == pytest.approx(2.0)
-    assert found.p_value == 1.0  # One problem differs.
-    assert fastest_matched(paired, entry_of("rsd"), TARGET) is None
+    entry = fastest_matched(paired, entry_of("router"), margin=0.015)
+    assert entry == ONE
+    matched = beside(paired, entry, TARGET)
+    assert matched.speedup.value == pytest.approx(2.0)
+    assert matched.gap.value == pytest.approx(-0.01)
+    assert matched.speedup.interval.low == pytest.approx(2.0)
+    assert matched.p_value == 1.0  # One problem differs.
+    assert fastest_matched(paired, entry_of("rsd")) is None
 
 
 def test_an_accuracy_of_exactly_the_margin_less_is_matched():
     paired = Paired(sweep(target=[(None, 83, 4.0)], router=[(0.5, 80, 2.0)]))
-    assert fastest_matched(paired, entry_of("router"), TARGET, margin=0.03) is not None
-    assert fastest_matched(paired, entry_of("router"), TARGET, margin=0.02) is None
+    assert fastest_matched(paired, entry_of("router"), margin=0.03) is not None
+    assert fastest_matched(paired, entry_of("router"), margin=0.02) is None
 
 
 @pytest.mark.parametrize(("num_lost", "num"), [(0, 100), (0, 300), (1, 300), (3, 1000)])
@@ -103,7 +104,8 @@ def test_a_target_that_always_failed_leaves_words_for_the_rest():
     found = {entry: entry_group(entry, 300, 1.0, num=400) for entry in (ONE, entry_of("confidence", 0.1))}
     found[TARGET] = [replace(solution, finish=Finish.FAILED) for solution in failed]
     summary = evidence_of(found).summary
-    assert summary.noninferior == {"router": {}, "confidence": {}}
+    assert [summary.of(method).noninferior for method in summary.methods] == [None, None]
+    assert [method.policy for method in summary.methods] == ["router", "confidence"]
     assert summary_lines(summary)
 
 
@@ -117,19 +119,28 @@ def test_a_summary_says_of_routers_what_is_shown_and_what_is_not():
         entry_of("oracle", 0.0): (330, 1.0),
     }
     summary = evidence_of({entry: entry_group(entry, *point, num=400) for entry, point in points.items()}).summary
-    shown = {policy: {name: m.speedup for name, m in found.items()} for policy, found in summary.noninferior.items()}
+    shown = {
+        (method.policy, reference.policy): one.noninferior.speedup.value
+        for (method, reference), one in summary.comparisons.items()
+        if one.noninferior
+    }
     assert shown == {
-        "router": {"target": 2.0, "rsd": 1.5},
-        "router+ngram": {},
-        "rsd": {"target": pytest.approx(4 / 3)},
-        "oracle": {"target": 4.0},
+        ("router", "target"): 2.0,
+        ("router", "rsd"): 1.5,
+        ("router", "oracle"): 0.5,
+        ("rsd", "target"): pytest.approx(4 / 3),
+        ("rsd", "router"): pytest.approx(2 / 3),
+        ("rsd", "oracle"): pytest.approx(1 / 3),
+        ("oracle", "target"): 4.0,
     }
     lines = summary_lines(summary)
     assert any(line.startswith("router@0.5 is shown to be less than 1.5 points below") for line in lines)
-    assert any("2.00× [2.00, 2.00] as fast as target, 1.50× [1.50, 1.50] as fast as rsd@0.9" in line for line in lines)
+    assert any(
+        "2.00× [2.00, 2.00] as fast as target-only, 1.50× [1.50, 1.50] as fast as rsd@0.9" in line for line in lines
+    )
     assert any(line.startswith("router+ngram: no threshold is shown") for line in lines)
     assert not any(line.startswith(("rsd@0.9 is shown", "rsd: no")) for line in lines)
-    cells = re.findall(r"<td>(.*?)</td>", speed_table(summary))
+    cells = re.findall(r"<td>(.*?)</td>", speed_section(summary))
     assert [cells[cells.index(policy) + 8] for policy in ("router", "rsd")] == [
         "0.5: 2.00×, gap ≥ -0.9",
         "0.9: 1.33×, gap ≥ -0.9",
@@ -144,10 +155,10 @@ def test_thresholds_are_interpolated_to_the_accuracy_minus_the_margin():
     assert found.accuracy == pytest.approx(0.785)
     assert found.seconds == pytest.approx(1 + 8.5 / 9)
     assert found.reference_seconds == 4.0
-    assert found.speedup == pytest.approx(4.0 / (1 + 8.5 / 9))
-    assert found.interval.low < found.speedup < found.interval.high
+    assert found.speedup.value == pytest.approx(4.0 / (1 + 8.5 / 9))
+    assert found.speedup.interval.low < found.speedup.value < found.speedup.interval.high
     # One problem parts router from target there, so the speed lies near, and never above that at 70 of 100.
-    assert found.interval.high < 4.0
+    assert found.speedup.interval.high < 4.0
     assert found.reached_share == 1.0
     assert matched_speedup(paired, entry_of("rsd"), entry_of("target")) is None
 
@@ -157,9 +168,9 @@ def test_a_rival_is_compared_on_its_own_frontier_at_the_same_accuracy():
     paired = Paired(sweep(target=[(None, 80, 4.0)], router=ROUTER, rsd=[(0.5, 75, 2.0), (0.9, 82, 3.0)]))
     found = matched_speedup(paired, entry_of("router"), entry_of("rsd"), margin=0.015)
     assert found.reference_seconds == pytest.approx(2.5)
-    assert found.speedup == pytest.approx(2.5 / (1 + 8.5 / 9))
+    assert found.speedup.value == pytest.approx(2.5 / (1 + 8.5 / 9))
     back = matched_speedup(paired, entry_of("rsd"), entry_of("router"), margin=0.015)
-    assert back.speedup == pytest.approx(1 / found.speedup)
+    assert back.speedup.value == pytest.approx(1 / found.speedup.value)
 
 
 def test_a_draw_that_misses_the_accuracy_is_told_not_dropped():
@@ -167,16 +178,17 @@ def test_a_draw_that_misses_the_accuracy_is_told_not_dropped():
     router = group(*((i >= 20, 2.0) for i in range(100)))
     paired = Paired({TARGET: entry_group(TARGET, 80, 4.0), entry_of("router", 0.5): router})
     found = matched_speedup(paired, entry_of("router"), entry_of("target"), margin=0.015)
-    assert found.speedup == 2.0
+    assert found.speedup.value == 2.0
     assert 0.4 < found.reached_share < 0.8
-    assert found.interval.low == 0.0
-    assert found.interval.high == 2.0
-    line = speedup_line(found, 0.015)
+    assert found.speedup.interval.low == 0.0
+    assert found.speedup.interval.high == 2.0
+    line = interpolated_line(Comparison(method=entry_of("router"), reference=TARGET, interpolated=found), 0.015)
     assert "[not reached, 2.00]" in line
-    assert f"{1 - found.reached_share:.0%} of draws miss" in line
+    assert f"{1 - found.reached_share:.0%} of resamples miss" in line
     rival = matched_speedup(paired, entry_of("target"), entry_of("router"), margin=0.015)
-    assert math.isinf(rival.interval.high)
-    assert "no limit]" in speedup_line(rival, 0.015)
+    assert math.isinf(rival.speedup.interval.high)
+    back = Comparison(method=TARGET, reference=entry_of("router"), interpolated=rival)
+    assert "no limit]" in interpolated_line(back, 0.015)
 
 
 def test_an_interval_of_seconds_is_paired():
@@ -187,7 +199,7 @@ def test_an_interval_of_seconds_is_paired():
         entry_of("router", 0.5): group(*((True, s / 2) for s in seconds)),
     }
     found = matched_speedup(Paired(solutions), entry_of("router"), entry_of("target"))
-    assert (found.interval.low, found.interval.high) == pytest.approx((2.0, 2.0))
+    assert (found.speedup.interval.low, found.speedup.interval.high) == pytest.approx((2.0, 2.0))
 
 
 def test_what_cannot_be_paired_is_left_out():
@@ -200,40 +212,66 @@ def test_what_cannot_be_paired_is_left_out():
 
 
 def test_a_summary_without_target_only_claims_no_speed():
-    summary = summary_of(found := {entry_of("router", 0.5): group((True, 1.0))}, table_of(found))
-    assert (summary.vs_target, summary.speedups, summary.headline) == ({}, {}, None)
-    assert summary.gain_share is None
+    summary = summary_of(found := {entry_of("router", 0.5): group((True, 1.0))}, all_figures(found))
+    assert (summary.comparisons, summary.methods, headline(summary)) == ({}, [], None)
 
 
 def test_a_summary_of_what_cannot_be_graded_claims_nothing():
     found = {TARGET: group((None, 1.0), policy="target", threshold=None), entry_of("router", 0.5): group((None, 1.0))}
     summary = evidence_of(found).summary
-    assert (summary.vs_target, summary.speedups, summary_lines(summary)) == ({}, {}, [])
+    assert (summary.methods, summary_lines(summary)) == ([], [])
 
 
 def test_a_summary_compares_every_policy_that_reaches_the_target():
     speeds = {TARGET: 4.0, entry_of("random", 0.5): 1.0, entry_of("rsd", 0.5): 3.0, entry_of("router:b", 0.5): 2.0}
     found = {entry: entry_group(entry, 10, seconds, num=10) for entry, seconds in speeds.items()}
     found[entry_of("router", 0.5)] = entry_group(entry_of("router", 0.5), 0, 1.0, num=10)
-    summary = summary_of(found, table_of(found))
-    assert {policy: m.speedup for policy, m in summary.vs_target.items()} == {"rsd": 4 / 3, "router:b": 2.0}
-    assert {policy: s.speedup for policy, s in summary.speedups.items()} == {
+    summary = summary_of(found, all_figures(found))
+    with_target = {method.policy: summary.of(method) for method in summary.methods}
+    assert {policy: one.fastest.speedup.value for policy, one in with_target.items() if one.fastest} == {
+        "rsd": 4 / 3,
+        "router:b": 2.0,
+    }
+    assert {policy: one.interpolated.speedup.value for policy, one in with_target.items() if one.interpolated} == {
         "random": 4.0,
         "rsd": 4 / 3,
         "router:b": 2.0,
     }
-    assert summary.headline == "router:b"  # Chance is no product, and the router does not reach the accuracy.
-    assert summary.router_vs == {}
+    # Chance is not a product, and the router does not reach the accuracy.
+    assert headline(summary) == entry_of("router:b")
+    references = summary.references(entry_of("router"))
+    assert references == [TARGET, entry_of("rsd"), entry_of("router:b")]
+    assert not any(summary.of(entry_of("router"), reference).interpolated for reference in references)
 
 
 def test_the_router_is_compared_with_every_rival_and_is_the_headline():
     found = sweep(target=[(None, 80, 4.0)], router=ROUTER, rsd=[(0.9, 80, 3.0)], speculative=[(None, 80, 2.5)])
     summary = evidence_of(found).summary
-    assert summary.headline == "router"
-    assert {rival: round(s.reference_seconds, 2) for rival, s in summary.router_vs.items()} == {
+    router = entry_of("router")
+    assert headline(summary) == router
+    rivals = [reference for reference in summary.references(router) if reference != TARGET]
+    assert {rival.policy: round(summary.of(router, rival).interpolated.reference_seconds, 2) for rival in rivals} == {
         "rsd": 3.0,
         "speculative": 2.5,
     }
     lines = summary_lines(summary)
-    assert any("router, its thresholds interpolated, is 2.06× as fast as target-only" in line for line in lines)
+    (line,) = (line for line in lines if re.match(r"router, .* as fast as target-only", line))
+    assert line.startswith("router, its thresholds interpolated, is 2.06× [")
     assert any("as fast as speculative" in line for line in lines)
+
+
+def test_any_method_is_compared_with_any_reference():
+    """What holds for the router and RSD holds for two other methods, in both directions."""
+    found = sweep(target=[(None, 80, 4.0)], confidence=ROUTER, entropy=[(0.5, 75, 2.0), (0.9, 82, 3.0)])
+    summary = evidence_of(found).summary
+    confidence, entropy = entry_of("confidence"), entry_of("entropy")
+    there, back = summary.of(confidence, entropy), summary.of(entropy, confidence)
+    assert there.interpolated.speedup.value == pytest.approx(2.5 / (1 + 8.5 / 9))
+    assert back.interpolated.speedup.value == pytest.approx((1 + 8.5 / 9) / 2.5)
+    assert (there.fastest.entry, there.fastest.reference) == (entry_of("confidence", 0.5), entry_of("entropy", 0.9))
+    assert there.fastest.speedup.value == pytest.approx(1.5)
+    assert there.mean_gap == pytest.approx(-back.mean_gap)
+    assert there.mean_gap > 0.0
+    assert (there.gain_share, there.is_empty) == (None, False)
+    assert summary.of(TARGET, confidence).is_empty
+    assert headline(summary) == confidence  # The faster one, where the router did not run.

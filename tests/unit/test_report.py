@@ -1,13 +1,16 @@
 """The report: complete, self-contained, and safe whatever a model wrote."""
 
 import csv
+import io
 import json
 import re
 from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
+from rich.console import Console
 
+from arbitrage.cli.show import rich_table
 from arbitrage.core.types import Decision, Finish, Source
 from arbitrage.evaluation.figures.compare import differences, merged, named
 from arbitrage.evaluation.figures.rates import Rates
@@ -17,10 +20,13 @@ from arbitrage.evaluation.running.folder import EvalFolder, read_run
 from arbitrage.evaluation.running.sweep import Finished
 from arbitrage.report import browse
 from arbitrage.report.browse import embedded, stratified_order
+from arbitrage.report.columns import Column, Table
+from arbitrage.report.drawing import looks_of
+from arbitrage.report.files import write_summaries
 from arbitrage.report.markup import role_colours, table, time_bars
-from arbitrage.report.plots import _bins, looks_of, plots_of, shown_entries
+from arbitrage.report.plots import plots_of, shown_entries
 from arbitrage.report.report import comparison_page, run_page, write_report
-from arbitrage.report.tables import write_summaries
+from arbitrage.report.step_plots import _bins
 from helpers import entry_of, score, solved, step, written
 
 D, T = Source.DRAFT, Source.TARGET
@@ -118,8 +124,13 @@ def test_the_tables_hold_every_row_and_figure(written_report):
     assert float(rows[4]["role_s.target.mean"]) == 1.0
     assert float(rows[1]["flops_per_problem"]) == 2 * (6 * 1e10 + 1 * 1e9)
     record = json.loads((written_report / "summary.json").read_text())
-    assert (record["schema"], record["num_problems"], len(record["rows"])) == (1, 36, len(ENTRIES))
-    assert record["summary"]["speedups"]["router"]["speedup"] > 1.0
+    assert (record["schema"], record["num_problems"], len(record["rows"])) == (2, 36, len(ENTRIES))
+    comparisons = {(one["method"], one["reference"]): one for one in record["summary"]["comparisons"]}
+    assert list(comparisons) == [("oracle", "target"), ("router", "target"), ("router", "oracle")]
+    router = comparisons["router", "target"]
+    assert router["interpolated"]["speedup"]["value"] > 1.0
+    assert router["fastest"]["entry"] == {"policy": "router", "threshold": 0.5}
+    assert router["fastest"]["gap"]["interval"] == {"low": 0.0, "high": 0.0}
     assert record["sessions"][0]["commit"] == "abc123"
     text = (written_report / "summary.md").read_text()
     assert "as fast as target-only" in text
@@ -199,14 +210,17 @@ def test_unfinished_failed_and_ungraded_are_told(tmp_path):
     policies = [[entry.policy, entry.threshold, "a", None, None] for entry in [*ENTRIES, entry_of("rsd", 0.7)]]
     run = replace(run, settings={**run.settings, "samples": 2, "policies": policies})
     page = run_page(run, evidence_of(run.solutions), [])
-    assert "Unfinished: 6 of 12 solutions of each policy are there; these count. No solution yet by rsd@0.7." in page
+    assert (
+        "Unfinished: 6 of 12 solutions of each policy exist; the figures are of these. No solution yet by rsd@0.7."
+        in page
+    )
     broken = [replace(s, finish=Finish.FAILED, error="<no> memory", is_correct=False) for s in run.solutions[TARGET]]
     run = replace(run, solutions={**run.solutions, TARGET: broken})
     assert "target: 6 of 6 failed, first: &lt;no&gt; memory" in run_page(run, evidence_of(run.solutions), [])
     blind = {entry: [replace(s, is_correct=None) for s in found] for entry, found in run.solutions.items()}
     page = run_page(replace(run, solutions=blind), evidence_of(blind), [])
     assert "6 of 6 problems could not be graded" in page
-    assert "there is no accuracy to be matched" in page
+    assert "there is no accuracy to match" in page
 
 
 def test_a_load_is_told(run):
@@ -277,8 +291,28 @@ def test_a_policy_looks_the_same_everywhere_and_runs_differ_by_their_line():
 
 
 def test_markup_is_escaped(evidence):
-    assert "<b>" not in table(["<b>"], [["<b>"]], label="<b>")
-    assert "<em>" not in time_bars({"<em>": evidence.rows[0]})
+    assert "<b>" not in table(Table(title="<b>", head=["<b>"], body=[["<b>"]]))
+    assert "<em>" not in time_bars({"<em>": evidence.figures[0]})
     colours = role_colours(["target", "strange", "outside"])
     assert len(set(colours.values())) == len(colours)
     assert list(colours)[-1] == "outside"
+
+
+def test_a_table_is_described_once_and_rendered_three_ways():
+    columns = [
+        Column("name", lambda record: record[0], terminal="n"),
+        Column("figure", lambda record: record[1], terminal="f", terminal_unit="×"),
+        Column("some", lambda record: record[2]),
+        Column("all", lambda record: record[2], needs_all=True),
+    ]
+    records = [("a", "1.5", "7"), ("b", "–", "–")]
+    content = Table.of("title", columns, records, is_stressed=lambda record: record[0] == "b", hides_empty=True)
+    assert content.markdown() == ["| name | figure | some |", "|---|---|---|", "| a | 1.5 | 7 |", "| b | – | – |"]
+    assert "<tr><td>a</td><td>1.5</td><td>7</td></tr>" in table(content)
+    assert '<tr class="best"><td>b</td>' in table(content)
+    terminal = Table.for_terminal("title", columns, records)
+    assert (terminal.head, terminal.body) == (["n", "f"], [["a", "1.5×"], ["b", "–"]])
+    console = Console(file=io.StringIO(), width=40)
+    console.print(rich_table(terminal))
+    assert console.file.getvalue().splitlines()[0].strip() == "title"
+    assert "│ a │ 1.5× │" in console.file.getvalue()

@@ -12,7 +12,7 @@ from arbitrage.core.trace import Trace
 from arbitrage.core.turn import Pair, Setting
 from arbitrage.core.types import Finish, Sampling, Source
 from arbitrage.engines.scripted import RealClock, ScriptedEngine
-from arbitrage.evaluation.running.sweep import Plan
+from arbitrage.evaluation.running.plan import Plan
 from arbitrage.grading import is_same
 from arbitrage.pairs.config import PairConfig
 from arbitrage.pairs.hf import HFModel
@@ -148,7 +148,7 @@ async def test_solvers_are_compared_with_policies():
         entry_of("majority"): Majority(pair=pair, is_same=is_same, num=3),
         entry_of("other"): OnPair(policy=TargetOnly(), pair=Pair(draft=pair.draft, target=scripted("9")), name="other"),
     }
-    results = await swept(Plan(problems=[PROBLEM], methods=methods, setting=GREEDY))
+    results = await swept(Plan(problems=[PROBLEM], entries=list(methods), setting=GREEDY), methods)
     said = {entry.policy: [(trace.policy, trace.text) for trace in traces] for entry, traces in results.items()}
     assert said == {
         "target": [("target", r"\boxed{8}")],

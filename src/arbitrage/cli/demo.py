@@ -2,24 +2,25 @@
 
 import asyncio
 import time
-from collections.abc import Callable
 from typing import Annotated, Final
 
 import typer
 from rich.console import Console
 from rich.live import Live
 
-from arbitrage.cli.show import LivePrinter, legend, rows_table, table_console, trace_footer
+from arbitrage.cli.show import LivePrinter, legend, rich_table, table_console, trace_footer
 from arbitrage.core.turn import Setting
-from arbitrage.core.types import Problem
 from arbitrage.datasets.named import problems
+from arbitrage.evaluation.figures.metrics import all_figures
+from arbitrage.evaluation.running.deadline import Deadline
 from arbitrage.evaluation.running.entry import Entry
-from arbitrage.evaluation.running.planning import plan_of
-from arbitrage.evaluation.running.solutions import Place, Solution, condense
-from arbitrage.evaluation.running.sweep import Finished, Plan, sweep, table_of
+from arbitrage.evaluation.running.plan import Plan, resolved_entries, solvers_of
+from arbitrage.evaluation.running.solutions import Solution, TracePosition, condense
+from arbitrage.evaluation.running.sweep import Finished, sweep
 from arbitrage.pairs.catalogue import TINY
 from arbitrage.pairs.loaded import LoadedPair, load
 from arbitrage.policies.spec import methods
+from arbitrage.report.tables import terminal_table
 
 COMPARED: Final = ("draft", "target", "rsd", "confidence", "router", "speculative", "router+speculative")
 ALL: Final = (*COMPARED, "random", "likelihood", "oracle", "router:model")
@@ -43,11 +44,12 @@ def demo(
     names = ALL if compare_all else COMPARED
     loaded = load(TINY, policies=names)
     _solve_live(loaded, console, shown)
-    plan = plan_of(loaded, problems("tiny:test", limit), methods(names), Setting(), audit=compare_all)
+    entries = resolved_entries(loaded, methods(names))
+    plan = Plan(problems=problems("tiny:test", limit), entries=entries, setting=Setting())
     console.print(
         f"\nMethods on at most {limit} held-out problems and for at most {seconds:g} s, one solution at a time:"
     )
-    num = _compare_live(plan, console, seconds)
+    num = _compare_live(plan, loaded, console, seconds, is_audited=compare_all)
     why = f"after {seconds:g} s" if num < limit else "at the limit"
     console.print(
         f"stopped {why}: {num} problems\n"
@@ -70,45 +72,26 @@ def _solve_live(loaded: LoadedPair, console: Console, count: int) -> None:
         console.print(trace_footer(loaded.solve(problem.question, watch=LivePrinter(console))))
 
 
-def _compare_live(plan: Plan, console: Console, seconds: float) -> int:
-    """Show the table anew after every problem that all methods have solved; returns how many there were."""
-    solutions: dict[Entry, list[Solution]] = {entry: [] for entry in plan.methods}
+def _compare_live(plan: Plan, loaded: LoadedPair, console: Console, seconds: float, *, is_audited: bool) -> int:
+    """Show the table again after every problem that all methods have solved; returns the number of such problems."""
+    solutions: dict[Entry, list[Solution]] = {entry: [] for entry in plan.entries}
     last_line = time.monotonic()
 
-    def seen(done: Finished) -> None:
+    def on_finished(done: Finished) -> None:
         nonlocal last_line
-        solutions[done.entry].append(condense(done.trace, Place(entry=done.entry)))
+        solutions[done.entry].append(condense(done.trace, TracePosition(entry=done.entry)))
         counts = set(map(len, solutions.values()))
         if len(counts) > 1:
             return  # The problem is not solved by all methods yet.
         (num,) = counts
-        live.update(rows_table(table_of(solutions), f"{TINY}, {num} problems"), refresh=True)
+        table = terminal_table(all_figures(solutions), f"{TINY}, {num} problems")
+        live.update(rich_table(table), refresh=True)
         if not console.is_terminal and time.monotonic() - last_line >= LOG_S:
             last_line = time.monotonic()
             console.print(f"{num} of at most {len(plan.problems)} problems")
 
     with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
-        asyncio.run(sweep(plan, seen, is_done=Deadline(seconds)))
+        auditor = loaded.auditor if is_audited else None
+        work = sweep(plan, solvers_of(loaded, plan), on_finished, auditor=auditor, is_done=Deadline(seconds))
+        asyncio.run(work)
     return min(map(len, solutions.values()))
-
-
-class Deadline:
-    """Tells a sweep to leave out the problems that it has not begun when the time is over.
-
-    The time starts at the first question, which comes after the warm-up. A problem that one method has begun is solved
-    by all methods, so that the comparison stays paired.
-    """
-
-    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._seconds, self._clock = seconds, clock
-        self._end: float | None = None
-        self._begun: set[str] = set()
-
-    def __call__(self, entry: Entry, problem: Problem, attempt: int) -> bool:
-        """Whether to leave out a problem."""
-        now = self._clock()
-        if self._end is None:
-            self._end = now + self._seconds
-        if now < self._end:
-            self._begun.add(problem.id)
-        return problem.id not in self._begun

@@ -1,9 +1,10 @@
-"""The rows of a comparison: a method, and the run that it belongs to where several runs are compared."""
+"""The entries of a comparison: a method, and its run where several runs are compared."""
 
 from dataclasses import dataclass, replace
 from typing import Final
 
 from arbitrage.policies.spec import MethodSpec
+from arbitrage.policies.table import Standing
 
 RUN_SEPARATOR: Final = " · "
 """Between method and run in labels, where several runs are shown together."""
@@ -11,7 +12,7 @@ RUN_SEPARATOR: Final = " · "
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One row of a comparison: a method at its threshold."""
+    """One entry of a comparison: a method at its threshold."""
 
     method: MethodSpec
     run: str = ""
@@ -34,8 +35,23 @@ class Entry:
 
     @property
     def group(self) -> "Entry":
-        """The same method without its threshold: what the thresholds of a sweep have in common."""
+        """The same method without its threshold: the group of all its thresholds in a sweep."""
         return replace(self, method=replace(self.method, threshold=None))
+
+    @property
+    def is_product(self) -> bool:
+        """Whether one would serve the method."""
+        return self.method.standing is Standing.PRODUCT
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether the method is only compared with: a single model, or chance."""
+        return self.method.standing is Standing.BASELINE
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether the method is an upper bound: it needs information that a served method does not have."""
+        return self.method.standing is Standing.BOUND
 
     @classmethod
     def recorded(cls, policy: str, threshold: float | None = None) -> "Entry":
@@ -47,3 +63,4 @@ class Entry:
 
 
 TARGET: Final = Entry(MethodSpec("target"))
+"""Target-only: the reference of accuracy and speed."""
