@@ -11,20 +11,20 @@ from dataclasses import dataclass
 from itertools import cycle
 from typing import Final
 
-from arbitrage.tiny.world_problem import Operation, Saying, WorldProblem
+from arbitrage.tiny.world_problem import Operation, Statement, WorldProblem
 
 HARD_SHARE: Final = 0.05
-"""Share of operations drawn as products of several digits: the steps where both models fail."""
+"""The share of operations that are products of numbers with several digits; both models fail at these steps."""
 
 
 class Arithmetic:
-    """Draws operands so that most results are below 200 and few have more than three digits."""
+    """Draws operands; most results are below 200, and few have more than three digits."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
 
     def is_hard(self, value: int) -> bool:
-        """Whether to make the next operation a product that is too large for both models."""
+        """Whether the next operation becomes a product that is too hard for both models."""
         return 12 <= value <= 999 and self.rng.random() < HARD_SHARE
 
     def addend(self) -> int:
@@ -32,22 +32,22 @@ class Arithmetic:
         return self.rng.randint(2, self._largest())
 
     def subtrahend(self, value: int) -> int:
-        """A number to take from ``value``, leaving at least one."""
+        """A number to subtract from ``value``; the result is at least 1."""
         return self.rng.randint(1, min(value - 1, self._largest()))
 
     def _largest(self) -> int:
         return self.rng.choices((20, 99, 399), (0.4, 0.45, 0.15))[0]
 
     def factor(self, value: int) -> int:
-        """A one-digit factor that keeps the product below 200 (or at three digits), or 1 if there is none."""
-        most = self.rng.choices((199, 999), (0.7, 0.3))[0]
-        largest = min(9, most // value)
+        """A one-digit factor with a product of at most 199, or sometimes at most 999; 1 if there is none."""
+        largest_product = self.rng.choices((199, 999), (0.7, 0.3))[0]
+        largest = min(9, largest_product // value)
         return self.rng.randint(2, largest) if largest >= 2 else 1
 
     def divisor(self, value: int, choices: Sequence[int]) -> int:
-        """One of ``choices`` that divides ``value`` without rest, or 1 if there is none."""
-        fitting = [k for k in choices if value % k == 0 and value > k]
-        return self.rng.choice(fitting) if fitting else 1
+        """One of ``choices`` that divides ``value`` without remainder; 1 if there is none."""
+        divisors = [k for k in choices if value % k == 0 and value > k]
+        return self.rng.choice(divisors) if divisors else 1
 
     def hard_factor(self) -> int:
         """A factor of two digits."""
@@ -64,17 +64,17 @@ PARTS: Final = {2: "half", 3: "a third", 4: "a quarter", 5: "a fifth"}
 
 
 def quantities(rng: random.Random, level: int) -> WorldProblem:
-    """People who own things: each sentence but one depends on another person's number.
+    """People who own things: each fact except the first depends on another person's number.
 
-    "Compared to Leo Mia owns" goes without a comma, and each fact has a verb of its own: what a step must find stands
-    right behind a word that it is found by, which a small model learns many times faster (``dev/LOG.md``).
+    "Compared to Leo Mia owns" has no comma, and each fact has its own verb. The number that a step needs therefore
+    follows directly after a word that identifies it, which a small model learns many times faster (``dev/LOG.md``).
     """
     maths, thing, unrelated = Arithmetic(rng), *rng.sample(OBJECTS, 2)
     names = rng.sample(NAMES, level + 2)
     verbs = cycle(rng.sample(VERBS, len(VERBS)))
     value, verb = rng.randint(3, 60), next(verbs)
     facts = [f"{names[0]} {verb} {value} {thing}."]
-    steps: list[Saying] = [Saying(terse=f"{names[0]} {verb} {value}.", verbose=facts[0])]
+    steps: list[Statement] = [Statement(terse=f"{names[0]} {verb} {value}.", verbose=facts[0])]
     for name, base, verb in zip(names[1 : level + 1], names, verbs, strict=False):
         text, left, op, right = relation_words(maths, value)
         value = _OPERATIONS[op](left, right)
@@ -99,7 +99,7 @@ def quantities(rng: random.Random, level: int) -> WorldProblem:
 
 
 def relation_words(maths: Arithmetic, value: int) -> tuple[str, int, str, int]:
-    """Draw how one quantity depends on the last: (words with a place for the object, left, op, right)."""
+    """Draw how one quantity depends on the previous one: (words with a slot for the object, left, op, right)."""
     kind = maths.rng.choice(["more", "fewer", "times", "times", "part"])
     if maths.is_hard(value):
         k = maths.hard_factor()
@@ -119,22 +119,22 @@ def relation_words(maths: Arithmetic, value: int) -> tuple[str, int, str, int]:
 
 
 def equations(rng: random.Random, level: int) -> WorldProblem:
-    """Operations wrapped around an unknown; the solution unwinds them from the outside."""
+    """Operations around an unknown; the solution undoes them from the outermost to the innermost."""
     maths = Arithmetic(rng)
     value, text = rng.randint(2, 40), "x"
     wrapped: list[Operation] = []
     is_product = rng.random() < 0.5
     for _ in range(level):
-        inner, before = text, value
+        inner, inner_value = text, value
         text, value, op, operand = _wrap(maths, text, value, is_product)
         undo, action = _UNDO[op]
-        equation = f"{inner}={value}{undo}{operand}={before}"
+        equation = f"{inner}={value}{undo}{operand}={inner_value}"
         wrapped.append(
             Operation(
                 left=value,
                 op=undo,
                 right=operand,
-                result=before,
+                result=inner_value,
                 terse=f"{equation}.",
                 verbose=f"{action.format(operand)}, so {equation}.",
             )
@@ -154,7 +154,7 @@ _UNDO: Final = {
 
 
 def _wrap(maths: Arithmetic, text: str, value: int, is_product: bool) -> tuple[str, int, str, int]:
-    """Wrap one operation around an expression: (expression, its value, operation, operand)."""
+    """Apply one operation to an expression; returns (new expression, its value, operation, operand)."""
     inner = text if text == "x" else f"({text})"
     if is_product:
         if maths.is_hard(value):
@@ -176,7 +176,7 @@ def _wrap(maths: Arithmetic, text: str, value: int, is_product: bool) -> tuple[s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """The words of one setting; ``{v}`` is an amount, ``{r}`` a rate, ``{t}`` a time, ``{p}`` a percentage."""
+    """The texts of one story; ``{v}`` is an amount, ``{r}`` a rate, ``{t}`` a time, ``{p}`` a percentage."""
 
     start: str
     gain: str
@@ -222,8 +222,8 @@ PERCENTAGES: Final = (10, 20, 25, 30, 40, 50, 75)
 def rates(rng: random.Random, level: int) -> WorldProblem:
     """An amount that events change at a rate or by a percentage, in order of time.
 
-    Each event costs two operations (how much, then the new amount). Without a starting amount, the first
-    event is a rate that costs one.
+    Each event has two operations: the change, then the new amount. In a problem without a starting amount, the first
+    event is a rate with one operation.
     """
     maths, scene = Arithmetic(rng), rng.choice(SCENES)
     facts: list[str] = []
@@ -241,15 +241,15 @@ def rates(rng: random.Random, level: int) -> WorldProblem:
     return WorldProblem(question=question, family="rates", level=level, steps=tuple(operations))
 
 
-def _rate_event(maths: Arithmetic, template: str, facts: list[str], operations: list[Operation], most: int = 0) -> int:
-    """Add a rate over a time, less than ``most`` in all (0: no bound); returns rate times time."""
+def _rate_event(maths: Arithmetic, template: str, facts: list[str], operations: list[Operation], bound: int = 0) -> int:
+    """Add an event at a rate; returns rate times duration, which is below ``bound`` unless ``bound`` is 0."""
     rng = maths.rng
-    if not most and rng.random() < HARD_SHARE:
+    if not bound and rng.random() < HARD_SHARE:
         rate, duration = maths.hard_factor(), maths.hard_factor()
     else:
         duration = rng.randint(2, 9)
         rate = rng.choice((rng.randint(2, 30), 5 * rng.randint(1, 12)))
-        rate = min(rate, (most - 1) // duration) if most else rate
+        rate = min(rate, (bound - 1) // duration) if bound else rate
     facts.append(template.format(r=rate, t=duration))
     equation = f"{rate}*{duration}={rate * duration}"
     operations.append(
@@ -266,7 +266,7 @@ def _rate_event(maths: Arithmetic, template: str, facts: list[str], operations: 
 
 
 def _event(maths: Arithmetic, scene: Scene, value: int, facts: list[str], operations: list[Operation]) -> int:
-    """Add one event of two operations; returns the new amount."""
+    """Add one event with two operations; returns the new amount."""
     rng = maths.rng
     percentages = [p for p in PERCENTAGES if value * p % 100 == 0 and value < 1000]
     is_loss = rng.random() < 0.5 and value > 20

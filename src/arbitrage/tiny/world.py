@@ -9,18 +9,19 @@ from arbitrage.tiny.world_problem import WorldProblem
 
 LEVELS: Final = (1, 2, 3, 4, 5)
 OOD_LEVELS: Final = (6, 7, 8)
-"""Out of distribution: longer chains than any model was trained on."""
+"""Levels out of distribution: the models were trained on shorter chains of operations."""
 
 SPLITS: Final = {"train": range(0, 90), "validation": range(90, 95), "test": range(95, 100), "ood": range(95, 100)}
-"""A question belongs to a split by a hash of its text, so that no two splits can share one."""
+"""Hashes of a split's questions, in [0, 100). The hash of its text decides the split of a question, so splits share no
+question; ``test`` and ``ood`` have the same hashes but different levels."""
 
 
 def generate(split: str, index: int, *, seed: int = 0) -> WorldProblem:
-    """Make problem ``index`` of a split; levels and families rotate with the index.
+    """Generate problem ``index`` of a split; levels and families rotate with the index.
 
     Args:
         split: ``train``, ``validation``, ``test`` or ``ood``.
-        index: Any non-negative number; the same (split, index, seed) always gives the same problem.
+        index: A non-negative number; the same (split, index, seed) always gives the same problem.
         seed: Another seed gives another sample of the same split.
     """
     levels = OOD_LEVELS if split == "ood" else LEVELS

@@ -16,15 +16,15 @@ DELIMITER: Final = "\n\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Saying:
-    """One true step said in two ways, each without its delimiter."""
+class Statement:
+    """One true step in two phrasings, each without its delimiter."""
 
     terse: str
     verbose: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Operation(Saying):
+class Operation(Statement):
     """A step that computes ``left op right = result``."""
 
     left: int
@@ -40,23 +40,23 @@ class Operation(Saying):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorldProblem:
-    """A question with the steps that solve it, in order; there are ``level`` operations among them."""
+    """A question with the steps of its solution, in order; ``level`` is the number of operations among them."""
 
     question: str
     family: str
     level: int
-    steps: tuple[Saying, ...]
+    steps: tuple[Statement, ...]
     id: str = ""
     truths: frozenset[str] = field(init=False, repr=False, compare=False)
-    """Every true step text, stripped of its delimiter."""
+    """The texts of all true steps, without delimiters."""
 
     def __post_init__(self) -> None:
-        said = {text for step in self.steps for text in (step.terse, step.verbose)}
-        object.__setattr__(self, "truths", frozenset({*said, self.closing}))
+        texts = {text for step in self.steps for text in (step.terse, step.verbose)}
+        object.__setattr__(self, "truths", frozenset({*texts, self.closing}))
 
     @property
     def operations(self) -> list[Operation]:
-        """The steps that compute."""
+        """The steps that compute a result."""
         return [step for step in self.steps if isinstance(step, Operation)]
 
     @property
@@ -70,26 +70,27 @@ class WorldProblem:
         return rf"The answer is \boxed{{{self.answer}}}."
 
     def is_correct(self, step: str, previous: Iterable[str] = ()) -> bool:
-        """Judge one step: true in this problem and not yet said.
+        """Check one step: it must be true in this problem, and it must not repeat a previous step.
 
         Args:
             step: The step's text, with or without its delimiter.
-            previous: The steps before it. Saying the same again is no progress, hence not correct.
+            previous: The texts of the steps before it.
         """
         text = step.strip()
         return text in self.truths and all(text != earlier.strip() for earlier in previous)
 
     def solution(self, habit: "Habit", rng: random.Random) -> str:
-        """Write the whole solution in one model's habit; each step draws its own phrasing."""
-        said = [step.terse if rng.random() < habit.terse_share else step.verbose for step in self.steps]
-        return DELIMITER.join([*said, self.closing])
+        """Write the whole solution in one habit; the phrasing of each step is drawn at random."""
+        texts = [step.terse if rng.random() < habit.terse_share else step.verbose for step in self.steps]
+        return DELIMITER.join([*texts, self.closing])
 
 
 @dataclass(frozen=True, slots=True)
 class Habit:
-    """How often a model says a step tersely."""
+    """The mixture of phrasings in a model's training text."""
 
     terse_share: float
+    """The share of terse steps."""
 
 
 DRAFT_HABIT: Final = Habit(0.85)
