@@ -9,7 +9,16 @@ from typing import Annotated
 import typer
 
 from arbitrage.cli.config_file import ConfigOption
-from arbitrage.cli.options import LIMITS, FieldsOption, MaxStepsOption, MaxTokensOption, PairOption, SeedOption
+from arbitrage.cli.options import (
+    LIMITS,
+    FieldsOption,
+    MaxStepsOption,
+    MaxTokensOption,
+    PairOption,
+    SeedOption,
+    complete_dataset,
+    complete_method,
+)
 from arbitrage.cli.report import MarginOption, ParamsOption, PricesOption
 from arbitrage.cli.show import counting, rich_table, table_console
 from arbitrage.core.errors import MissingExtra
@@ -21,6 +30,7 @@ from arbitrage.evaluation.figures.matched import MARGIN
 from arbitrage.evaluation.figures.rates import Rates
 from arbitrage.evaluation.figures.summary import Evidence, evidence_of
 from arbitrage.evaluation.running.execute import Execution
+from arbitrage.evaluation.running.folder import Run
 from arbitrage.evaluation.running.plan import Plan, needs_audit, resolved_entries, solvers_of
 from arbitrage.evaluation.running.settings import run_settings
 from arbitrage.evaluation.running.solutions import Graded, graded
@@ -43,14 +53,15 @@ def evaluate(
         typer.Option(
             help=f"Comma-separated, from {', '.join(METHODS)}, router:NAME. NAME@0.2 runs at that threshold only. "
             "speculative, ngram and majority take a number, as in majority:5. RULE+speculative is a rule whose target "
-            "verifies guessed tokens."
+            "verifies guessed tokens.",
+            autocompletion=complete_method,
         ),
     ] = ",".join(METHODS),
     thresholds: Annotated[str, typer.Option(help="Comma-separated, in [0, 1]; empty for each policy's default.")] = "",
-    dataset: Annotated[str, typer.Option(help=DATASET_HELP)] = "tiny:test",
+    dataset: Annotated[str, typer.Option(help=DATASET_HELP, autocompletion=complete_dataset)] = "tiny:test",
     fields: FieldsOption = "",
-    limit: Annotated[int | None, typer.Option(help="Only the first so many problems.")] = None,
-    stratify: Annotated[str, typer.Option(help="Take a field's values in equal shares, such as level.")] = "",
+    limit: Annotated[int | None, typer.Option(help="Only the first LIMIT problems.")] = None,
+    stratify: Annotated[str, typer.Option(help="Take equal shares of a field's values, such as level.")] = "",
     samples: Annotated[int, typer.Option(help="Attempts at each problem, each with its own seeds.")] = 1,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     max_tokens: MaxTokensOption = LIMITS.max_tokens,
@@ -70,9 +81,11 @@ def evaluate(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for traces, summary, plots and report; a run that was stopped continues there."),
+        typer.Option(help="Folder for traces, summary, plots and report; a stopped run continues in its folder."),
     ] = None,
-    traces: Annotated[Path | None, typer.Option(help="Write every trace to this file, one JSON a line.")] = None,
+    traces: Annotated[
+        Path | None, typer.Option(help="Write every trace to this file, one JSON object per line.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print how many solutions, calls and tokens there would be.")
     ] = False,
@@ -117,17 +130,14 @@ def evaluate(
     execution = Execution(
         plan=plan, methods=solvers_of(loaded, plan), auditor=auditor, progress=partial(counting, "solving")
     )
-    if out is None:
-        solutions: Graded = graded(execution.in_memory(traces))
-        evidence = evidence_of(solutions, rates=rates, margin=margin, seed=seed)
-    else:
+    run: Run | None = None
+    if out is not None:
         settings = run_settings(loaded, plan, dataset, is_audited=auditor is not None)
         run = execution.in_folder(out, settings, arguments=sys.argv[1:], traces=traces)
-        solutions, evidence = run.solutions, evidence_of(run.solutions, rates=rates, margin=margin, seed=seed)
-        try:
-            write_run(run, evidence)
-        except MissingExtra as error:
-            typer.echo(f"no report: {error}", err=True)
+    solutions: Graded = run.solutions if run else graded(execution.in_memory(traces))
+    evidence = evidence_of(solutions, rates=rates, margin=margin, seed=seed)
+    if run:
+        _write(run, evidence)
     _print(solutions, evidence, f"{loaded.name} on {dataset}, {len(problem_list)} problems, seed {seed}")
     if as_json:
         record = {"schema": SCHEMA, "pair": loaded.name, "num_problems": len(problem_list)}
@@ -135,6 +145,14 @@ def evaluate(
         print(json.dumps(record))  # noqa: T201
     if all(solution.is_failed for of_entry in solutions.values() for solution in of_entry):
         raise typer.Exit(1)
+
+
+def _write(run: Run, evidence: Evidence) -> None:
+    """Write the report, or only its summaries where plots cannot be drawn."""
+    try:
+        write_run(run, evidence)
+    except MissingExtra as error:
+        typer.echo(f"no report: {error}", err=True)
 
 
 def _print(solutions: Graded, evidence: Evidence, title: str) -> None:

@@ -7,7 +7,7 @@ from arbitrage.evaluation.figures.summary import Evidence, Summary
 from arbitrage.evaluation.running.entry import TARGET, Entry
 from arbitrage.report.highlights import RIVALS, SUBJECT, headline
 from arbitrage.report.markup import card, note, time_bars
-from arbitrage.report.words import duration, interval_text, number, points_text
+from arbitrage.report.words import duration, interval_text, name_of, number, points_text
 
 
 def glance(evidence: Evidence) -> str:
@@ -22,7 +22,7 @@ def glance(evidence: Evidence) -> str:
         text = f"No policy comes within {points:g} points of target-only's accuracy of {target.accuracy:.1%}."
         return f'<p class="headline">{escape(text)}</p>' + time_bars({"target-only": target})
     own = figures[matched.entry]
-    bars = time_bars({"target-only": target, f"{matched.entry.label}, its fastest at that accuracy": own})
+    bars = time_bars({"target-only": target, f"{name_of(matched.entry)}, its fastest at that accuracy": own})
     return (
         _headline(summary, method, target)
         + f'<div class="cards">{"".join(_cards(summary, method, own, target))}</div>'
@@ -54,7 +54,7 @@ def _cards(summary: Summary, method: Entry, own: MethodFigures, target: MethodFi
         ),
         card(
             number(own.accuracy, ".1%"),
-            f"right by {matched.entry.label}; target-only {target.accuracy:.1%}; gap {points_text(matched.gap)}, "
+            f"right by {name_of(matched.entry)}; target-only {target.accuracy:.1%}; gap {points_text(matched.gap)}, "
             f"p = {matched.p_value:.2g}",
         ),
         *(
@@ -65,10 +65,10 @@ def _cards(summary: Summary, method: Entry, own: MethodFigures, target: MethodFi
             for rival, one in versus.items()
             if one
         ),
-        card(number(own.target_token_share, ".0%"), f"of tokens by the target under {matched.entry.label}"),
+        card(number(own.target_token_share, ".0%"), f"of tokens by the target under {name_of(matched.entry)}"),
     ]
     if shown:
-        meaning = f"as fast by {shown.entry.label}, shown to lose less than {summary.margin * 100:g} points"
+        meaning = f"as fast by {name_of(shown.entry)}, shown to lose less than {summary.margin * 100:g} points"
         cards.append(card(f"{shown.speedup.value:.2f}×", f"{meaning} {interval_text(shown.speedup.interval)}"))
     if own.wasted_escalation_rate is not None:
         cards.append(card(f"{own.wasted_escalation_rate:.0%}", "of its escalations gained nothing, by the PRM"))

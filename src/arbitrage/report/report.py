@@ -1,4 +1,4 @@
-"""The report's page: one file that opens from disk, made from traces alone."""
+"""The report's page: one file that opens from disk, written from traces alone."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence

@@ -9,7 +9,7 @@ from arbitrage.evaluation.figures.summary import Comparison, Summary
 from arbitrage.evaluation.running.entry import Entry
 from arbitrage.report.columns import NONE, Column, Table
 from arbitrage.report.highlights import SUBJECT, headline
-from arbitrage.report.words import interval_text, is_plain_product, number, points_text, ratio_text
+from arbitrage.report.words import interval_text, is_plain_product, name_of, number, points_text, ratio_text
 
 
 def _share(part: int, whole: int) -> float | None:
@@ -115,7 +115,7 @@ ROUTER_COLUMNS: Final[Sequence[Column[Comparison]]] = (
     Column(
         "which are",
         lambda one: (
-            f"{one.noninferior.entry.label} over {one.noninferior.reference.label}" if one.noninferior else NONE
+            f"{name_of(one.noninferior.entry)} over {name_of(one.noninferior.reference)}" if one.noninferior else NONE
         ),
     ),
 )

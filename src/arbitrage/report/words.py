@@ -38,7 +38,7 @@ def summary_lines(summary: Summary) -> list[str]:
 
 def _fastest_line(matched: Matched) -> str:
     return (
-        f"{matched.entry.label} is {ratio_text(matched.speedup)} as fast as {name_of(matched.reference)}; "
+        f"{name_of(matched.entry)} is {ratio_text(matched.speedup)} as fast as {name_of(matched.reference)}; "
         f"accuracy gap to target-only {points_text(matched.gap)}, p = {matched.p_value:.2g}"
     )
 
@@ -54,7 +54,7 @@ def _noninferior_lines(summary: Summary, method: Entry) -> list[str]:
         f"{ratio_text(one.speedup)} as fast as {name_of(one.reference)}" for one in (matched, *rivals) if one
     )
     return [
-        f"{matched.entry.label} is shown to be {within}: gap {points_text(matched.gap)}, with 97.5 % confidence at "
+        f"{name_of(matched.entry)} is shown to be {within}: gap {points_text(matched.gap)}, with 97.5 % confidence at "
         f"least {matched.lowest_gap * 100:+.1f}; it is {speeds}"
     ]
 
@@ -105,8 +105,10 @@ def difference_line(difference: Difference) -> str:
 
 
 def name_of(entry: Entry) -> str:
-    """An entry in a sentence."""
-    return "target-only" if entry == TARGET else entry.label
+    """An entry of a run in a sentence, its threshold in six digits."""
+    if entry == TARGET:
+        return "target-only"
+    return entry.method.name if entry.threshold is None else f"{entry.method.name}@{entry.threshold:g}"
 
 
 def points_text(gap: Estimate, unit: str = " points") -> str:

@@ -63,7 +63,7 @@ class Summary:
     one and with every upper bound."""
 
     def of(self, method: Entry, reference: Entry = TARGET) -> Comparison:
-        """The comparison of a method with a reference; an empty one if it was not made."""
+        """The comparison of a method with a reference; an empty one if there is none."""
         return self.comparisons.get((method, reference)) or Comparison(method=method, reference=reference)
 
     def references(self, method: Entry) -> list[Entry]:

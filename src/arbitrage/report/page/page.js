@@ -6,11 +6,11 @@
   const [left, right, filter] = ["left", "right", "filter"].map(find);
   let current = null;
 
-  // Solutions come as arrays, in the order that browse.py writes.
+  // A solution is an array, in the order that browse.py writes.
   const solved = (problem, entry) => {
-    const found = problem.solutions.find((solution) => solution[0] === entry);
-    if (!found) return null;
-    const [, isRight, answer, finish, ms, tokens, escalated, wasted, steps] = found;
+    const values = problem.solutions.find((solution) => solution[0] === entry);
+    if (!values) return null;
+    const [, isRight, answer, finish, ms, tokens, escalated, wasted, steps] = values;
     return { isRight, answer: data.texts[answer], finish: data.texts[finish], ms, tokens, escalated, wasted, steps };
   };
 
@@ -44,11 +44,11 @@
       "div",
       {},
       candidate[4]
-        ? make("span", { class: "unused", text: `would have been: ${trimmed(data.texts[candidate[1]])}` })
+        ? make("span", { class: "unused", text: `not used: ${trimmed(data.texts[candidate[1]])}` })
         : make("del", { text: trimmed(data.texts[candidate[1]]) }),
       make("span", {
         class: "tiny",
-        text: `${AUTHORS[candidate[0]]}, ${candidate[4] ? "made only to measure" : "rejected"} · ${candidateNotes(candidate)}`,
+        text: `${AUTHORS[candidate[0]]}, ${candidate[4] ? "generated only to measure" : "rejected"} · ${candidateNotes(candidate)}`,
       }),
     );
 
@@ -95,7 +95,7 @@
   const showProblem = () => {
     const detail = find("detail");
     if (!current) {
-      detail.replaceChildren(make("p", { text: "No problem fits this filter." }));
+      detail.replaceChildren(make("p", { text: "No problem matches this filter." }));
       return;
     }
     const about = [current.id, current.level ? `level ${current.level}` : null, `gold answer ${current.gold ?? "unknown"}`];
@@ -125,11 +125,11 @@
   const mark = (solution) => (!solution || solution.isRight === null ? "–" : solution.isRight ? "✓" : "✗");
 
   const showList = () => {
-    const found = chosenProblems();
-    if (!found.some(({ problem }) => problem === current)) current = found.length ? found[0].problem : null;
-    find("count").textContent = `${found.length} of ${data.problems.length} problems; ✓ right, ✗ wrong: left, right`;
+    const chosen = chosenProblems();
+    if (!chosen.some(({ problem }) => problem === current)) current = chosen.length ? chosen[0].problem : null;
+    find("count").textContent = `${chosen.length} of ${data.problems.length} problems; ✓ right, ✗ wrong, first left, then right`;
     find("problems").replaceChildren(
-      ...found.map(({ problem, own, their }) => {
+      ...chosen.map(({ problem, own, their }) => {
         const extra = own ? `${own.escalated} escalated${own.wasted ? `, ${own.wasted} wasted` : ""}` : "";
         const button = make(
           "button",
