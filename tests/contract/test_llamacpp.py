@@ -78,6 +78,47 @@ async def test_rejected_drafts_as_proposals_change_nothing(engine, number, tempe
     assert proposed.text == plain.text
 
 
+@pytest.mark.parametrize("kind", ["f32", "q8_0"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("exact", [None, True])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+async def test_proposals_change_no_text_unless_exact_is_false(
+    plain_lm, gguf_file, engine, kind, dtype, exact, temperature
+):
+    """Whatever the kernels of this build do with several tokens: the engine has measured it."""
+    target = LlamaEngine.load(gguf_file(plain_lm(2), kind), threads=1, dtype=dtype, exact=exact)
+    assert target.widths_agree or (kind, dtype) != ("f32", "float32")
+    policy, sampling = RandomEscalation(0.6), Sampling(temperature=temperature)
+    plain, proposed = [
+        await answers(target, draft=engine(3), policy=policy, sampling=sampling, use_proposals=use)
+        for use in (False, True)
+    ]
+    assert ids_of(proposed) == ids_of(plain)
+    assert target.takes_proposals or proposed.usage["target"].num_reused == 0
+
+
+async def test_exact_false_verifies_proposals_whatever_the_widths(engine, monkeypatch):
+    target = engine(2, exact=False)
+    monkeypatch.setattr(target, "_width_difference", 0.5)
+    async with opened(target, PROBLEM) as session:
+        own = await session.propose(request(24))
+        assert (await session.propose(request(24, proposal=own))).cost.num_reused >= max(1, own.num_tokens - 1)
+
+
+async def test_a_step_that_was_read_and_rejected_leaves_no_trace(engine):
+    """To the last bit: its logits come from a pass of another width."""
+    target = engine(2, dtype="float16", exact=True)
+    assert target.is_strict
+    async with opened(target, PROBLEM) as plain, opened(target, PROBLEM) as session:
+        for _ in range(3):
+            rejected = candidate("Leo has 14 stamps.\n\n")
+            assert len((await session.likelihood(rejected)).logprobs) == len(target.encode(rejected.text))
+            made, wanted = [await one.propose(request(24, proposal=rejected)) for one in (session, plain)]
+            assert (made.token_ids, made.logprobs) == (wanted.token_ids, wanted.logprobs)
+            for one in (session, plain):
+                await one.commit(wanted)
+
+
 async def test_the_likelihood_is_that_of_transformers(engine, twin):
     async with opened(engine(1), PROBLEM) as session, opened(twin(1), PROBLEM) as other:
         for text in ("Mia", " has 3", " stamps.\n\n", "She"):
@@ -109,10 +150,10 @@ async def test_sampling_follows_its_seed(engine):
     assert steps[0] == steps[2] != steps[1]
 
 
-@pytest.mark.parametrize("sequences", [2, 4])
-async def test_sessions_in_turn_write_what_each_would_write_alone(engine, sequences):
-    """With a sequence for each they do to the last bit, and compute nothing twice."""
-    target = engine(1, sequences=sequences)
+@pytest.mark.parametrize(("sequences", "exact"), [(2, None), (4, None), (2, True)])
+async def test_sessions_in_turn_write_what_each_would_write_alone(engine, sequences, exact):
+    """With a sequence for each they do to the last bit, and compute nothing twice; exact ones do at any number."""
+    target = engine(1, sequences=sequences, exact=exact)
     problems = [replace(PROBLEM, id=str(i), question=f"{i} stamps?") for i in range(4)]
     alone, together = {}, {problem.id: [] for problem in problems}
     for problem in problems:
@@ -127,7 +168,7 @@ async def test_sessions_in_turn_write_what_each_would_write_alone(engine, sequen
         is_enough = sequences == 4
         for one, other in zip(made, alone[id], strict=True):
             assert one.token_ids == other.token_ids
-            assert one.logprobs == pytest.approx(other.logprobs, rel=0, abs=0 if is_enough else 1e-4)
+            assert one.logprobs == pytest.approx(other.logprobs, rel=0, abs=0 if is_enough or exact else 1e-4)
         computed, wanted = (sum(m.cost.num_computed for m in all_made) for all_made in (made, alone[id]))
         assert computed == wanted if is_enough else computed > wanted
 

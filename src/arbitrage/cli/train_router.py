@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from arbitrage.cli.solve import PairOption, SeedOption
+from arbitrage.core.files import fingerprint
 from arbitrage.core.types import Source
 from arbitrage.pairs.catalogue import router_format
-from arbitrage.runtime.store import fingerprint, read_manifest, run_key
+from arbitrage.runtime.store import read_manifest, run_key
 from arbitrage.training.labels import LABELLINGS
 from arbitrage.training.recipe import BALANCES, RouterRecipe
 from arbitrage.training.rows import read_rows

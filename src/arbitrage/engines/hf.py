@@ -14,6 +14,7 @@ from arbitrage.engines.worker import CancelFlag
 
 try:
     import torch
+    import transformers
     from torch import Tensor
     from transformers import (
         AutoModelForCausalLM,
@@ -44,6 +45,7 @@ class HFEngine(LocalEngine):
         name: str,
         prompt: Prompt | None = None,
         keeps_hidden_state: bool = False,
+        exact: bool | None = None,
     ) -> None:
         """Wrap a loaded model.
 
@@ -54,9 +56,16 @@ class HFEngine(LocalEngine):
             prompt: Defaults to the model's chat template.
             keeps_hidden_state: Whether candidates carry the last layer's state at their last token. It costs one
                 forward of that token, which a step behind it need not repeat; lost if the step is rejected.
+            exact: Whether texts must be those of plain decoding; see
+                :class:`arbitrage.engines.language_model.LanguageModel`.
         """
         super().__init__(
-            tokenizer, name=name, device=str(model.device), prompt=prompt, keeps_hidden_state=keeps_hidden_state
+            tokenizer,
+            name=name,
+            device=str(model.device),
+            prompt=prompt,
+            keeps_hidden_state=keeps_hidden_state,
+            exact=exact,
         )
         self.model = model.eval()
         self.eos_ids = _eos_ids(model, tokenizer)
@@ -72,6 +81,7 @@ class HFEngine(LocalEngine):
         dtype: str = "float32",
         prompt: Prompt | None = None,
         keeps_hidden_state: bool = False,
+        exact: bool | None = None,
     ) -> "HFEngine":
         """Load a checkpoint from a folder or the hub; safetensors only.
 
@@ -79,7 +89,31 @@ class HFEngine(LocalEngine):
             CheckpointError: If it is missing or broken.
         """
         model, tokenizer = load_checkpoint(AutoModelForCausalLM, path, device=device, dtype=dtype)
-        return cls(model, tokenizer, name=name or Path(path).name, prompt=prompt, keeps_hidden_state=keeps_hidden_state)
+        engine = cls(
+            model,
+            tokenizer,
+            name=name or Path(path).name,
+            prompt=prompt,
+            keeps_hidden_state=keeps_hidden_state,
+            exact=exact,
+        )
+        engine.measure_widths(path)
+        return engine
+
+    def arithmetic(self) -> dict[str, Any]:
+        """See :meth:`arbitrage.engines.language_model.LanguageModel.arithmetic`."""
+        device = self.model.device
+        return {
+            "engine": "hf",
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            "processor": torch.backends.cpu.get_cpu_capability(),
+            "threads": torch.get_num_threads(),
+            "dtype": str(self.model.dtype),
+            "products": torch.get_float32_matmul_precision(),
+            "attention": getattr(self.model.config, "_attn_implementation", ""),
+        }
 
     def sequence(self) -> CachedSequence:
         """A new sequence, empty."""

@@ -39,6 +39,9 @@ class LlamaEngine(LocalEngine):
     no two problems can wait for each other.
     """
 
+    probe_lengths = (128, 640)
+    """Behind 512 tokens, llama.cpp's flash attention splits a single token's work over the threads."""
+
     def __init__(
         self,
         context: "LlamaContext",
@@ -47,6 +50,7 @@ class LlamaEngine(LocalEngine):
         device: str = "cpu",
         prompt: Prompt | None = None,
         keeps_hidden_state: bool = False,
+        exact: bool | None = None,
     ) -> None:
         """Wrap an open context.
 
@@ -57,6 +61,8 @@ class LlamaEngine(LocalEngine):
             prompt: Defaults to the chat template in the file.
             keeps_hidden_state: Whether candidates carry the last layer's state at their last token; see
                 :class:`arbitrage.engines.hf.HFEngine`.
+            exact: Whether texts must be those of plain decoding; see
+                :class:`arbitrage.engines.language_model.LanguageModel`.
         """
         super().__init__(
             GGUFTokenizer(context.model, name),
@@ -64,6 +70,7 @@ class LlamaEngine(LocalEngine):
             device=device,
             prompt=prompt,
             keeps_hidden_state=keeps_hidden_state,
+            exact=exact,
         )
         self.context = context
         self.eos_ids = self.tokenizer.end_ids
@@ -83,6 +90,7 @@ class LlamaEngine(LocalEngine):
         context: int = 0,
         sequences: int = DEFAULT_SEQUENCES,
         threads: int = 0,
+        exact: bool | None = None,
     ) -> "LlamaEngine":
         """Load a GGUF file.
 
@@ -96,6 +104,7 @@ class LlamaEngine(LocalEngine):
             context: Tokens of a sequence; 0 for the model's own, at most :data:`DEFAULT_CONTEXT`.
             sequences: How many sessions keep their cache; each takes the memory of a whole context.
             threads: 0 for half of the cores.
+            exact: See :class:`LlamaEngine`.
 
         Raises:
             CheckpointError: If the file is missing or broken.
@@ -103,9 +112,20 @@ class LlamaEngine(LocalEngine):
         """
         model = LlamaModel(Path(path), on_accelerator=device != "cpu")
         opened = LlamaContext(model, length=context, num_sequences=sequences, dtype=dtype, threads=threads)
-        return cls(
-            opened, name=name or Path(path).stem, device=device, prompt=prompt, keeps_hidden_state=keeps_hidden_state
+        engine = cls(
+            opened,
+            name=name or Path(path).stem,
+            device=device,
+            prompt=prompt,
+            keeps_hidden_state=keeps_hidden_state,
+            exact=exact,
         )
+        engine.measure_widths(path)
+        return engine
+
+    def arithmetic(self) -> dict[str, Any]:
+        """See :meth:`arbitrage.engines.language_model.LanguageModel.arithmetic`."""
+        return {"engine": "llamacpp", **self.context.arithmetic}
 
     def sequence(self) -> "LlamaSequence":
         """A new sequence, empty; it takes a place in the context when something is computed."""
@@ -126,11 +146,11 @@ class LlamaEngine(LocalEngine):
     @contextlib.contextmanager
     def computing(self, flag: CancelFlag) -> Iterator[None]:
         """Let a cancellation end a long prompt too."""
-        self.context.flag = flag
+        outer, self.context.flag = self.context.flag, flag
         try:
             yield
         finally:
-            self.context.flag = None
+            self.context.flag = outer
 
 
 class LlamaSequence(CachedTokens):
@@ -180,7 +200,8 @@ class LlamaSequence(CachedTokens):
                 self._num_computed += len(part)
         return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
-    def _joined(self, first: Logits, second: Logits) -> Logits:
+    def joined(self, first: Logits, second: Logits) -> Logits:
+        """See :meth:`arbitrage.engines.cache.CachedTokens.joined`."""
         return np.concatenate([first, second])
 
     def _branches(self, count: int) -> "LlamaBranches":

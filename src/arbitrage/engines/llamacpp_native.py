@@ -48,7 +48,7 @@ class LlamaModel:
         if not path.is_file():
             raise CheckpointError(f"no GGUF file at {str(path)!r}", hint="`arbitrage export-gguf` makes one")
         parameters = llama_cpp.llama_model_default_params()
-        parameters.n_gpu_layers = -1 if on_accelerator else 0
+        self.num_gpu_layers = parameters.n_gpu_layers = -1 if on_accelerator else 0
         with _told() as told:
             llama_cpp.llama_backend_init()
             self.pointer = llama_cpp.llama_model_load_from_file(str(path).encode(), parameters)
@@ -206,6 +206,16 @@ class LlamaContext:
         parameters.type_k = parameters.type_v = _CACHE_TYPES[dtype]
         parameters.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         parameters.pooling_type = llama_cpp.LLAMA_POOLING_TYPE_NONE
+        self.arithmetic = {
+            "llama_cpp": llama_cpp.__version__,
+            "build": llama_cpp.llama_print_system_info().decode(),
+            "cache": dtype,
+            "layers_on_accelerator": self.model.num_gpu_layers,
+            "threads": threads,
+            "sequences": self.num_sequences,
+            "length": self.length,
+        }
+        """What the rounding of logits depends on besides the weights."""
         with _told() as told:
             context = llama_cpp.llama_init_from_model(self.model.pointer, parameters)
         if not context:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from arbitrage.core.errors import ConfigError
+from arbitrage.core.files import fingerprint
 from arbitrage.core.policy import Policy, Solver
 from arbitrage.core.ports import Engine, Scorer
 from arbitrage.core.solve import solve_by
@@ -33,7 +34,6 @@ from arbitrage.policies import (
     RouterPolicy,
     TargetOnly,
 )
-from arbitrage.runtime.store import fingerprint
 from arbitrage.scorers.judge import RATING, JudgeScorer
 from arbitrage.scorers.likelihood import LikelihoodScorer
 
