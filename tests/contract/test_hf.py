@@ -12,9 +12,17 @@ from itertools import chain
 import pytest
 import torch
 from tokenizers.processors import TemplateProcessing
-from transformers import MistralConfig, MistralForCausalLM
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertLMHeadModel,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForSequenceClassification,
+)
 
-from arbitrage.core.errors import ConfigError, ContextOverflow, EngineError
+from arbitrage.core.errors import CheckpointError, ConfigError, ContextOverflow, EngineError
 from arbitrage.core.solve import solve
 from arbitrage.core.turn import Pair
 from arbitrage.core.types import Finish, Problem, Sampling, Source
@@ -415,6 +423,50 @@ async def test_a_window_that_has_slid_is_computed_anew_behind_a_rejected_step(to
     assert {step.source for step in trace.steps} == set(Source)
     assert any(length > window and not num_kept for length, num_kept in kept)  # Begun anew behind the window.
     assert any(num_kept > window for _, num_kept in kept)  # And reused there, where nothing was rejected.
+
+
+def _saved(model, tokenizer, folder):
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _small(kind, tokenizer, **values):
+    """A configuration of a few weights."""
+    return kind(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        pad_token_id=0,
+        **values,
+    )
+
+
+@pytest.mark.parametrize(
+    ("build", "reason"),
+    [
+        (lambda t: BertForMaskedLM(_small(BertConfig, t)), "it is a BertForMaskedLM"),
+        (lambda t: BertLMHeadModel(_small(BertConfig, t)), "BertLMHeadModel is an encoder"),
+        (
+            lambda t: Qwen2ForSequenceClassification(
+                _small(Qwen2Config, t, num_key_value_heads=2, tie_word_embeddings=True)
+            ),
+            "it is a Qwen2ForSequenceClassification",
+        ),
+    ],
+    ids=["masked", "encoder", "classifier"],
+)
+def test_a_model_that_cannot_generate_is_refused_at_load(build, reason, tokenizer, tmp_path):
+    with pytest.raises(CheckpointError, match=rf"cannot generate text: {reason}.*causal language model"):
+        HFEngine.load(_saved(build(tokenizer), tokenizer, tmp_path))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_causal_model_is_loaded(dtype, tokenizer, tmp_path):
+    model = BertLMHeadModel(_small(BertConfig, tokenizer, is_decoder=True))
+    assert HFEngine.load(_saved(model, tokenizer, tmp_path), dtype=dtype).name == tmp_path.name
 
 
 async def test_log_probabilities_are_not_rounded_to_the_dtype_of_the_weights(random_lm, tokenizer):

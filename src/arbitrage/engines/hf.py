@@ -10,6 +10,7 @@ from arbitrage.core.types import Sampling
 from arbitrage.engines.language_model import Picker
 from arbitrage.engines.local import LocalEngine
 from arbitrage.engines.prompt import Prompt
+from arbitrage.engines.widths import TOLERANCE
 from arbitrage.engines.worker import CancelFlag
 
 try:
@@ -86,9 +87,14 @@ class HFEngine(LocalEngine):
         """Load a checkpoint from a folder or the hub; safetensors only.
 
         Raises:
-            CheckpointError: If it is missing or broken.
+            CheckpointError: If it is missing or broken, or its model cannot generate text.
         """
         model, tokenizer = load_checkpoint(AutoModelForCausalLM, path, device=device, dtype=dtype)
+        if reason := _why_it_cannot_generate(model):
+            raise CheckpointError(
+                f"the checkpoint {str(path)!r} cannot generate text: {reason}",
+                hint="a draft or target needs a causal language model",
+            )
         engine = cls(
             model,
             tokenizer,
@@ -183,6 +189,31 @@ def load_checkpoint(
             f"{str(path)!r} cannot be put on the device {device!r}: {first_line(error)}",
             hint="name one that torch sees, such as cpu",
         ) from error
+
+
+def _why_it_cannot_generate(model: PreTrainedModel) -> str:
+    """The reason, empty for a causal language model.
+
+    transformers loads a classifier with tied embeddings, or an encoder, as a language model without an error.
+    """
+    kinds = getattr(model.config, "architectures", None) or [type(model).__name__]
+    is_language_model = any(word in kind.lower() for kind in kinds for word in ("causallm", "lmhead"))
+    if not (model.can_generate() and (is_language_model or type(model).__name__ in kinds)):
+        return f"it is a {', '.join(kinds)}"
+    if not _is_causal(model):
+        return f"{', '.join(kinds)} is an encoder, whose tokens attend to later ones"
+    return ""
+
+
+@torch.inference_mode()
+def _is_causal(model: PreTrainedModel) -> bool:
+    """Whether the logits at a token stay the same when a later token changes."""
+    first, second = (
+        model(input_ids=torch.tensor([[1, last]], device=model.device), use_cache=False).logits[0, 0].float()
+        for last in (1, 2)
+    )
+    difference = float(((first - second).abs() / first.abs().clip(1.0)).max())
+    return difference <= (TOLERANCE if model.dtype is torch.float32 else 0.05)
 
 
 def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

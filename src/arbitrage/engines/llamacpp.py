@@ -89,7 +89,10 @@ class LlamaEngine(LocalEngine):
         keeps_hidden_state: bool = False,
         context: int = 0,
         sequences: int = DEFAULT_SEQUENCES,
-        threads: int = 0,
+        threads: int | None = None,
+        threads_batch: int | None = None,
+        gpu_layers: int | None = None,
+        flash_attention: bool | None = None,
         exact: bool | None = None,
     ) -> "LlamaEngine":
         """Load a GGUF file.
@@ -97,21 +100,32 @@ class LlamaEngine(LocalEngine):
         Args:
             path: The file.
             name: Defaults to the file's.
-            device: ``cpu``; any other puts all layers on the accelerator that llama.cpp was built for.
+            device: ``cpu``, or the accelerator that llama.cpp was built for, with a number to choose one of several:
+                ``cuda``, ``cuda:1``, ``metal``.
             dtype: Of the cache; the weights' are in the file.
             prompt: See :class:`LlamaEngine`.
             keeps_hidden_state: See :class:`LlamaEngine`.
             context: Tokens of a sequence; 0 for the model's own, at most :data:`DEFAULT_CONTEXT`.
             sequences: How many sessions keep their cache; each takes the memory of a whole context.
-            threads: 0 for half of the cores.
+            threads: That compute a single token; None for half of the cores.
+            threads_batch: That compute several tokens at once, such as a prompt; None for as many.
+            gpu_layers: How many layers the accelerator computes; None for all.
+            flash_attention: Whether attention is one kernel, which needs less memory; None for no.
             exact: See :class:`LlamaEngine`.
 
         Raises:
-            CheckpointError: If the file is missing or broken.
-            ConfigError: If a number cannot be used.
+            CheckpointError: If the file is missing or broken, or its model cannot generate text.
+            ConfigError: If a number cannot be used, or this build of llama.cpp has no such device.
         """
-        model = LlamaModel(Path(path), on_accelerator=device != "cpu")
-        opened = LlamaContext(model, length=context, num_sequences=sequences, dtype=dtype, threads=threads)
+        opened = LlamaContext(
+            LlamaModel(Path(path), device=device, gpu_layers=gpu_layers),
+            length=context,
+            num_sequences=sequences,
+            dtype=dtype,
+            threads=threads,
+            threads_batch=threads_batch,
+            flash_attention=flash_attention,
+        )
         engine = cls(
             opened,
             name=name or Path(path).stem,
