@@ -3,17 +3,23 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+RUNNABLE := $(VENV)/.runnable
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test unit integration check format clean
+.PHONY: demo test unit integration package check format clean
 .DEFAULT_GOAL := demo
 
-$(READY): pyproject.toml constraints.txt
+$(RUNNABLE): pyproject.toml constraints.txt  # All that the shipped models need.
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(PIP) torch
+	$(PIP) --editable '.[hf]'
 	touch $@
 
-demo: $(READY)  ## Solve a few problems live, then compare the policies on held-out problems.
+$(READY): $(RUNNABLE)  # All that the tests need.
+	$(PIP) --editable '.[dev]'
+	touch $@
+
+demo: $(RUNNABLE)  ## Solve a few problems live, then compare methods on held-out problems while one looks.
 	$(BIN)/arbitrage demo
 
 test: $(READY)  ## Unit tests, then integration tests on the shipped weights.
@@ -28,6 +34,9 @@ integration: $(READY)  ## The contract suite and the loop against real servers: 
 	PYTHON=$(BIN)/python sh dev/build-llama-server.sh .servers/llama.cpp
 	ARBITRAGE_VLLM=$(CURDIR)/.servers/vllm/bin/python ARBITRAGE_LLAMA_SERVER=$(CURDIR)/.servers/llama.cpp/llama-server \
 		$(BIN)/pytest -q tests/contract tests/integration/test_served.py
+
+package: $(READY)  ## Build wheel and sdist, and run the demo from each in an empty environment.
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python dev/check_package.py
 
 check: $(READY)  ## Format, lint and types.
 	$(BIN)/ruff format --check .

@@ -1,7 +1,7 @@
-"""Would a wrong formula be noticed? ``python benchmarks/mutations.py``.
+"""Plant wrong formulas and run the tests: ``python benchmarks/mutations.py``.
 
-Plants one error at a time into a copy of the package, runs the unit tests of the metrics against it, and prints which
-were caught. Exit status 1 if one was not, or if the tests fail without an error.
+Plants one error at a time into a copy of the package, runs the unit tests of the figures against the copy, and prints
+whether a test failed. Exit status 1 if an error is not caught, or if the tests fail without an error.
 """
 
 import argparse
@@ -20,7 +20,7 @@ TESTS: Final = tuple(f"tests/unit/test_{name}.py" for name in ("intervals", "met
 
 @dataclass(frozen=True, slots=True)
 class Mutation:
-    """A wrong formula: what it is, and the text that makes it so."""
+    """A wrong formula: its meaning, and the texts of the right and the wrong one."""
 
     meaning: str
     module: str
@@ -32,12 +32,12 @@ class Mutation:
         """Write the error.
 
         Raises:
-            SystemExit: If the formula is not there once: then this list is out of date.
+            SystemExit: If the module does not hold the right formula exactly once, because this list is out of date.
         """
         (path,) = (package / "evaluation").rglob(f"{self.module}.py")
         text = path.read_text()
         if text.count(self.right) != 1:
-            raise SystemExit(f"{self.module}: {self.right!r} is there {text.count(self.right)} times, wanted once")
+            raise SystemExit(f"{self.module}: {self.right!r} occurs {text.count(self.right)} times, not once")
         path.write_text(text.replace(self.right, self.wrong))
 
 
@@ -50,7 +50,9 @@ MUTATIONS: Final = (
         "self.draft_score - self.target_score",
     ),
     Mutation("accepted steps count as wasted", "solutions", "self.source is not Source.TARGET or ", ""),
-    Mutation("the first scorer speaks, not the auditor", "solutions", "reversed(found.values())", "found.values()"),
+    Mutation(
+        "the first scorer is read instead of the auditor", "solutions", "reversed(values.values())", "values.values()"
+    ),
     Mutation(
         "candidates that only measure are discarded tokens",
         "solutions",
@@ -103,14 +105,14 @@ MUTATIONS: Final = (
     Mutation(
         "attempts are pooled over problems",
         "metrics",
-        "right.setdefault(solution.problem, [])",
-        "right.setdefault(solution.problem + str(solution.is_correct), [])",
+        "problems = list(by_problem(graded).values())",
+        "problems = [[solution] for solution in graded]",
     ),
     Mutation(
         "ungraded is wrong",
         "metrics",
-        "if solution.is_correct is not None:\n            right",
-        "if True:\n            right",
+        "graded = [solution for solution in solutions if solution.is_correct is not None]",
+        "graded = list(solutions)",
     ),
     Mutation("overlapping solutions count twice", "metrics", "end - max(start, reached)", "end - start"),
     Mutation(
@@ -127,19 +129,21 @@ MUTATIONS: Final = (
     ),
     Mutation("a normal interval instead of Wilson's", "intervals", "(share + spread / 2) / (1 + spread)", "share"),
     Mutation("a 90 % interval", "intervals", "ordered[int(0.025 * num)]", "ordered[int(0.05 * num)]"),
-    Mutation("a one-sided p-value", "intervals", "if abs(total) >= seen", "if total >= seen"),
-    Mutation("the p-value leaves out what was seen", "intervals", "if abs(total) >= seen", "if abs(total) > seen"),
+    Mutation("a one-sided p-value", "intervals", "if abs(total) >= observed", "if total >= observed"),
+    Mutation(
+        "the p-value leaves out the observed sum", "intervals", "if abs(total) >= observed", "if abs(total) > observed"
+    ),
     Mutation(
         "samples without replacement",
         "intervals",
-        "rng.choices(everyone, k=num) for",
-        "rng.sample(everyone, k=num) for",
+        "rng.choices(indices, k=num) for",
+        "rng.sample(indices, k=num) for",
     ),
     Mutation("a dominated threshold is on the frontier", "frontier", "accuracy > frontier[-1][1]", "True"),
     Mutation(
         "thresholds are not interpolated", "frontier", "fast + (slow - fast) * (accuracy - low) / (high - low)", "slow"
     ),
-    Mutation("the margin is added", "matched", "accuracy - margin - 1e-9", "accuracy + margin - 1e-9"),
+    Mutation("the margin is added", "paired", "accuracy - margin - 1e-9", "accuracy + margin - 1e-9"),
     Mutation("the slowest threshold is chosen", "matched", "matching)[-1]", "matching)[0]"),
     Mutation(
         "non-inferiority looks at the mean",
@@ -148,7 +152,7 @@ MUTATIONS: Final = (
         "paired.accuracy(entry) - paired.accuracy(TARGET) > -margin",
     ),
     Mutation(
-        "a loss that was not seen cannot be",
+        "losses that were not observed are impossible",
         "paired",
         "Fraction(-1)]",
         "Fraction(0)]",
@@ -160,15 +164,15 @@ MUTATIONS: Final = (
     Mutation(
         "the rival stays at the whole sample",
         "matched",
-        "_resampled(paired, theirs, levels)",
-        "[reference_seconds] * len(levels)",
+        "own, other = (paired.seconds_at(one, TARGET, margin) for one in (method, reference))",
+        "own = paired.seconds_at(method, TARGET, margin)\n    other = [reference_seconds] * len(own)",
     ),
-    Mutation("problems are not paired", "paired", "if all(problem in found for found in by_problem.values())", ""),
+    Mutation("problems are not paired", "paired", "if all(p in of_entry for of_entry in attempts.values())", ""),
 )
 
 
 def is_caught(mutation: Mutation | None) -> bool:
-    """Whether the tests fail on a copy of the package with this error, or with none."""
+    """Whether the tests fail on a copy of the package with this error, or without an error where it is None."""
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "arbitrage"
         shutil.copytree(ROOT / "src" / "arbitrage", package, ignore=shutil.ignore_patterns("weights", "__pycache__"))
@@ -177,7 +181,7 @@ def is_caught(mutation: Mutation | None) -> bool:
         environment = {**os.environ, "PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
         command = (sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *TESTS)
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    if done.returncode not in (0, 1):  # 1: tests failed. Anything else says nothing of the formula.
+    if done.returncode not in (0, 1):  # 1: tests failed. Other statuses are errors of pytest itself.
         raise SystemExit(done.stdout + done.stderr)
     return done.returncode == 1
 
@@ -185,7 +189,7 @@ def is_caught(mutation: Mutation | None) -> bool:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="", help="plant only errors whose meaning holds this text")
+    parser.add_argument("--only", default="", help="plant only errors whose meaning contains this text")
     planted = [mutation for mutation in MUTATIONS if parser.parse_args().only in mutation.meaning]
     if is_caught(None):
         raise SystemExit("the tests fail without an error")

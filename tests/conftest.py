@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib.util import find_spec
 from itertools import cycle, pairwise
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ import pytest
 
 from arbitrage.core.ports import Engine
 from arbitrage.engines.scripted import RealClock, ScriptedEngine
-from arbitrage.pairs.config import ModelConfig
+from arbitrage.pairs.hf import HFModel
 from arbitrage.pairs.launch import answers, server_for
+from arbitrage.pairs.model import ModelConfig
+from arbitrage.pairs.served import LlamaServerModel, ServedModel, VLLMModel
 from arbitrage.runtime.servers import Started, running
 
 NEVER = -1e4
@@ -73,6 +76,36 @@ def random_lm(tokenizer: Any) -> Callable[..., Any]:
                     weight.normal_(std=1.0 if "embed" in name else 0.4, generator=generator)
             _set_bias(tokenizer, model.lm_head.bias, delimiter, end)
         return model
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def engine_with(tmp_path_factory: pytest.TempPathFactory, random_lm: Callable[..., Any]) -> Callable[[str, str], Any]:
+    """Builds engines of a kind (hf, http, gguf) with a published model's tokenizer by name; for sessions' ids only."""
+    import chat_models
+
+    @cache
+    def build(kind: str, name: str) -> Any:
+        from arbitrage.engines.hf import HFEngine
+
+        tokenizer = chat_models.MODELS[name]()
+        if kind == "hf":
+            made = HFEngine(random_lm(0, tokenizer=tokenizer), tokenizer, name=name)
+            made.context_length = 1 << 20
+            return made
+        from arbitrage.engines.dialects import VLLM
+        from arbitrage.engines.http import HTTPEngine
+        from arbitrage.engines.http_client import HTTPClient
+
+        if kind == "gguf":
+            if not all(map(find_spec, ("llama_cpp", "gguf"))):
+                pytest.skip("llama.cpp is not installed")
+            import gguf_vocabularies
+
+            tokenizer = gguf_vocabularies.load(name, tokenizer, tmp_path_factory.mktemp(name))
+        client = HTTPClient("http://127.0.0.1:1")
+        return HTTPEngine(client, VLLM(), tokenizer, name=name, context_length=1 << 20)
 
     return build
 
@@ -280,7 +313,7 @@ def _served_kit(server: str, urls: Mapping[str, ModelConfig]) -> Kit:
     )
 
 
-Serve = Callable[[str, Mapping[str, ModelConfig]], Mapping[str, ModelConfig]]
+Serve = Callable[[str, Mapping[str, ModelConfig]], Mapping[str, ServedModel]]
 
 
 @pytest.fixture(scope="session")
@@ -292,7 +325,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     """
     with ExitStack() as stack:
 
-        def start(server: str, models: Mapping[str, ModelConfig]) -> Mapping[str, ModelConfig]:
+        def start(server: str, models: Mapping[str, ModelConfig]) -> Mapping[str, ServedModel]:
             wanted = {role: _at_server(server, model) for role, model in models.items()}
             stack.enter_context(_started(wanted, tmp_path_factory.mktemp(server)))
             return wanted
@@ -300,18 +333,18 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
         yield start
 
 
-def _started(models: Mapping[str, ModelConfig], logs: Path) -> AbstractContextManager[list[Started]]:
+def _started(models: Mapping[str, ServedModel], logs: Path) -> AbstractContextManager[list[Started]]:
     commands = [server_for(role, model, {model.engine: _installed(model.engine)}) for role, model in models.items()]
     return running(commands, logs, is_ready=answers, timeout_s=400.0)
 
 
 @pytest.fixture
 def start_again(
-    served: Callable[[str], Mapping[str, ModelConfig]], tmp_path: Path
-) -> Callable[[str], tuple[ModelConfig, Callable[[], AbstractContextManager[list[Started]]]]]:
+    served: Callable[[str], Mapping[str, ServedModel]], tmp_path: Path
+) -> Callable[[str], tuple[ServedModel, Callable[[], AbstractContextManager[list[Started]]]]]:
     """By kind of server: the tiny draft at an address of its own, and what starts its server there, time and again."""
 
-    def prepare(server: str) -> tuple[ModelConfig, Callable[[], AbstractContextManager[list[Started]]]]:
+    def prepare(server: str) -> tuple[ServedModel, Callable[[], AbstractContextManager[list[Started]]]]:
         model = _at_server(server, served(server)["draft"])
         return model, lambda: _started({"draft": model}, tmp_path)
 
@@ -326,31 +359,36 @@ def _installed(server: str) -> list[str]:
     return [command, "-m", "vllm.entrypoints.openai.api_server"] if server == "vllm" else [command]
 
 
-def _at_server(server: str, model: ModelConfig) -> ModelConfig:
+def _at_server(server: str, model: ModelConfig) -> ServedModel:
+    """The model at a free address; a checkpoint behind vLLM, a GGUF file that is served already as it is."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    if server == "llama-server":
-        return replace(model, engine=server, url=url, serve=("-np", "16", "-c", "8192"))
+    if isinstance(model, LlamaServerModel):
+        return replace(model, url=url, server_args=("-np", "16", "-c", "8192"))
+    assert server == "vllm"
     own_core = str(next(_CORES))  # Servers that choose for themselves choose the same.
     env = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": own_core, "HF_HUB_OFFLINE": "1"}
-    return replace(model, engine=server, url=url, context_length=512, serve=("--enforce-eager",), env=env)
+    return VLLMModel(
+        path=model.path, name=model.name, url=url, context_length=512, server_args=("--enforce-eager",), server_env=env
+    )
 
 
 @pytest.fixture(scope="session")
-def served(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Mapping[str, ModelConfig]]:
+def served(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Mapping[str, ServedModel]]:
     """The tiny draft and target behind a kind of server, started at the first use."""
     from arbitrage.tiny import WEIGHTS
 
     def model(server: str, role: str) -> ModelConfig:
         _installed(server)
         if server == "vllm":
-            return ModelConfig(path=str(WEIGHTS / role), name=f"tiny-{role}")
+            return HFModel(path=str(WEIGHTS / role), name=f"tiny-{role}")
         from arbitrage.engines.gguf_export import export_gguf
 
         path = tmp_path_factory.mktemp(server) / f"{role}.gguf"
         export_gguf(WEIGHTS / role, path, kind="f32")
-        return ModelConfig(path=str(path), tokenizer=str(WEIGHTS / role), name=f"tiny-{role}")
+        address = "http://127.0.0.1"  # The port is chosen at the start.
+        return LlamaServerModel(path=str(path), tokenizer=str(WEIGHTS / role), name=f"tiny-{role}", url=address)
 
     return cache(lambda server: serve(server, {role: model(server, role) for role in ("draft", "target")}))
 

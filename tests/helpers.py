@@ -1,10 +1,11 @@
 """Shared builders: candidates, requests, scripted and watched engines."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from arbitrage.core.policy import Solver
 from arbitrage.core.ports import Engine, Session, StepRequest
 from arbitrage.core.trace import Trace
 from arbitrage.core.turn import Pair, Setting
@@ -22,8 +23,11 @@ from arbitrage.core.types import (
     Step,
 )
 from arbitrage.engines.scripted import ScriptedEngine
-from arbitrage.evaluation.running.solutions import Place, Solution, condense
-from arbitrage.evaluation.running.sweep import Plan, Results, sweep
+from arbitrage.evaluation.running.entry import Entry
+from arbitrage.evaluation.running.plan import Plan
+from arbitrage.evaluation.running.solutions import Solution, TracePosition, condense
+from arbitrage.evaluation.running.sweep import Results, sweep
+from arbitrage.policies import OnPair
 from arbitrage.training.rows import Past, Row, Sample
 
 PROBLEM = Problem(id="p1", question="What is 2 + 2 ?")
@@ -54,11 +58,19 @@ def setting(**values: Any) -> Setting:
     return Setting(limits=Limits(**values), **own)
 
 
-async def swept(plan: Plan, pair: Pair) -> Results:
-    """What a sweep made, by entry."""
-    results: Results = {entry: [] for entry in plan.policies}
-    await sweep(plan, pair, lambda done: results[done.entry].append(done.trace))
+async def swept(plan: Plan, methods: Mapping[Entry, Solver]) -> Results:
+    """Traces of a sweep by entry."""
+    results: Results = {entry: [] for entry in plan.entries}
+    await sweep(plan, methods, lambda done: results[done.entry].append(done.trace))
     return results
+
+
+def on_pair(policies: Mapping[Entry, Any], pair: Pair) -> dict[Entry, Solver]:
+    """Methods of a plan: rules on one pair."""
+    return {
+        entry: OnPair(policy=rule, pair=pair, name=entry.policy, threshold=entry.threshold)
+        for entry, rule in policies.items()
+    }
 
 
 def total(costs: Any) -> Cost:
@@ -205,15 +217,20 @@ def solved(
     )
 
 
+def entry_of(policy: str, threshold: float | None = None) -> Entry:
+    """A row of a comparison by its method's name, known or not."""
+    return Entry.recorded(policy, threshold)
+
+
 def group(
     *outcomes: tuple[bool | None, float], policy: str = "router", threshold: float | None = 0.5
 ) -> list[Solution]:
     """Solutions of problems p0, p1, … by (is it right, seconds); None for a problem that cannot be graded."""
-    place = Place(policy=policy, threshold=threshold)
+    position = TracePosition(entry=entry_of(policy, threshold))
     return [
         condense(
             solved(answer="7" if is_right else "8", gold=None if is_right is None else "7", problem=f"p{i}", wall_s=s),
-            place,
+            position,
         )
         for i, (is_right, s) in enumerate(outcomes)
     ]

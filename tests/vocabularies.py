@@ -67,7 +67,7 @@ def llama3() -> PreTrainedTokenizerFast:
     """As Llama 3.1's, its chat template included."""
     special = ("<|eot_id|>", "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>")
     made = byte_bpe(*special, pattern=LLAMA3_PATTERN, chat_template=LLAMA3_TEMPLATE, bos_token="<|begin_of_text|>")
-    return _beginning(made, "<|begin_of_text|>")
+    return beginning(made, "<|begin_of_text|>")
 
 
 def mistral() -> PreTrainedTokenizerFast:
@@ -89,10 +89,10 @@ def mistral() -> PreTrainedTokenizerFast:
         pad_token="</s>",
         clean_up_tokenization_spaces=False,
     )
-    return _beginning(made, "<s>")
+    return beginning(made, "<s>")
 
 
-def _beginning(tokenizer: PreTrainedTokenizerFast, token: str) -> PreTrainedTokenizerFast:
+def beginning(tokenizer: PreTrainedTokenizerFast, token: str) -> PreTrainedTokenizerFast:
     """The tokenizer with begin-of-sequence in front of a text."""
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{token} $A", special_tokens=[(token, tokenizer.convert_tokens_to_ids(token))]

@@ -5,12 +5,14 @@ from arbitrage.core.solve import solve
 from arbitrage.core.trace import Trace
 from arbitrage.core.turn import Pair, Setting, Turn
 from arbitrage.core.types import Candidate, Cost, Decision, Finish, Limits, Problem, Sampling, Score, Source, Step
-from arbitrage.pairs.loaded import POLICIES, SOLVERS, LoadedPair, load
+from arbitrage.pairs.loaded import LoadedPair, load
+from arbitrage.policies.spec import MethodSpec
+from arbitrage.policies.table import METHODS
 from arbitrage.report.export import step_records, summary_records, trace_records
+from arbitrage.version import __version__
 
 __all__ = [
-    "POLICIES",
-    "SOLVERS",
+    "METHODS",
     "ArbitrageError",
     "Candidate",
     "Cost",
@@ -18,6 +20,7 @@ __all__ = [
     "Finish",
     "Limits",
     "LoadedPair",
+    "MethodSpec",
     "Pair",
     "Problem",
     "Sampling",
@@ -27,6 +30,7 @@ __all__ = [
     "Step",
     "Trace",
     "Turn",
+    "__version__",
     "load",
     "solve",
     "step_records",

@@ -59,7 +59,7 @@ async def answers(engine, *, draft=None, policy=None, **values):
 
 def generated(engine, max_tokens):
     """What transformers itself writes greedily, end-of-sequence dropped."""
-    prompt = torch.tensor([engine.prompt.encode(engine.tokenizer, PROBLEM.question)])
+    prompt = torch.tensor([engine.prompt.encode(engine.tokenizer, PROBLEM)])
     out = engine.model.generate(
         prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=max_tokens
     )
@@ -324,7 +324,7 @@ async def test_a_step_that_was_read_is_proposed_without_another_forward_pass(eng
 def chain_engine(chain_lm, tokenizer, text, **values):
     """An engine that writes ``text``, whose token ids are all different, and its prompt's last id."""
     ids = tokenizer.encode(text, add_special_tokens=False)
-    first = ChatPrompt().encode(tokenizer, PROBLEM.question)[-1]
+    first = ChatPrompt().encode(tokenizer, PROBLEM)[-1]
     assert len({first, *ids}) == len(ids) + 1
     return HFEngine(chain_lm(first, [*ids, tokenizer.eos_token_id], **values), tokenizer, name="chain")
 
@@ -372,7 +372,7 @@ async def test_a_prompt_longer_than_the_context_is_refused(engine):
 
 async def test_a_full_context_cuts_the_step_and_then_overflows(engine):
     probe = engine(0)
-    length = len(probe.prompt.encode(probe.tokenizer, PROBLEM.question)) + 6
+    length = len(probe.prompt.encode(probe.tokenizer, PROBLEM)) + 6
     target = engine(0, context=length, delimiter=-99.0, end=-99.0)
     async with opened(target, PROBLEM) as session:
         made = await session.propose(request(32))
@@ -385,9 +385,9 @@ async def test_a_full_context_cuts_the_step_and_then_overflows(engine):
 
 
 def test_prompts(tokenizer):
-    chat = tokenizer.decode(ChatPrompt("Be brief.").encode(tokenizer, "2+2?"))
+    chat = tokenizer.decode(ChatPrompt("Be brief.").encode(tokenizer, Problem(id="p", question="2+2?")))
     assert chat == "Be brief.<|user|>2+2?<|assistant|>"
-    plain = PlainPrompt("Q: {question}\nA:").encode(tokenizer, "{x}?")
+    plain = PlainPrompt("Q: {question}\nA:").encode(tokenizer, Problem(id="p", question="{x}?"))
     assert tokenizer.decode(plain) == "Q: {x}?\nA:"
     with pytest.raises(ConfigError, match=r"must contain \{question\}, got 'Q'"):
         PlainPrompt("Q")

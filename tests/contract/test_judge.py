@@ -29,7 +29,7 @@ def target(random_lm, tokenizer):
 
 @pytest.fixture
 def judge(target):
-    return JudgeScorer(request=target.prompt.follow_up(target.tokenizer, RATING))
+    return JudgeScorer.of(target)
 
 
 @pytest.fixture
@@ -45,10 +45,10 @@ def widths(target):
 
 def from_scratch(target, steps, request):
     """The mean rating by a forward pass over the whole text."""
-    ids = target.prompt.encode(target.tokenizer, PROBLEM.question)
+    ids = target.prompt.encode(target.tokenizer, PROBLEM)
     for step in steps[:-1]:
         ids = ids + target.encode(step.text)
-    ids = ids + target.encode(steps[-1].text + request)
+    ids = ids + target.tokenizer.encode(steps[-1].text + request, add_special_tokens=False)
     digits = [target.encode(str(digit))[0] for digit in range(10)]
     with torch.inference_mode():
         weights = target.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1, digits].softmax(-1)

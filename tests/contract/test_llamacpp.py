@@ -250,7 +250,7 @@ async def test_a_long_prompt_is_computed_in_parts_and_can_be_cancelled(plain_lm,
 
 async def test_a_full_context_cuts_the_step_and_then_overflows(engine):
     probe = engine(0)
-    length = len(probe.prompt.encode(probe.tokenizer, PROBLEM.question)) + 6
+    length = len(probe.prompt.encode(probe.tokenizer, PROBLEM)) + 6
     target = engine(0, context=length, delimiter=-99.0, end=-99.0)
     async with opened(target, PROBLEM) as session:
         made = await session.propose(request(32))
@@ -301,15 +301,15 @@ def test_any_ids_have_the_text_that_transformers_gives_them(engine, tokenizer):
 def test_prompts_are_those_of_transformers(engine, tokenizer):
     ours = engine(0)
     for prompt in (ChatPrompt(), ChatPrompt("Be brief."), PlainPrompt("Q: {question}\nA:")):
-        assert prompt.encode(ours.tokenizer, "2+2?") == prompt.encode(tokenizer, "2+2?")
+        assert prompt.encode(ours.tokenizer, PROBLEM) == prompt.encode(tokenizer, PROBLEM)
         assert prompt.follow_up(ours.tokenizer, "Rate it.") == prompt.follow_up(tokenizer, "Rate it.")
     assert ours.eos_ids == {tokenizer.eos_token_id}
     ours.tokenizer.chat_template = "{{ raise_exception('no system role') }}"
     with pytest.raises(ConfigError, match=r"template of 'llamacpp-0' does not take this prompt: no system role"):
-        ChatPrompt("Be brief.").encode(ours.tokenizer, "2+2?")
+        ChatPrompt("Be brief.").encode(ours.tokenizer, PROBLEM)
     ours.tokenizer.chat_template = None
     with pytest.raises(ConfigError, match="'llamacpp-0' has no chat template"):
-        ChatPrompt().encode(ours.tokenizer, "2+2?")
+        ChatPrompt().encode(ours.tokenizer, PROBLEM)
     with pytest.raises(ConfigError, match="'llamacpp-0' has no chat template"):
         ChatPrompt().follow_up(ours.tokenizer, "Rate it.")
 

@@ -21,10 +21,10 @@ import vocabularies
 from arbitrage.cli.main import app
 from arbitrage.core.errors import CheckpointError, ConfigError, ScorerError
 from arbitrage.core.turn import History
-from arbitrage.core.types import Source
+from arbitrage.core.types import Problem, Source
 from arbitrage.pairs.config import read_pair
 from arbitrage.pairs.loaded import load
-from arbitrage.scorers.families import FAMILIES, TRL, Head, MathShepherd, checked_probability, encode_solution
+from arbitrage.scorers.families import FAMILIES, TRL, Family, Head, MathShepherd, checked_probability
 from arbitrage.scorers.hf_convert import convert_skywork
 from arbitrage.scorers.hf_families import FamilyScorer
 from helpers import PROBLEM, candidate
@@ -260,8 +260,8 @@ async def test_half_precision_changes_scores_a_little(made, name):
 async def test_only_new_tokens_are_computed(judge, name):
     scorer = judge(name)
     session = await scorer.open(History(PROBLEM, None))
-    first, second = (scorer.step_ids(PROBLEM.question, k, candidate(text)) for k, text in enumerate(STEPS[:2]))
-    prompt = len(scorer.family.prompt_ids(scorer.tokenizer, PROBLEM.question))
+    first, second = (scorer.step_ids(PROBLEM, k, candidate(text)) for k, text in enumerate(STEPS[:2]))
+    prompt = len(scorer.family.prompt_ids(scorer.tokenizer, PROBLEM))
     assert (await session.score(candidate(STEPS[0]))).cost.num_computed == prompt + len(first.scored)
     await session.commit(candidate(STEPS[0]))
     made = await session.score(candidate(STEPS[1]))
@@ -303,11 +303,21 @@ async def test_a_score_that_is_no_number_is_an_error(made):
 # --- pure formats ------------------------------------------------------------------------------------
 
 
+def encode_solution(family: Family, tokenizer: Any, problem: Problem, steps: list[str]) -> tuple[list[int], list[int]]:
+    """The ids of a whole solution, and the positions of the steps' scores among them."""
+    ids, positions = family.prompt_ids(tokenizer, problem), []
+    for index, text in enumerate(steps):
+        step = family.step_ids(tokenizer, problem, index, text)
+        positions.append(len(ids) + len(step.scored) - 1)
+        ids += (*step.scored, *step.closing)
+    return ids, positions
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_whole_solution_is_the_steps_ids_joined(made, name):
     family, tokenizer = FAMILIES[name], made(name).tokenizer
-    ids, positions = encode_solution(family, tokenizer, PROBLEM.question, STEPS)
-    before, _ = encode_solution(family, tokenizer, PROBLEM.question, STEPS[:-1])
+    ids, positions = encode_solution(family, tokenizer, PROBLEM, STEPS)
+    before, _ = encode_solution(family, tokenizer, PROBLEM, STEPS[:-1])
     assert ids[: len(before)] == before
     assert len(positions) == len(STEPS)
     assert all(first < second for first, second in pairwise(positions))
@@ -326,13 +336,14 @@ LINES = st.text(st.sampled_from("aZ 0123+-.,:(\n\t\u00e9\u20ac\U0001f600")).map(
 def test_ids_that_grow_are_those_of_the_whole_conversation(vocabulary, steps):
     """Both formats whose authors encode all at once; what is behind the last score does not count."""
     llama, mistral = vocabulary
+    asked = Problem(id="p1", question="1+1?")
     turns = chain(*(({"role": "user", "content": s}, {"role": "assistant", "content": "+"}) for s in steps))
     messages = list(turns)
     messages[0] = {"role": "user", "content": f"1+1? {steps[0].strip()}"}
-    ids, _ = encode_solution(FAMILIES["rlhflow"], llama, "1+1?", steps)
+    ids, _ = encode_solution(FAMILIES["rlhflow"], llama, asked, steps)
     assert ids == llama.apply_chat_template(messages, return_dict=False)
     lines = "\n".join(f"Step {k + 1}: {step.strip()} \u043a\u0438" for k, step in enumerate(steps))
-    ids, _ = encode_solution(MathShepherd(), mistral, "1+1?", steps)
+    ids, _ = encode_solution(MathShepherd(), mistral, asked, steps)
     assert ids == mistral.encode(f"1+1? {lines}")
 
 
@@ -343,7 +354,7 @@ def vocabulary():
 
 def test_another_separator_is_another_format(made):
     tokenizer = made("trl").tokenizer
-    step = TRL(separator="\n").step_ids(tokenizer, "", 0, "one\n\n")
+    step = TRL(separator="\n").step_ids(tokenizer, PROBLEM, 0, "one\n\n")
     assert tokenizer.decode(step.scored) == "one\n"
 
 
@@ -475,9 +486,9 @@ async def test_a_pair_names_its_prm_by_format(made, tmp_path, random_lm, tokeniz
     text = pair_file(tmp_path, folder).read_text().replace('"b"', '"a"')
     (tmp_path / "pair.toml").write_text(text)
     loaded = load(tmp_path / "pair.toml")
-    assert (loaded.prm.name, loaded.auditor.name) == ("prm", "audit")
+    assert (loaded.models.prm.name, loaded.auditor.name) == ("prm", "audit")
     wanted = made("skywork").definition(PROBLEM.question, STEPS[:1])
-    session = await loaded.prm.open(History(PROBLEM, None))
+    session = await loaded.models.prm.open(History(PROBLEM, None))
     assert [(await session.score(candidate(STEPS[0]))).value] == pytest.approx(wanted, abs=1e-5)
 
 

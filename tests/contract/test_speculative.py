@@ -11,9 +11,11 @@ from arbitrage.core.turn import Pair
 from arbitrage.core.types import Finish, Problem, Sampling
 from arbitrage.engines.hf import HFEngine
 from arbitrage.engines.speculative import LookupGuesser, SpeculativeEngine
-from arbitrage.pairs.config import ModelConfig, PairConfig
+from arbitrage.pairs.config import PairConfig
+from arbitrage.pairs.hf import HFModel
 from arbitrage.pairs.loaded import LoadedPair
 from arbitrage.policies import RandomEscalation, TargetOnly
+from arbitrage.policies.table import Models
 from helpers import candidate, opened, request, scripted, setting
 
 PROBLEM = Problem(id="p1", question="Compared to Leo Mia has 3 times as many stamps.")
@@ -107,7 +109,7 @@ async def test_a_step_may_be_cut_anywhere(engine, guessing, max_step_tokens):
 
 @pytest.mark.parametrize("context", range(1, 9))
 async def test_a_full_context_cuts_the_same_step(engine, context):
-    length = len(engine(0).prompt.encode(engine(0).tokenizer, PROBLEM.question)) + context
+    length = len(engine(0).prompt.encode(engine(0).tokenizer, PROBLEM)) + context
     values = {"context": length, "delimiter": -99.0, "end": -99.0}
     target = engine(0, **values)
     for draft in (engine(0, **values), engine(0, delimiter=-99.0, end=-99.0), engine(0, context=8)):
@@ -145,7 +147,7 @@ async def test_neither_model_computes_a_token_twice_but_for_wrong_guesses(engine
     target, draft = engine(number), engine(number + 1)
     with counted(target.model) as verified, counted(draft.model) as drafted:
         trace = await answers(SpeculativeEngine.by_draft(target, draft, 4))
-    cost, prompt = target_cost(trace), len(target.prompt.encode(target.tokenizer, PROBLEM.question))
+    cost, prompt = target_cost(trace), len(target.prompt.encode(target.tokenizer, PROBLEM))
     wrong = cost.num_guessed - cost.num_confirmed
     assert verified["tokens"] <= prompt + cost.num_generated + wrong
     assert drafted["tokens"] <= prompt + cost.num_generated + wrong
@@ -259,8 +261,9 @@ def test_the_look_up_goes_on_as_the_longest_latest_match_did(ids, guess):
 
 @pytest.mark.parametrize("name", ["speculative", "ngram:2"])
 def test_other_engines_cannot_verify_tokens(name):
-    model, engine = ModelConfig(path="nowhere"), scripted("8")
+    model, engine = HFModel(path="nowhere"), scripted("8")
     config = PairConfig(name="test", draft=model, target=model)
-    loaded = LoadedPair(name="test", pair=Pair(draft=engine, target=engine), config=config)
+    models = Models(pair_name="test", pair=Pair(draft=engine, target=engine), is_same_answer=str.__eq__)
+    loaded = LoadedPair(config=config, models=models)
     with pytest.raises(ConfigError, match=f"'{name}' needs models of the hf engine, 'scripted' is none"):
         loaded.method(name)

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 import vocabularies
+from arbitrage.core.delimiter import step_end
 from arbitrage.core.solve import solve
 from arbitrage.core.turn import Pair
 from arbitrage.core.types import Finish, Sampling, Source
@@ -48,20 +49,20 @@ def plain(text, tokenizer):
 
 
 def prompt_of(engine):
-    return engine.prompt.encode(engine.tokenizer, PROBLEM.question)
+    return engine.prompt.encode(engine.tokenizer, PROBLEM)
 
 
 def chained(chain_lm, tokenizer, ids):
     """An engine that writes exactly these ids and then ends."""
     prompt = PlainPrompt()
-    first = prompt.encode(tokenizer, PROBLEM.question)[-1]
+    first = prompt.encode(tokenizer, PROBLEM)[-1]
     model = chain_lm(first, [*ids, tokenizer.eos_token_id], tokenizer=tokenizer)
     return HFEngine(model, tokenizer, name="chain", prompt=prompt)
 
 
 def can_chain(tokenizer, ids):
     """The chain follows from the last id alone, so none may come twice, the prompt's last included."""
-    first = PlainPrompt().encode(tokenizer, PROBLEM.question)[-1]
+    first = PlainPrompt().encode(tokenizer, PROBLEM)[-1]
     return ids and max(Counter([first, tokenizer.eos_token_id, *ids]).values()) == 1
 
 
@@ -161,7 +162,7 @@ def test_what_a_model_writes_is_what_its_session_holds(chain_lm, bpe, text):
     assert held == prompt_of(engine) + ids
     assert trace.text == text
     assert trace.finish is Finish.END_OF_SEQUENCE
-    assert all("\n\n" in step.text for step in trace.steps[:-1])
+    assert all(step_end(step.text, "\n\n") for step in trace.steps[:-1])
 
 
 @pytest.mark.parametrize(
@@ -173,8 +174,16 @@ def test_what_a_model_writes_is_what_its_session_holds(chain_lm, bpe, text):
         (["So", ".\n", "\n\n", "A"], ["So.\n\n\n", "A"]),
         (["So", "\n", "\n\n\n", "A"], ["So\n\n\n\n", "A"]),
         (["So", ".\n\n", " ", "\n\n", "A"], ["So.\n\n", " \n\n", "A"]),
+        (["So", ".\n", "\r", "\n", "A"], ["So.\n\r\n", "A"]),
+        (["So", "\n", " ", ".\n", "x", "\n\n", "A"], ["So\n .\nx\n\n", "A"]),
+        (["So", ".\n", " \n", "A"], ["So.\n \n", "A"]),
+        (["So", "\n", "\t", ".", "\n\n", "A"], ["So\n\t.\n\n", "A"]),
+        (["So", ".\n", "\t\n", "A"], ["So.\n\t\n", "A"]),
     ],
-    ids=["inside a token", "with a newline more", "over two tokens", "over two, one more", "over both", "white space"],
+    ids=[
+        *("inside a token", "with a newline more", "over two tokens", "over two, one more", "over both", "white space"),
+        *("carriage returns", "a line that is not empty", "a space", "a tab before text", "a tab"),
+    ],
 )
 def test_steps_end_with_the_token_that_completes_the_delimiter(chain_lm, bpe, pieces, steps):
     """Also where the tokens are not those that encoding the text would give."""

@@ -16,7 +16,7 @@ from arbitrage.core.types import Finish
 from arbitrage.datasets.named import problems
 from arbitrage.engines.http_client import HTTPClient, HTTPOptions
 from arbitrage.evaluation.running.audit import audited
-from arbitrage.pairs.config import ModelConfig
+from arbitrage.pairs.hf import HFModel
 from arbitrage.pairs.loading import load_engine, load_prm, load_router_model
 from arbitrage.policies import RandomEscalation, TargetOnly
 from arbitrage.runtime.pool import each
@@ -72,7 +72,7 @@ async def test_only_the_last_cache_block_is_computed_again(pair):
 
 @pytest.mark.parametrize("kind", ["prm", "router"])
 async def test_a_served_classifier_says_what_it_says_in_process(serve, kind):
-    own = ModelConfig(path=str(WEIGHTS / kind))
+    own = HFModel(path=str(WEIGHTS / kind))
     load = load_prm if kind == "prm" else load_router_model
     there, here = load(serve("vllm", {kind: own})[kind], "there"), load(own, "here")
     pair = arb.load("tiny").pair

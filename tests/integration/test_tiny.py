@@ -8,10 +8,11 @@ import arbitrage as arb
 from arbitrage.core.errors import CheckpointError, ConfigError
 from arbitrage.core.types import Source
 from arbitrage.datasets.named import problems
-from arbitrage.evaluation.running.sweep import Entry, Plan, rows_of
-from arbitrage.pairs.loaded import entries
+from arbitrage.evaluation.figures.metrics import all_figures
+from arbitrage.evaluation.running.plan import Plan
+from arbitrage.evaluation.running.solutions import graded
 from arbitrage.tiny import WEIGHTS
-from helpers import swept
+from helpers import entry_of, swept
 
 pytestmark = pytest.mark.integration
 
@@ -29,13 +30,10 @@ def test_weights_are_small_and_safe():
 
 async def test_the_policies_rank_as_they_should(pair):
     """Floors with room for 60 problems; the exact figures stand in the model card."""
-    policies = {
-        entry: pair.policy(entry.policy, entry.threshold)
-        for entry in entries(["draft", "target", "router", "likelihood"], [])
-    }
-    plan = Plan(problems=problems("tiny:test", 60), policies=policies, setting=arb.Setting(), num_warmup=0)
-    results = await swept(plan, pair.pair)
-    rows = {row.policy: row for row in rows_of(results)}
+    compared = {entry_of(name): pair.method(name) for name in ("draft", "target", "router", "likelihood")}
+    plan = Plan(problems=problems("tiny:test", 60), entries=list(compared), setting=arb.Setting(), num_warmup=0)
+    results = await swept(plan, compared)
+    rows = {one.entry.policy: one for one in all_figures(graded(results))}
     assert rows["target"].accuracy >= 0.7
     assert 0.15 <= rows["draft"].accuracy <= 0.6
     assert rows["router"].accuracy >= rows["target"].accuracy - 0.1
@@ -44,7 +42,7 @@ async def test_the_policies_rank_as_they_should(pair):
     assert rows["likelihood"].target_token_share < 0.65
     assert rows["router"].accuracy >= rows["draft"].accuracy + 0.15
     assert rows["router"].num_failed == 0
-    assert all(trace.finish is arb.Finish.END_OF_SEQUENCE for trace in results[Entry("draft")][:10])
+    assert all(trace.finish is arb.Finish.END_OF_SEQUENCE for trace in results[entry_of("draft")][:10])
 
 
 @pytest.mark.parametrize("policy", ["target", "draft"])
@@ -71,7 +69,7 @@ async def test_token_level_speculation_changes_nothing_but_the_time(pair, name):
 async def test_a_rule_on_a_guessing_target_decides_and_writes_the_same(pair):
     plain, guessing = (pair.method(name, 0.6) for name in ("random", "random+speculative:3"))
     for problem in problems("tiny:validation", 4):
-        alone = await arb.solve(problem, pair.pair, plain)
+        alone = await plain.solve(problem, arb.Setting())
         guessed = await guessing.solve(problem, arb.Setting())
         assert guessed.text == alone.text
         assert [step.source for step in guessed.steps] == [step.source for step in alone.steps]
@@ -89,14 +87,14 @@ def test_only_what_the_policies_ask_is_loaded(tmp_path):
     with pytest.raises(CheckpointError, match="to-come"):
         arb.load(path)
     loaded = arb.load(path, policies=["confidence", "router:b+speculative:2"])
-    assert (loaded.prm, loaded.auditor, list(loaded.routers)) == (None, None, ["router:b"])
+    assert (loaded.models.prm, loaded.auditor, list(loaded.models.routers)) == (None, None, ["router:b"])
     assert loaded.method("router:b+speculative").name == "router:b+speculative"
     for policy, role in (("rsd", "prm"), ("router", "router")):
         with pytest.raises(ConfigError, match=f"was loaded without its {role}"):
             loaded.policy(policy)
     with pytest.raises(ConfigError, match=r"has no routers\.c .*add a table \[routers\.c\]"):
         loaded.policy("router:c")
-    assert arb.load(path, policies=["oracle"]).prm is not None
+    assert arb.load(path, policies=["oracle"]).models.prm is not None
     assert arb.load(path, policies=["draft"], with_prm=True).auditor is not None
 
 
@@ -156,7 +154,7 @@ def test_drills_for_the_prm_are_labelled_by_what_they_say():
 def test_a_token_is_labelled_by_whether_the_step_can_still_become_true():
     from transformers import PreTrainedTokenizerFast
 
-    from arbitrage.tiny.prm import judged, start_rollouts
+    from arbitrage.tiny.prm import labelled, start_rollouts
     from arbitrage.tiny.sampling import WrittenStep
 
     tokenizer = PreTrainedTokenizerFast.from_pretrained(str(WEIGHTS / "prm"))
@@ -166,7 +164,7 @@ def test_a_token_is_labelled_by_whether_the_step_can_still_become_true():
     for text in (true, wrong, true):
         ids = tokenizer.encode(text + "\n\n", add_special_tokens=False)
         rollout.steps.append(WrittenStep(ids=ids, text=text + "\n\n", is_last=False))
-    row, size = judged(rollout, tokenizer), len(rollout.steps[0].ids)
+    row, size = labelled(rollout, tokenizer), len(rollout.steps[0].ids)
     first, second, repeated = (row.labels[i : i + size] for i in range(0, 3 * size, size))
     assert first == [1.0] * size
     assert second == [0.0] * size  # Its beginning is only that of what has been said.

@@ -10,7 +10,9 @@ from arbitrage.cli.main import app
 from arbitrage.core.errors import ConfigError, TraceError
 from arbitrage.core.trace import Trace
 from arbitrage.core.types import Candidate, Cost, Decision, Finish, Problem, Source, Step
+from arbitrage.evaluation.calibration import ROUTER
 from arbitrage.evaluation.figures.calibrate import Budget, Outcome, calibrate, outcomes_of, upper_bound
+from arbitrage.evaluation.running.entry import TARGET
 from arbitrage.scorers.format import InputFormat
 
 
@@ -134,7 +136,7 @@ def trace(number, policy, source, finish=Finish.END_OF_SEQUENCE):
 
 
 def test_a_failed_problem_counts_as_the_worst():
-    _, (failed,) = outcomes_of([(None, trace(0, "target", Source.TARGET, Finish.FAILED))], "router")
+    _, (failed,) = outcomes_of([(TARGET, trace(0, "target", Source.TARGET, Finish.FAILED))], ROUTER)
     assert (failed.target_token_share, failed.seconds, failed.is_correct) == (1.0, float("inf"), False)
 
 

@@ -5,12 +5,12 @@ import pytest
 from arbitrage.core.errors import ConfigError, EngineError, RowError, StoreError
 from arbitrage.core.solve import solve
 from arbitrage.core.turn import Pair, Setting
-from arbitrage.core.types import Finish, Limits, Problem, Sampling, Source
+from arbitrage.core.types import Finish, Limits, Message, Problem, Sampling, Source
 from arbitrage.policies import DraftOnly, Oracle, RandomEscalation, RouterPolicy, TargetOnly
 from arbitrage.runtime.store import GroupLog
 from arbitrage.scorers.scripted import ScriptedScorer
 from arbitrage.training.collect import Collecting, collect
-from arbitrage.training.rows import Past, Row, read_rows, rows_of, write_parquet
+from arbitrage.training.rows import Past, Row, read_rows, rows_from_trace, write_parquet
 from helpers import scripted
 
 DRAFT, TARGET = Source.DRAFT, Source.TARGET
@@ -35,24 +35,24 @@ def collecting(behaviour=None, scorer=None, **values):
 
 async def rows(policy, models=None):
     models = models or pair()
-    return rows_of(await solve(PROBLEMS[0], models, policy), MODELS, policy.prm.name)
+    return rows_from_trace(await solve(PROBLEMS[0], models, policy), MODELS, policy.prm.name)
 
 
 async def test_a_row_holds_the_draft_every_target_sample_and_their_scores():
     models = pair()
-    made = await rows(collecting(), models)
-    assert [row.step for row in made] == [0, 1, 2]
-    assert [row.is_last for row in made] == [False, False, True]
-    assert [row.draft.text for row in made] == ["d1\n\n", "d2\n\n", "d3"]
-    assert all(len(row.targets) == 3 for row in made)
-    assert made[0].targets[0].text == "t1\n\n"
-    assert made[0].draft.score == 0.25
-    assert [sample.score for sample in made[0].targets] == [0.5, 0.75, 0.5]
-    assert made[0].advantage == pytest.approx(7 / 12 - 0.25)
-    assert made[0].advantage_se == pytest.approx(1 / 12)  # The values' deviation is 1/(4√3), over √3.
-    assert made[2].history == (Past(source=DRAFT, text="d1\n\n"), Past(source=DRAFT, text="d2\n\n"))
-    assert made[2].draft.finish is Finish.END_OF_SEQUENCE
-    assert made[0].models == MODELS
+    logged = await rows(collecting(), models)
+    assert [row.step for row in logged] == [0, 1, 2]
+    assert [row.is_last for row in logged] == [False, False, True]
+    assert [row.draft.text for row in logged] == ["d1\n\n", "d2\n\n", "d3"]
+    assert all(len(row.targets) == 3 for row in logged)
+    assert logged[0].targets[0].text == "t1\n\n"
+    assert logged[0].draft.score == 0.25
+    assert [sample.score for sample in logged[0].targets] == [0.5, 0.75, 0.5]
+    assert logged[0].advantage == pytest.approx(7 / 12 - 0.25)
+    assert logged[0].advantage_se == pytest.approx(1 / 12)  # The values' deviation is 1/(4√3), over √3.
+    assert logged[2].history == (Past(source=DRAFT, text="d1\n\n"), Past(source=DRAFT, text="d2\n\n"))
+    assert logged[2].draft.finish is Finish.END_OF_SEQUENCE
+    assert logged[0].models == MODELS
     seeds = [call.seed for call in models.target.calls]
     assert len(set(seeds)) == len(seeds) == 9
     assert {call.sampling.temperature for call in models.target.calls} == {0.7}
@@ -80,12 +80,12 @@ async def test_one_sample_has_no_standard_error():
 async def test_any_policy_can_be_the_behaviour_and_makes_no_call_of_its_own(behaviour, kept):
     models = pair()
     scorer = getattr(behaviour, "prm", prm())
-    made = await rows(collecting(behaviour, scorer), models)
-    assert {row.kept for row in made} == {kept}
-    assert {past.source for row in made for past in row.history} == {kept}
-    assert len(models.draft.calls) == len(made)
-    assert len(models.target.calls) == 3 * len(made)
-    assert scorer.num_calls == 4 * len(made)
+    logged = await rows(collecting(behaviour, scorer), models)
+    assert {row.kept for row in logged} == {kept}
+    assert {past.source for row in logged for past in row.history} == {kept}
+    assert len(models.draft.calls) == len(logged)
+    assert len(models.target.calls) == 3 * len(logged)
+    assert scorer.num_calls == 4 * len(logged)
 
 
 async def test_keeping_the_draft_follows_its_probability_and_nothing_else():
@@ -95,34 +95,38 @@ async def test_keeping_the_draft_follows_its_probability_and_nothing_else():
     first, again = [await solve(PROBLEMS[0], long, policy, limits) for _ in range(2)]
     assert [step.source for step in first.steps] == [step.source for step in again.steps]
     assert 0.2 < first.acceptance_rate < 0.4
-    other = await solve(PROBLEMS[1], long, policy, limits)
-    assert [step.source for step in first.steps] != [step.source for step in other.steps]
+    of_another_problem = await solve(PROBLEMS[1], long, policy, limits)
+    assert [step.source for step in first.steps] != [step.source for step in of_another_problem.steps]
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [
         ({"num_target_samples": 0}, "at least 1, got 0"),
         ({"keep_draft": 1.5}, r"keep_draft must be in \[0, 1\], got 1.5"),
-        ({"target_sampling": Sampling()}, "would all be the same"),
+        ({"target_sampling": Sampling()}, "temperature 0 makes all 3 target samples equal"),
     ],
 )
-def test_settings_out_of_range_are_refused(values, told):
-    with pytest.raises(ConfigError, match=told):
+def test_settings_out_of_range_are_refused(values, message):
+    with pytest.raises(ConfigError, match=message):
         collecting(**values)
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
-async def test_a_prm_whose_scores_are_no_probabilities_fails_the_problem_and_says_so(value):
+async def test_a_prm_score_that_is_not_a_probability_fails_the_problem_with_a_clear_error(value):
     trace = await solve(PROBLEMS[0], pair(), collecting(scorer=prm(value)))
     assert trace.finish is Finish.FAILED
-    assert "no probability" in trace.error
+    assert f"must be in [0, 1], got {value}" in trace.error
 
 
 async def test_rows_survive_the_round_trip(tmp_path):
     for row in await rows(collecting()):
         row = replace(row, draft=replace(row.draft, hidden_state=(1.0, -0.5, 2.0**-10)))
         assert Row.from_json(row.to_json()) == row
+        assert "messages" not in row.to_json()
+        conversation = replace(row.problem, messages=[Message("system", "Be brief."), *row.problem.messages])
+        conversation_row = replace(row, problem=conversation)
+        assert Row.from_json(conversation_row.to_json()) == conversation_row
 
 
 @pytest.mark.parametrize(
@@ -131,10 +135,10 @@ async def test_rows_survive_the_round_trip(tmp_path):
         lambda record: record | {"schema": 2},
         lambda record: {k: v for k, v in record.items() if k != "targets"},
         lambda record: record | {"question": ""},
-        lambda record: record | {"kept": "nobody"},
+        lambda record: record | {"kept": "neither"},
     ],
 )
-async def test_what_is_no_row_is_named_with_its_place(tmp_path, spoil):
+async def test_an_invalid_row_is_named_with_file_and_line(tmp_path, spoil):
     (row, *_) = await rows(collecting())
     with GroupLog(tmp_path, {}, id_field="problem_id") as log:
         log.append([{**spoil(row.to_json()), "is_last": True}])
@@ -147,16 +151,16 @@ async def collected(folder, policy=None, problems=PROBLEMS, models=None, jobs=2)
         return await collect(problems, models or pair(), policy or collecting(), Setting(), log, max_in_flight=jobs)
 
 
-async def test_a_stopped_collection_goes_on_where_it_stopped(tmp_path):
+async def test_a_stopped_collection_continues(tmp_path):
     await collected(tmp_path / "whole")
     await collected(tmp_path / "parts", problems=PROBLEMS[:2])
     models = pair()
     report = await collected(tmp_path / "parts", models=models)
     assert report.num_rows == 9
     assert len(models.draft.calls) == 9
-    whole, parts = (sorted(read_rows(tmp_path / name), key=str) for name in ("whole", "parts"))
-    assert whole == parts
-    assert len(whole) == 15
+    undisturbed, resumed = (sorted(read_rows(tmp_path / name), key=str) for name in ("whole", "parts"))
+    assert undisturbed == resumed
+    assert len(undisturbed) == 15
 
 
 async def test_a_failed_problem_is_named_and_tried_again(tmp_path):
@@ -180,12 +184,12 @@ def test_a_folder_without_rows_is_named(tmp_path):
         list(read_rows(tmp_path))
 
 
-async def test_parquet_holds_what_the_rows_hold(tmp_path):
+async def test_parquet_has_the_same_values_as_the_rows(tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     await collected(tmp_path)
-    found = list(read_rows(tmp_path))
-    assert write_parquet(found, tmp_path / "rows.parquet", batch_size=4) == len(found)
+    logged = list(read_rows(tmp_path))
+    assert write_parquet(logged, tmp_path / "rows.parquet", batch_size=4) == len(logged)
     table = parquet.read_table(tmp_path / "rows.parquet").to_pylist()
-    assert [record["advantage"] for record in table] == [row.advantage for row in found]
+    assert [record["advantage"] for record in table] == [row.advantage for row in logged]
     assert table[2]["targets"][1]["score"] == 0.75
     assert table[2]["history"][1] == {"source": "draft", "text": "d2\n\n"}

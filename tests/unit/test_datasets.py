@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from arbitrage.core.errors import ConfigError, MissingExtra
-from arbitrage.core.types import Problem
+from arbitrage.core.types import Message, Problem
 from arbitrage.datasets.files import FieldMap, gold_of, read_file, stratified
 from arbitrage.datasets.hub import NAMED, HubSet, read_hub
 from arbitrage.datasets.named import problems
@@ -78,6 +78,50 @@ def test_a_field_map_names_the_columns(tmp_path):
     parquet.write_table(pytest.importorskip("pyarrow").Table.from_pylist(rows), tmp_path / "a.parquet")
     assert problems(str(tmp_path / "a.parquet"), fields=fields) == found
     assert problems(str(tmp_path / "a.parquet"), 2, fields=fields) == found[:2]
+
+
+TALK = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "1+1?"}]
+
+
+def test_a_column_of_messages_makes_conversations(tmp_path):
+    rows = [
+        {"id": "a", "messages": TALK, "answer": "2", "level": 1},
+        {"id": "b", "messages": [*TALK, {"role": "assistant", "content": "It is "}], "answer": "2", "level": 1},
+    ]
+    first, second = read_file(written(tmp_path / "a.jsonl", rows))
+    system, user = Message("system", "Be brief."), Message("user", "1+1?")
+    assert first == Problem(id="a", messages=[system, user], answer="2", metadata={"level": "1"})
+    assert (second.question, second.prefix) == ("1+1?", "It is ")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pytest.importorskip("pyarrow").Table.from_pylist(rows), tmp_path / "a.parquet")
+    assert read_file(tmp_path / "a.parquet") == [first, second]
+
+
+def test_the_question_counts_where_a_row_has_both_unless_the_messages_are_named(tmp_path):
+    """Training sets have both: there the messages hold the solution."""
+    row = {"question": "q?", "messages": [*TALK, {"role": "assistant", "content": "2"}]}
+    path = str(written(tmp_path / "a.jsonl", [row]))
+    assert problems(path) == [Problem(id="1", question="q?")]
+    (asked,) = problems(path, fields="messages=messages")
+    assert (asked.question, asked.prefix) == ("1+1?", "2")
+    renamed = str(written(tmp_path / "b.jsonl", [{"talk": TALK}]))
+    assert problems(renamed, fields="messages=talk")[0].question == "1+1?"
+
+
+@pytest.mark.parametrize(
+    ("row", "fields", "told"),
+    [
+        ({"messages": "hello"}, "", r":1: messages must be a list of objects with role and content, got 'hello'"),
+        ({"messages": [{"role": "bot", "content": "x"}]}, "", ":1: the role of a message must be one of .* got 'bot'"),
+        ({"messages": [{"role": "user", "content": 7}]}, "", ":1: the content of a message must be a text, got 7"),
+        ({"messages": TALK[:1]}, "", ":1: problem '1' has no user message"),
+        ({"messages": TALK, "q": "?"}, "question=p", "no column 'p' for the question, only messages, q"),
+        ({"question": "?"}, "messages=talk", "no column 'talk' for the messages, only question .*--fields messages="),
+    ],
+)
+def test_messages_that_make_no_conversation_name_their_row(tmp_path, row, fields, told):
+    with pytest.raises(ConfigError, match=told):
+        problems(str(written(tmp_path / "a.jsonl", [row])), fields=fields)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +262,7 @@ def test_a_repeated_or_missing_id_of_the_hub_is_an_error(hub_copy):
 
 def test_without_the_library_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
-    with pytest.raises(MissingExtra, match=r"'\.\[hub\]'"):
+    with pytest.raises(MissingExtra, match=r"'arbitrage-llm\[hub\]'"):
         problems("math500")
 
 

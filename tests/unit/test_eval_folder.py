@@ -1,18 +1,20 @@
 """A run's folder: written solution by solution, read back, and compared with others."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from arbitrage.core.errors import ConfigError, StoreError, TraceError
-from arbitrage.core.types import Source
+from arbitrage.core.types import Message, Source
 from arbitrage.evaluation.figures.compare import differences, merged, named
+from arbitrage.evaluation.running.entry import TARGET
 from arbitrage.evaluation.running.folder import EvalFolder, check_same_problems, read_run, read_sessions, trace_record
-from arbitrage.evaluation.running.sweep import TARGET, Entry, Finished
+from arbitrage.evaluation.running.sweep import Finished
 from arbitrage.report.export import plain, step_records, summary_records, trace_records
-from helpers import score, solved, step, written
+from helpers import entry_of, score, solved, step, written
 
-ROUTER = Entry("router", 0.5)
+ROUTER = entry_of("router", 0.5)
 SETTINGS = {"pair": "tiny", "dataset": "tiny:test", "problems": {"count": 3}, "samples": 1, "jobs": 1}
 
 
@@ -50,7 +52,7 @@ def test_a_second_session_goes_on_and_knows_what_is_done(tmp_path):
         known = finished(TARGET, "a").trace.problem
         assert run.is_done(TARGET, known, 0)
         assert not run.is_done(TARGET, known, 1)
-        assert not run.is_done(Entry("target", 0.5), known, 0)
+        assert not run.is_done(entry_of("target", 0.5), known, 0)
         run.append(finished(TARGET, "b"))
     lines = (tmp_path / "traces.jsonl").read_text().splitlines()
     assert [json.loads(line)["session"] for line in lines] == [0, 0, 1]
@@ -113,6 +115,14 @@ def test_two_problems_with_one_id_are_refused(tmp_path):
         read_run(write(tmp_path, finished(TARGET, "a"), other))
 
 
+def test_two_conversations_with_one_last_question_are_two_problems(tmp_path):
+    done = finished(ROUTER, "a")
+    talk = replace(done.trace.problem, messages=[Message("system", "Be brief."), *done.trace.problem.messages])
+    other = replace(done, trace=replace(done.trace, problem=talk))
+    with pytest.raises(TraceError, match="two problems have the id 'a'"):
+        read_run(write(tmp_path, finished(TARGET, "a"), other))
+
+
 def test_runs_on_other_problems_are_not_compared_and_the_message_says_how_they_differ(tmp_path):
     first = read_run(write(tmp_path / "first", *both("a"), *both("b"), *both("c")))
     fewer = read_run(write(tmp_path / "fewer", *both("a"), *both("d")))
@@ -134,11 +144,12 @@ def test_runs_are_compared_policy_by_policy(tmp_path):
     (found,) = differences(runs)
     assert (found.entry, found.first, found.second) == (ROUTER, "first", "second")
     assert found.accuracy == pytest.approx((1.0, 0.7))
-    assert found.gap_interval.low < -0.3 < found.gap_interval.high < 0.0
+    assert found.gap.interval.low < -0.3 < found.gap.interval.high < 0.0
     assert found.p_value == pytest.approx(2 / 2**6)
-    assert found.speedup == pytest.approx(2.0)
-    assert found.speedup_interval.low == pytest.approx(2.0)
-    assert [entry.label for entry in merged(runs)] == ["target · first", "router · first@0.5", "router · second@0.5"]
+    assert found.gap.value == pytest.approx(-0.3)
+    assert found.speedup.value == pytest.approx(2.0)
+    assert found.speedup.interval.low == pytest.approx(2.0)
+    assert [entry.label for entry in merged(runs)] == ["target · first", "router@0.5 · first", "router@0.5 · second"]
 
 
 def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path):

@@ -1,19 +1,25 @@
 """Sweeps: order, resumption, protocols; with scripted models."""
 
 import asyncio
+import pickle
 
 import pytest
 
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.turn import Pair, Setting
 from arbitrage.core.types import Problem, Source
-from arbitrage.evaluation.running.sweep import TARGET, Entry, Plan, graded, rows_of, sweep, table_of
+from arbitrage.evaluation.figures.metrics import all_figures
+from arbitrage.evaluation.running.entry import TARGET
+from arbitrage.evaluation.running.plan import Plan, needs_audit
+from arbitrage.evaluation.running.solutions import graded
+from arbitrage.evaluation.running.sweep import sweep
 from arbitrage.policies import DraftOnly, Oracle, RandomEscalation, TargetOnly
+from arbitrage.policies.spec import methods
 from arbitrage.scorers.scripted import ScriptedScorer
-from helpers import scripted, swept
+from helpers import entry_of, on_pair, scripted, swept
 
 PROBLEMS = [Problem(id=f"p{i}", question="What is 2 + 2 ?", answer="4") for i in range(6)]
-ENTRIES = {TARGET: TargetOnly(), Entry("draft"): DraftOnly(), Entry("random", 0.5): RandomEscalation(0.5)}
+ENTRIES = {TARGET: TargetOnly(), entry_of("draft"): DraftOnly(), entry_of("random", 0.5): RandomEscalation(0.5)}
 
 
 def models():
@@ -25,38 +31,38 @@ def judging(name="prm"):
 
 
 def plan(**values):
-    return Plan(**{"problems": PROBLEMS, "policies": ENTRIES, "setting": Setting(), "num_warmup": 0, **values})
+    return Plan(**{"problems": PROBLEMS, "entries": list(ENTRIES), "setting": Setting(), "num_warmup": 0, **values})
 
 
-async def finished(wanted, **values):
+async def finished(plan, policies=ENTRIES, **values):
     done = []
-    await sweep(wanted, models(), done.append, **values)
+    await sweep(plan, on_pair(policies, models()), done.append, **values)
     return done
 
 
-def place(done):
+def position(done):
     return done.entry, done.trace.problem.id, done.attempt
 
 
 async def test_every_policy_solves_every_problem_once_an_attempt():
-    wanted = plan(num_attempts=2)
-    done = await finished(wanted)
-    assert len(done) == len({place(one) for one in done}) == wanted.num_solutions == 36
+    whole = plan(num_attempts=2)
+    done = await finished(whole)
+    assert len(done) == len({position(one) for one in done}) == whole.num_solutions == 36
 
 
 async def test_one_at_a_time_policies_take_turns_in_random_order():
-    places = [place(one) for one in await finished(plan())]
-    blocks = [places[start : start + 3] for start in range(0, 18, 3)]
+    positions = [position(one) for one in await finished(plan())]
+    blocks = [positions[start : start + 3] for start in range(0, 18, 3)]
     assert [{problem for _, problem, _ in block} for block in blocks] == [{problem.id} for problem in PROBLEMS]
     assert len({tuple(entry for entry, _, _ in block) for block in blocks}) > 1
-    assert places == [place(one) for one in await finished(plan())]
+    assert positions == [position(one) for one in await finished(plan())]
 
 
 async def test_a_resumed_sweep_makes_what_is_missing_in_the_same_order():
-    places = [place(one) for one in await finished(plan(num_attempts=2))]
-    known = set(places[:20])
+    positions = [position(one) for one in await finished(plan(num_attempts=2))]
+    known = set(positions[:20])
     rest = await finished(plan(num_attempts=2), is_done=lambda e, p, a: (e, p.id, a) in known)
-    assert [place(one) for one in rest] == places[20:]
+    assert [position(one) for one in rest] == positions[20:]
 
 
 async def test_attempts_have_seeds_of_their_own():
@@ -81,8 +87,8 @@ async def test_with_more_jobs_a_policy_runs_alone_and_so_many_at_a_time():
             running.remove(self.name)
             return await super().decide(turn)
 
-    policies = {Entry("a"): Slow(name="a"), Entry("b"): Slow(name="b")}
-    done = await finished(plan(policies=policies, jobs=3))
+    policies = {entry_of("a"): Slow(name="a"), entry_of("b"): Slow(name="b")}
+    done = await finished(plan(entries=list(policies), jobs=3), policies)
     assert most == 3
     assert len(done) == 12
     assert [one.entry.policy for one in done] in (["a"] * 6 + ["b"] * 6, ["b"] * 6 + ["a"] * 6)
@@ -96,8 +102,9 @@ async def test_energy_is_read_around_a_solution_that_runs_alone():
 
 
 async def test_energy_is_known_without_the_audit_and_unknown_where_a_policy_measures():
-    policies = {Entry("target"): TargetOnly(), Entry("oracle"): Oracle(judging(), 0.0)}
-    done = await finished(plan(policies=policies, auditor=judging("audit")), energy=lambda: 1.0)
+    policies = {entry_of("target"): TargetOnly(), entry_of("oracle"): Oracle(judging(), 0.0)}
+    audited = plan(entries=list(policies))
+    done = await finished(audited, policies, auditor=judging("audit"), energy=lambda: 1.0)
     assert {(one.entry.policy, one.energy_j) for one in done} == {("target", 0.0), ("oracle", None)}
     assert all("audit" in one.trace.measurement for one in done if one.entry.policy == "oracle")
 
@@ -110,7 +117,8 @@ async def test_times_of_beginning_are_those_of_the_clock():
 
 async def test_warm_up_comes_before_the_count():
     pair, done = models(), []
-    await sweep(plan(num_warmup=2, policies={Entry("draft"): DraftOnly()}), pair, done.append)
+    alone = {entry_of("draft"): DraftOnly()}
+    await sweep(plan(num_warmup=2, entries=list(alone)), on_pair(alone, pair), done.append)
     assert len(pair.draft.calls) == (6 + 2) * 2
     assert len(done) == 6
 
@@ -122,13 +130,33 @@ def test_numbers_out_of_range_are_refused(name, values):
 
 
 async def test_a_comparison_in_memory_is_graded():
-    results = await swept(plan(), models())
-    rows = rows_of(results)
-    assert [(row.policy, row.threshold, row.accuracy) for row in rows] == [
+    solutions = graded(await swept(plan(), on_pair(ENTRIES, models())))
+    assert [(one.entry.policy, one.entry.threshold, one.accuracy) for one in all_figures(solutions)] == [
         ("target", None, 1.0),
         ("draft", None, 1.0),
         ("random", 0.5, 1.0),
     ]
-    assert rows == table_of(graded(results))
-    assert Entry("random", 0.5).label == "random@0.5"
+    assert [len(of_entry) for of_entry in solutions.values()] == [6, 6, 6]
+    assert entry_of("random", 0.5).label == "random@0.5"
     assert TARGET.label == "target"
+
+
+def test_a_plan_holds_no_model_and_can_be_pickled():
+    whole = plan(num_attempts=2, jobs=3)
+    copy = pickle.loads(pickle.dumps(whole))
+    assert copy == whole
+    assert list(copy.blocks()) == list(whole.blocks())
+
+
+@pytest.mark.parametrize(
+    ("names", "jobs", "requested", "audits"),
+    [
+        (["target", "draft"], 1, True, False),
+        (["router"], 1, None, True),
+        (["router"], 1, False, False),
+        (["router"], 4, None, False),
+        (["target", "random"], 4, True, True),
+    ],
+)
+def test_an_audit_is_for_methods_with_a_threshold_and_by_default_without_load(names, jobs, requested, audits):
+    assert needs_audit(methods(names), jobs, requested) is audits

@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import sys
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
 
+from arbitrage.core.delimiter import stop_strings
 from arbitrage.core.errors import ConfigError, ContextOverflow, EngineError, EngineTimeout, ScorerError
 from arbitrage.core.solve import solve
 from arbitrage.core.turn import History, Pair
@@ -181,8 +183,30 @@ async def test_steps_come_by_their_ids(tokenizer):
     assert prompts[2] == [*prompts[1], *trace.steps[1].candidate.token_ids]
     cost = trace.steps[0].candidate.cost
     assert (cost.num_cached, cost.num_computed) == (3, len(prompts[0]) - 3)
-    assert server.requests[0][1]["stop"] == ["\n\n"]
+    assert server.requests[0][1]["stop"] == stop_strings("\n\n")
     assert "seed" not in server.requests[0][1]
+
+
+@pytest.mark.parametrize("line", ["\n\n", "\r\n\r\n", "\n \n", "\n\t\n", "\n   \n", "\n \t \r\n"])
+@pytest.mark.parametrize(("reason", "stop"), [("stop", "\n\n"), ("stop", None), ("length", None)])
+async def test_a_step_ends_at_an_empty_line_where_the_server_went_on(tokenizer, line, reason, stop):
+    async with local_server(in_turn(written(tokenizer, f"Leo has 4.{line}So 7 it is.\n\n", reason, stop))) as server:
+        session = await engine(server.url, tokenizer).open(PROBLEM, Source.TARGET)
+        made = await session.propose(request(64))
+        await session.commit(made)
+        await session.close()
+    assert (made.text, made.finish) == (f"Leo has 4.{line}", Finish.STEP_END)
+    assert len(made.logprobs) == made.num_tokens < made.cost.num_generated
+    assert session.token_ids[-made.num_tokens :] == made.token_ids
+
+
+async def test_an_own_delimiter_is_taken_as_it_is(tokenizer):
+    async with local_server(in_turn(written(tokenizer, "One.\n\nTwo.\r\n", "length"))) as server:
+        session = await engine(server.url, tokenizer).open(PROBLEM, Source.TARGET)
+        made = await session.propose(replace(request(64), delimiter="\r\n"))
+        await session.close()
+        assert server.requests[0][1]["stop"] == ["\r\n"]
+    assert (made.text, made.finish) == ("One.\n\nTwo.\r\n", Finish.STEP_END)
 
 
 async def test_a_failing_server_is_a_failed_trace(tokenizer):
@@ -316,7 +340,7 @@ async def test_a_served_language_model_is_read_at_its_label_tokens(tokenizer):
         await session.score(candidate("Two.\n\n"))
         await session.close()
     asked, again = [body["prompt"] for _, body in server.requests]
-    closing = family.step_ids(tokenizer, PROBLEM.question, 0, first.text).closing
+    closing = family.step_ids(tokenizer, PROBLEM, 0, first.text).closing
     assert again[: len(asked) + len(closing)] == [*asked, *closing]
     assert server.requests[0][1]["logprob_token_ids"] == [good, bad]
 
@@ -348,12 +372,118 @@ def test_a_url_needs_its_scheme():
         HTTPClient("127.0.0.1:8000")
 
 
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://[::1:80", r"url 'http://\[::1:80' cannot be read: Invalid port.*write it as http://HOST:PORT"),
+        ("http://host:port", "url 'http://host:port' cannot be read: Invalid port: 'port'"),
+        ("http://host:99999", "port of a url must be between 1 and 65535, got 'http://host:99999'"),
+        ("http://", "url must name a host, got 'http://'"),
+        ("http:///v1", "url must name a host"),
+        ("http://\ud800/", r"url 'http://\\ud800/' cannot be read: Invalid IDNA hostname"),
+        (f"http://{'x' * 80}:80", "cannot be read: .*label"),
+    ],
+)
+def test_a_url_that_no_server_can_have_is_refused_at_once(url, said):
+    with pytest.raises(ConfigError, match=said):
+        HTTPClient(url)
+
+
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+
+
+@pytest.fixture
+def proxies(monkeypatch):
+    """Sets the proxies of the environment."""
+    for name in PROXIES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    return lambda **values: [monkeypatch.setenv(name, value) for name, value in values.items()]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_a_server_on_this_machine_is_asked_without_the_proxy(proxies, tokenizer, host):
+    async with local_server(in_turn({"ok": 1})) as server, local_server(in_turn(response(502))) as proxy:
+        proxies(HTTP_PROXY=proxy.url, ALL_PROXY="socks://nowhere")
+        url = server.url.replace("127.0.0.1", host)
+        async with connected(url) as client:
+            assert await client.post("/x", {}) == {"ok": 1}
+        assert await asyncio.to_thread(HTTPClient(url).get, "/x") == {"ok": 1}
+        assert len(server.requests) == 2
+        assert not proxy.requests
+
+
+@pytest.mark.parametrize("url", ["http://[::1]:80", "http://LOCALHOST:80", "http://localhost.", "https://127.9.8.7"])
+def test_loopback_addresses_are_known_in_every_spelling(url):
+    assert HTTPClient(url)._is_local
+
+
+@pytest.mark.parametrize(
+    "url", ["http://10.0.0.1", "http://localhost.example.org", "http://[2001:db8::1]", "http://1270"]
+)
+def test_other_addresses_are_not_taken_for_loopback(url):
+    assert not HTTPClient(url)._is_local
+
+
+async def test_another_server_is_asked_through_the_proxy_of_the_environment(proxies):
+    async with local_server(in_turn({"ok": 1})) as proxy:
+        proxies(HTTP_PROXY=proxy.url)
+        async with connected("http://models.invalid") as client:
+            assert await client.post("/x", {}) == {"ok": 1}
+        assert await asyncio.to_thread(HTTPClient("http://models.invalid").get, "/y") == {"ok": 1}
+    assert [path for path, _ in proxy.requests] == ["http://models.invalid/x", "http://models.invalid/y"]
+
+
+async def test_a_host_that_the_environment_exempts_is_asked_directly(proxies):
+    async with local_server(in_turn({"ok": 1})) as proxy:
+        proxies(HTTP_PROXY=proxy.url, NO_PROXY="models.invalid")
+        with pytest.raises(ServerUnreachable, match=r"no server answers at http://models.invalid"):
+            await asyncio.to_thread(HTTPClient("http://models.invalid").get, "/y")
+        assert not proxy.requests
+
+
+@pytest.mark.parametrize(
+    ("name", "proxy", "said"),
+    [
+        ("ALL_PROXY", "socks://me:secret@10.0.0.1:1080", "Unknown scheme for proxy URL"),
+        ("HTTP_PROXY", "http://me:secret@[::1:80", "Invalid port"),
+        ("HTTPS_PROXY", "ftp://10.0.0.1", "Unknown scheme for proxy URL"),
+        ("ALL_PROXY", "socks5://10.0.0.1:1080", r"pip install httpx\[socks\]"),
+        ("all_proxy", "socks5h://10.0.0.1:1080", r"pip install httpx\[socks\]"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_one_clear_line_without_its_password(monkeypatch, proxies, name, proxy, said):
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    monkeypatch.setenv(name, proxy)
+    client = HTTPClient("http://models.invalid")
+    for ask in (client.acquire, lambda: client.get("/x")):
+        with pytest.raises(ConfigError, match=rf"cannot be used for http://models.invalid: .*{said}") as caught:
+            ask()
+        assert "secret" not in str(caught.value)
+        assert f"correct or unset {name}" in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "key", ["sch\u00fc\u00dfel", "secret\n", " secret", "sec\tret", "secret\udcff", "\u2018secret\u2019"]
+)
+def test_a_key_that_no_header_can_carry_is_one_clear_line_without_the_key(monkeypatch, key):
+    monkeypatch.setenv("SOME_KEY", key)
+    client = HTTPClient("http://models.invalid", HTTPOptions(api_key_env="SOME_KEY"))
+    for ask in (client.acquire, lambda: client.get("/x")):
+        with pytest.raises(
+            ConfigError, match="API key in the environment variable SOME_KEY must be printable ASCII"
+        ) as caught:
+            ask()
+        assert "secret" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["sglang", "llama-server"])
 def test_other_servers_are_asked_in_their_own_words(name):
     call = DIALECTS[name].generate("m", [1, 2], request(8, temperature=0.5, seed=7), 8)
     body = dict(call.body)
     sampling = body.pop("sampling_params", body)
     assert body[{"sglang": "input_ids", "llama-server": "prompt"}[name]] == [1, 2]
-    assert sampling["stop"] == ["\n\n"]
+    assert sampling["stop"] == stop_strings("\n\n")
     assert sampling[{"sglang": "sampling_seed", "llama-server": "seed"}[name]] == 7
     assert sampling[{"sglang": "max_new_tokens", "llama-server": "n_predict"}[name]] == 8

@@ -1,6 +1,5 @@
 """Intervals, resamples and p-values, against published values and by hand."""
 
-import random
 from fractions import Fraction
 from math import comb
 
@@ -9,7 +8,6 @@ import pytest
 from arbitrage.evaluation.figures.intervals import (
     Interval,
     Resamples,
-    bootstrap,
     percentiles,
     quantile,
     randomization_p,
@@ -25,14 +23,10 @@ def test_wilson_against_a_published_value():
     assert wilson(10, 10).high == pytest.approx(1.0)
 
 
-def test_bootstrap_covers_the_mean_and_is_reproducible():
+def test_the_bootstrap_covers_the_mean_and_is_reproducible():
     values = [float(i % 10) for i in range(200)]
-
-    def mean(indices):
-        return sum(values[i] for i in indices) / len(indices)
-
-    interval = bootstrap(mean, 200, rng=random.Random(0), resamples=400)
-    assert interval == bootstrap(mean, 200, rng=random.Random(0), resamples=400)
+    interval = percentiles(Resamples(200, seed=0, count=400).means(values))
+    assert interval == percentiles(Resamples(200, seed=0, count=400).means(values))
     assert interval.low < 4.5 < interval.high
     assert 0.6 < interval.high - interval.low < 1.0
 

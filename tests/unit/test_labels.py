@@ -29,24 +29,24 @@ from helpers import row
     ],
 )
 def test_labels_by_hand(name, margin, expected):
-    made = labelling(name, margin)
-    assert {advantage: made.label(advantage) for advantage in expected} == pytest.approx(expected)
+    labels = labelling(name, margin)
+    assert {advantage: labels.label(advantage) for advantage in expected} == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("name", LABELLINGS)
 def test_every_labelling_can_be_read_when_served(name):
-    made = labelling(name)
-    assert made.readout.fits(made.num_labels)
-    assert 0.0 <= made.readout.probability([0.3] * made.num_labels) <= 1.0
+    labels = labelling(name)
+    assert labels.readout.fits(labels.num_labels)
+    assert 0.0 <= labels.readout.probability([0.3] * labels.num_labels) <= 1.0
 
 
 @pytest.mark.parametrize("name", [name for name in LABELLINGS if name.startswith(("classes", "ordinal"))])
-def test_the_upper_half_is_what_binary_calls_a_gain(name):
+def test_the_upper_half_has_label_1_in_binary(name):
     for margin in (0.0, 0.1):
-        made, binary = labelling(name, margin), Binary(margin)
+        binned, binary = labelling(name, margin), Binary(margin)
         bins = int(name.split("-")[1])
         for advantage in (i / 100 for i in range(-100, 101)):
-            assert (made.label(advantage) >= bins // 2) == bool(binary.label(advantage)), advantage
+            assert (binned.label(advantage) >= bins // 2) == bool(binary.label(advantage)), advantage
 
 
 def test_readouts_by_hand():
@@ -63,7 +63,7 @@ def test_readouts_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("build", "told"),
+    ("build", "message"),
     [
         (lambda: labelling("binary", -0.1), r"margin must be in \[0, 1\), got -0.1"),
         (lambda: labelling("classes-4", 1.0), r"margin must be in \[0, 1\), got 1.0"),
@@ -71,8 +71,8 @@ def test_readouts_by_hand():
         (lambda: Classes(3), "even and at least 2, got 3"),
     ],
 )
-def test_labellings_out_of_range_are_refused(build, told):
-    with pytest.raises(ConfigError, match=told):
+def test_labellings_out_of_range_are_refused(build, message):
+    with pytest.raises(ConfigError, match=message):
         build()
 
 
@@ -85,7 +85,7 @@ def test_no_problem_is_on_both_sides_of_a_split():
     assert split_by_problem(rows, 0.25, seed=1) != (train, held_out)
 
 
-def test_a_split_keeps_both_sides_and_refuses_what_cannot_be_split():
+def test_a_split_fills_both_sides_and_refuses_a_single_problem():
     rows = [row(0.0, 0.0, problem=name) for name in "ab"]
     assert all(split_by_problem(rows, share, seed=0)[side] for share in (0.01, 0.99) for side in (0, 1))
     with pytest.raises(RowError, match="at least 2 problems, got 1"):
@@ -96,10 +96,10 @@ def test_a_split_keeps_both_sides_and_refuses_what_cannot_be_split():
 
 def test_downsampling_equals_the_classes_and_keeps_the_order():
     classes = [0] * 10 + [1] * 3
-    kept = downsample(range(13), classes, seed=0)
-    assert Counter(classes[i] for i in kept) == {0: 3, 1: 3}
-    assert kept == sorted(kept)
-    assert kept != downsample(range(13), classes, seed=1)
+    items = downsample(range(13), classes, seed=0)
+    assert Counter(classes[i] for i in items) == {0: 3, 1: 3}
+    assert items == sorted(items)
+    assert items != downsample(range(13), classes, seed=1)
 
 
 def test_class_weights_make_classes_count_the_same():

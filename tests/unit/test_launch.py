@@ -12,8 +12,9 @@ import pytest
 
 from arbitrage.core.errors import ConfigError, EngineError
 from arbitrage.engines.http_client import HTTPClient
-from arbitrage.pairs.config import ModelConfig, PairConfig, read_pair
+from arbitrage.pairs.config import PairConfig, read_pair
 from arbitrage.pairs.launch import servers
+from arbitrage.pairs.served import LlamaServerModel, ServedModel
 from arbitrage.runtime.servers import Server, running
 
 ANSWERS = """
@@ -45,8 +46,8 @@ path = "small"
 engine = "vllm"
 url = "http://127.0.0.1:8101"
 context_length = 4096
-serve = ["--gpu-memory-utilization", "0.3"]
-env = {CUDA_VISIBLE_DEVICES = "0"}
+server_args = ["--gpu-memory-utilization", "0.3"]
+server_env = {CUDA_VISIBLE_DEVICES = "0"}
 [target]
 path = "org/big"
 engine = "sglang"
@@ -81,6 +82,12 @@ def test_a_prm_that_says_its_score_as_a_token_is_served_as_a_language_model(tmp_
     assert ("--runner pooling" in str(prm)) is classifies
 
 
+def test_the_server_of_a_further_router_classifies_and_has_a_log_of_its_own(tmp_path):
+    text = SERVED + '[routers.second]\npath = "c"\nengine = "vllm"\nurl = "http://127.0.0.1:8104"\n'
+    *_, second = servers(pair(tmp_path, text))
+    assert (second.role, "--runner pooling" in str(second)) == ("router-second", True)
+
+
 def test_a_server_that_wants_a_key_is_asked_with_it(tmp_path):
     config = pair(tmp_path, SERVED)
     config = replace(config, draft=replace(config.draft, api_key_env="MY_KEY"))
@@ -88,10 +95,10 @@ def test_a_server_that_wants_a_key_is_asked_with_it(tmp_path):
 
 
 def test_one_server_may_play_two_roles_but_not_two_models(tmp_path):
-    model = ModelConfig(path="m.gguf", engine="llama-server", url="http://127.0.0.1:8101", context_length=512)
+    model = LlamaServerModel(path="m.gguf", url="http://127.0.0.1:8101", context_length=512)
     (only,) = servers(PairConfig(name="p", draft=model, target=model))
     assert str(only) == "llama-server -m m.gguf --alias m --host 127.0.0.1 --port 8101 -c 512"
-    other = ModelConfig(path="n.gguf", engine="llama-server", url=model.url)
+    other = LlamaServerModel(path="n.gguf", url=model.url)
     with pytest.raises(ConfigError, match=r"draft and target share http://127.0.0.1:8101 but are different models"):
         servers(PairConfig(name="p", draft=model, target=other))
 
@@ -101,15 +108,21 @@ def test_one_server_may_play_two_roles_but_not_two_models(tmp_path):
     [
         ('[draft]\npath = "a"\n[target]\npath = "b"', "the pair 'pair' names no server"),
         (SERVED.replace(":8101", ""), r"\[draft\] url needs a host and a port"),
+        (SERVED.replace(":8101", ":http"), r"\[draft\] url needs a host and a port .*got 'http://127.0.0.1:http'"),
         (SERVED.replace('url = "http://127.0.0.1:8102"', ""), "engine 'sglang' needs url, got ''"),
         (SERVED.replace('engine = "sglang"', ""), "engine 'hf' takes no url"),
         (SERVED.replace('"sglang"', '"sgl"'), "engine must be one of .*, got 'sgl' .did you mean 'sglang'"),
         (SERVED.replace("[launch]\nvllm", "[launch]\nvlm"), r"\[launch\] unknown server 'vlm'"),
         (
-            SERVED.replace('serve = ["--gpu-memory-utilization", "0.3"]', 'serve = "x"'),
-            "serve must be a list of strings",
+            SERVED.replace('server_args = ["--gpu-memory-utilization", "0.3"]', 'server_args = "x"'),
+            "server_args must be a list of strings",
         ),
-        (SERVED.replace('"vllm"\nurl = "http://127.0.0.1:8103"', '"llama-server"\nurl = "http://h:1"'), "classifiers"),
+        (
+            SERVED.replace(
+                '"vllm"\nurl = "http://127.0.0.1:8103"\ndtype = "bfloat16"', '"llama-server"\nurl = "http://h:1"'
+            ),
+            "classifiers",
+        ),
     ],
 )
 def test_bad_configurations_are_refused(tmp_path, text, message):
@@ -162,7 +175,7 @@ def test_a_server_that_dies_is_quoted_and_takes_the_others_along(tmp_path):
             [sleeper, server("print('no memory'); raise SystemExit(3)")],
             tmp_path,
             is_ready=lambda one: one.role == "target",
-            told=told.append,
+            on_ready=told.append,
             poll_s=0.01,
         ),
     ):
@@ -218,7 +231,7 @@ def test_shipped_configurations_are_complete(path):
     config = read_pair(path)
     assert set(config.models) == {"draft", "target", "prm", "router"}
     assert "Memory" in path.read_text()
-    if any(model.is_served for model in config.models.values()):
+    if any(isinstance(model, ServedModel) for model in config.models.values()):
         assert len({server.url for server in servers(config)}) == 4
 
 

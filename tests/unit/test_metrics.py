@@ -8,21 +8,24 @@ from arbitrage.core.trace import Trace
 from arbitrage.core.types import Candidate, Cost, Decision, Finish, Problem, Score, Source, Step
 from arbitrage.evaluation.figures.curves import common_means, gain_share, waste_ratio
 from arbitrage.evaluation.figures.metrics import (
-    Row,
-    flat,
+    MethodFigures,
+    figures_of,
     role_seconds,
-    row_of,
-    summarize,
     throughput,
-    wasted_escalations,
 )
 from arbitrage.evaluation.figures.rates import Rates
-from arbitrage.evaluation.running.solutions import Fates, Place, condense
+from arbitrage.evaluation.running.solutions import Fates, StepFacts, TracePosition, condense
 from arbitrage.grading import is_correct
-from helpers import group, score, solved, written
+from arbitrage.report.export import flat
+from helpers import entry_of, group, score, solved, written
 from helpers import step as made_of
 
 D, T = Source.DRAFT, Source.TARGET
+
+
+def figures_from(policy, threshold, traces, target_s):
+    entry = entry_of(policy, threshold)
+    return figures_of(entry, [condense(trace, TracePosition(entry=entry)) for trace in traces], target_s)
 
 
 def candidate(source, text="x", num_tokens=2, seconds=0.0):
@@ -83,7 +86,7 @@ def test_a_row_counts_steps_tokens_waste_and_failures():
         wall_s=4.0,
     )
     failed = trace(finish=Finish.FAILED, wall_s=100.0)
-    row = summarize("router", 0.5, [first, second, failed], target_s=6.0)
+    row = figures_from("router", 0.5, [first, second, failed], 6.0)
     assert row.accuracy == pytest.approx(1 / 3)
     assert row.acceptance_rate == 0.5
     assert row.token_acceptance_rate == 0.75
@@ -96,29 +99,27 @@ def test_a_row_counts_steps_tokens_waste_and_failures():
 
 def test_overhead_is_what_model_calls_do_not_explain_and_measuring_is_not_counted():
     measured = step(T, scores={D: 0.1, T: 0.2}, seconds=1.0, measured={"audit"})
-    row = summarize("router", 0.5, [trace(measured, wall_s=4.5)], target_s=None)
+    row = figures_from("router", 0.5, [trace(measured, wall_s=4.5)], None)
     assert row.seconds_per_problem == pytest.approx(2.5)
     assert row.overhead_share == pytest.approx(0.2)
     assert row.speedup_vs_target is None
 
 
 def test_waste_needs_both_scores():
-    assert wasted_escalations(trace(step(T, scores={D: 0.5}), step(D, scores={D: 0.1}))) == []
-    assert wasted_escalations(trace(step(T, scores={D: 0.5, T: 0.4}), step(T, scores={D: 0.5, T: 0.6}))) == [
-        True,
-        False,
-    ]
+    unknown = (step(T, scores={D: 0.5}), step(D, scores={D: 0.1}))
+    assert [StepFacts.of(one).is_wasted for one in unknown] == [None, None]
+    audited = (step(T, scores={D: 0.5, T: 0.4}), step(T, scores={D: 0.5, T: 0.6}))
+    assert [StepFacts.of(one).is_wasted for one in audited] == [True, False]
 
 
 def test_ungraded_problems_give_no_accuracy():
-    row = summarize("draft", None, [trace(step(D), gold=None)], None)
+    row = figures_from("draft", None, [trace(step(D), gold=None)], None)
     assert (row.accuracy, row.accuracy_low, row.wasted_escalation_rate) == (None, None, None)
 
 
 def row(policy, acceptance, accuracy, waste=None, threshold=0.5):
-    return Row(
-        policy=policy,
-        threshold=threshold,
+    return MethodFigures(
+        entry=entry_of(policy, threshold),
         accuracy=accuracy,
         accuracy_low=None,
         accuracy_high=None,
@@ -153,11 +154,11 @@ def test_curves_are_interpolated_between_points():
     assert common_means([[(0.0, 0.0), (1.0, 1.0)], [(0.5, 3.0), (1.0, 3.0)]]) == pytest.approx([0.75, 3.0])
 
 
-PLACE = Place(policy="router", threshold=0.5)
+POSITION = TracePosition(entry=entry_of("router", 0.5))
 
 
-def condensed(*steps, place=PLACE, **values):
-    return condense(solved(*steps, **values), place)
+def condensed(*steps, position=POSITION, **values):
+    return condense(solved(*steps, **values), position)
 
 
 def escalated(draft, target, *scores, num=(3, 5), reused=0, measured=()):
@@ -188,7 +189,7 @@ def test_only_the_targets_tokens_are_reused_ones():
 
 def test_shares_of_tokens_are_of_the_kept_ones():
     solutions = [condensed(made_of(written(D, 7)), escalated(0.1, 0.9, num=(20, 3)))]
-    row = row_of("x", None, solutions, None)
+    row = figures_of(entry_of("x"), solutions, None)
     assert (row.token_acceptance_rate, row.target_token_share) == (0.7, 0.3)
 
 
@@ -219,7 +220,7 @@ def test_waste_is_counted_among_audited_escalations_only():
     solutions = [
         condensed(kept, escalated(0.5, 0.5, num=(1, 6)), escalated(0.2, 0.8, num=(1, 2)), escalated(None, None)),
     ]
-    row = row_of("router", 0.5, solutions, None)
+    row = figures_of(entry_of("router", 0.5), solutions, None)
     assert row.num_audited == 2
     assert row.wasted_escalation_rate == 0.5
     assert row.target_better_rate == 0.5
@@ -229,17 +230,17 @@ def test_waste_is_counted_among_audited_escalations_only():
 
 
 def test_p_target_better_is_not_one_half_by_chance():
-    row = row_of("x", None, [condensed(escalated(0.1, 0.9), escalated(0.1, 0.9), escalated(0.9, 0.1))], None)
+    row = figures_of(entry_of("x"), [condensed(escalated(0.1, 0.9), escalated(0.1, 0.9), escalated(0.9, 0.1))], None)
     assert row.target_better_rate == pytest.approx(2 / 3)
     assert row.wasted_escalation_rate == pytest.approx(1 / 3)
 
 
 def test_seconds_have_a_mean_a_median_and_a_tail():
-    row = row_of("x", None, group(*((True, float(i)) for i in range(1, 21)), (True, 100.0)), None)
+    row = figures_of(entry_of("x"), group(*((True, float(i)) for i in range(1, 21)), (True, 100.0)), None)
     assert row.seconds.mean == pytest.approx((210 + 100) / 21)
     assert row.seconds.p50 == 11.0
     assert row.seconds.p95 == 20.0
-    assert row_of("x", None, [], None).seconds is None
+    assert figures_of(entry_of("x"), [], None).seconds is None
 
 
 def test_seconds_by_role_leave_measurement_out_and_count_absence_as_nothing():
@@ -257,7 +258,7 @@ def test_seconds_by_role_leave_measurement_out_and_count_absence_as_nothing():
 
 
 def test_overhead_is_the_share_of_seconds_outside_models():
-    row = row_of("x", None, [condensed(made_of(written(D, 3, 0.5)), wall_s=2.0)], None)
+    row = figures_of(entry_of("x"), [condensed(made_of(written(D, 3, 0.5)), wall_s=2.0)], None)
     assert row.overhead_share == 0.75
 
 
@@ -269,13 +270,15 @@ def test_what_only_measures_is_not_in_the_seconds():
 
 
 def test_tokens_per_second_are_kept_tokens_over_seconds():
-    row = row_of("x", None, [condensed(escalated(0.1, 0.9, num=(30, 5)), wall_s=2.0)], None)
+    row = figures_of(entry_of("x"), [condensed(escalated(0.1, 0.9, num=(30, 5)), wall_s=2.0)], None)
     assert row.tokens_per_second == 2.5
     assert (row.token_acceptance_rate, row.target_token_share) == (0.0, 1.0)
 
 
 def began(at, wall_s, session=0):
-    return condensed(answer="7", wall_s=wall_s, place=Place(policy="x", began_s=at, session=session))
+    return condensed(
+        answer="7", wall_s=wall_s, position=TracePosition(entry=entry_of("x"), began_s=at, session=session)
+    )
 
 
 def test_throughput_counts_the_time_in_which_something_was_in_flight():
@@ -290,7 +293,7 @@ def test_throughput_counts_the_time_in_which_something_was_in_flight():
             decision=Decision(source=T, measured=frozenset({"audit"})),
             scores=(score("audit", T, 0.9, seconds=0.25),),
         ),
-        place=Place(policy="x", began_s=0.0),
+        position=TracePosition(entry=entry_of("x"), began_s=0.0),
     )
     assert throughput([audited]) is None
 
@@ -303,16 +306,16 @@ def test_accuracy_is_the_mean_over_attempts_then_problems():
         condensed(answer="8", problem="p3"),
         condensed(answer="8", problem="p4", gold=None),
     ]
-    row = row_of("x", None, solutions, None)
+    row = figures_of(entry_of("x"), solutions, None)
     assert row.accuracy == pytest.approx((0.5 + 1.0 + 0.0) / 3)
     assert (row.num_problems, row.num_solutions, row.num_ungraded) == (4, 6, 1)
     assert row.accuracy_low < 0.5 < row.accuracy_high
 
 
 def test_several_attempts_at_one_problem_are_not_counted_as_independent():
-    once = row_of("x", None, [condensed(answer=a, problem=str(i)) for i, a in enumerate("78" * 8)], None)
-    often = row_of(
-        "x", None, [condensed(answer=a, problem=str(i)) for i, a in enumerate("78" * 8) for _ in range(20)], None
+    once = figures_of(entry_of("x"), [condensed(answer=a, problem=str(i)) for i, a in enumerate("78" * 8)], None)
+    often = figures_of(
+        entry_of("x"), [condensed(answer=a, problem=str(i)) for i, a in enumerate("78" * 8) for _ in range(20)], None
     )
     assert often.accuracy == once.accuracy == 0.5
     assert often.accuracy_high - often.accuracy_low > 0.4
@@ -321,29 +324,31 @@ def test_several_attempts_at_one_problem_are_not_counted_as_independent():
 def test_a_failure_is_wrong_and_in_no_other_figure():
     right = condensed(made_of(written(D, 4, 0.5)), answer="7", wall_s=1.0)
     failed = condensed(made_of(written(T, 9, 8.0)), answer="7", problem="q", wall_s=9.0, finish=Finish.FAILED)
-    row = row_of("x", None, [right, failed], 2.0)
+    row = figures_of(entry_of("x"), [right, failed], 2.0)
     assert (row.accuracy, row.num_failed, row.seconds_per_problem, row.speedup_vs_target) == (0.5, 1, 1.0, 2.0)
     assert row.tokens.target_kept == 0
     assert "target" not in row.role_s
 
 
 def test_energy_is_absent_unless_known_of_all():
-    known = [condensed(answer="7", place=Place(policy="x", energy_j=joules)) for joules in (2.0, 4.0)]
-    assert row_of("x", None, known, None).energy_j_per_problem == 3.0
-    assert row_of("x", None, [*known, condensed(answer="7")], None).energy_j_per_problem is None
+    known = [
+        condensed(answer="7", position=TracePosition(entry=entry_of("x"), energy_j=joules)) for joules in (2.0, 4.0)
+    ]
+    assert figures_of(entry_of("x"), known, None).energy_j_per_problem == 3.0
+    assert figures_of(entry_of("x"), [*known, condensed(answer="7")], None).energy_j_per_problem is None
 
 
 def test_flops_and_cost_need_every_model_that_ran():
     solution = condensed(escalated(None, None, num=(3, 5)))
     rates = Rates.parse("draft=10,target=100", "draft=1:2,target=10:20")
-    row = row_of("x", None, [solution], None, rates)
+    row = figures_of(entry_of("x"), [solution], None, rates)
     assert row.flops_per_problem == 2 * (10 * 3 + 100 * 5)
     assert row.cost_per_problem == pytest.approx((3 * 2 + 5 * 20) / 1e6)
-    row = row_of("x", None, [solution], None, Rates.parse("draft=10", "target=1:2"))
+    row = figures_of(entry_of("x"), [solution], None, Rates.parse("draft=10", "target=1:2"))
     assert (row.flops_per_problem, row.cost_per_problem) == (None, None)
 
 
 def test_a_row_is_one_level_of_columns():
-    columns = flat(row_of("router", 0.5, [condensed(escalated(0.1, 0.9), wall_s=1.0)], None))
+    columns = flat(figures_of(entry_of("router", 0.5), [condensed(escalated(0.1, 0.9), wall_s=1.0)], None))
     assert (columns["tokens.target_kept"], columns["role_s.target.mean"], columns["seconds.p95"]) == (5, 0.5, 1.0)
     assert columns["threshold"] == 0.5

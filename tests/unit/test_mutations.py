@@ -1,4 +1,4 @@
-"""The errors that benchmarks/mutations.py plants are still about formulas that are there."""
+"""Every error that benchmarks/mutations.py plants is about a formula of the current code."""
 
 import runpy
 import shutil

@@ -136,12 +136,12 @@ async def test_entropy_is_one_minus_its_exponential(entropy, threshold, source, 
 @pytest.mark.parametrize(
     ("policy", "told", "what"),
     [
-        (Confidence(0.5), {"logprobs": None}, "log-probabilities, which 'confidence'"),
-        (FirstEntropy(0.5), {"first_entropy": None}, "first-token entropy, which 'entropy'"),
+        (Confidence(0.5), {"logprobs": None}, "log-probabilities; the policy 'confidence'"),
+        (FirstEntropy(0.5), {"first_entropy": None}, "first-token entropy; the policy 'entropy'"),
     ],
 )
 async def test_a_gate_names_what_the_engine_does_not_tell(policy, told, what):
-    with pytest.raises(EngineError, match=f"tells no {what} reads"):
+    with pytest.raises(EngineError, match=f"returns no {what} needs them"):
         await decided(policy, draft=Telling(told))
 
 

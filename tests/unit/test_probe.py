@@ -13,8 +13,8 @@ from arbitrage.core.types import Source
 from arbitrage.pairs.catalogue import load_router
 from arbitrage.scorers.format import InputFormat
 from arbitrage.scorers.probe import Inputs, ProbeHead, ProbeScorer, features, is_probe
-from arbitrage.training.judge import router_scores
-from arbitrage.training.probe import ProbeRecipe, asked_rows, train_probe
+from arbitrage.training.probe import ProbeRecipe, rows_for_head, train_probe
+from arbitrage.training.row_scores import score_rows
 from helpers import PROBLEM, Watched, candidate, row, scripted
 
 FORMAT = InputFormat(kind="router", annotation={"draft": "a", "target": "b"})
@@ -24,13 +24,13 @@ STATE = ProbeRecipe(inputs=Inputs.STATE)
 def rows(count, *, seed=0, size=6):
     """Rows whose advantage depends on the product of two state dimensions, and on the first entropy."""
     rng = random.Random(seed)
-    made = []
+    logged = []
     for i in range(count):
         state = tuple(rng.gauss(0, 1) for _ in range(size))
         entropy = rng.random()
         has_gain = state[0] * state[1] + entropy > 0.5
         scores = (0.2, 0.8) if has_gain else (0.8, 0.2)
-        made.append(
+        logged.append(
             row(
                 *scores,
                 problem=f"p{i // 4}",
@@ -40,7 +40,7 @@ def rows(count, *, seed=0, size=6):
                 first_entropy=entropy,
             )
         )
-    return made
+    return logged
 
 
 @pytest.fixture(scope="module")
@@ -50,25 +50,27 @@ def probe(tmp_path_factory):
     return out, report
 
 
-async def test_a_probe_learns_what_no_single_feature_tells(probe):
+async def test_a_probe_learns_a_product_of_two_features(probe):
     out, report = probe
     unseen = rows(400, seed=1)
-    scores = await router_scores(load_router(out)[0], unseen)
+    scores = await score_rows(load_router(out)[0], unseen)
     assert roc_auc_score([r.advantage > 0 for r in unseen], scores) > 0.9
     assert len(report["held_out_problems"]) == 30
     assert report["num_rows_trained_on"] <= report["num_rows"] == 1200
 
 
-async def test_a_probe_without_the_state_serves_any_engine_that_tells_logprobs(tmp_path):
-    recipe, found = ProbeRecipe(inputs=Inputs.CONFIDENCE), rows(1200)
-    stateless = [replace(r, draft=replace(r.draft, hidden_state=None)) for r in found]
+async def test_a_probe_without_the_state_serves_any_engine_with_log_probabilities(tmp_path):
+    recipe = ProbeRecipe(inputs=Inputs.CONFIDENCE)
+    stateless = [replace(r, draft=replace(r.draft, hidden_state=None)) for r in rows(1200)]
     train_probe(stateless, tmp_path / "out", recipe, FORMAT, settings={})
     router, engines = load_router(tmp_path / "out")
     assert engines is None
-    scores = await router_scores(
+    scores = await score_rows(
         router, [replace(r, draft=replace(r.draft, hidden_state=None)) for r in rows(400, seed=1)]
     )
-    assert 0.55 < roc_auc_score([r.advantage > 0 for r in rows(400, seed=1)], scores) < 0.9  # The entropy alone tells.
+    assert (
+        0.55 < roc_auc_score([r.advantage > 0 for r in rows(400, seed=1)], scores) < 0.9
+    )  # Only the entropy is informative.
 
 
 def test_a_probe_is_a_checkpoint_like_any_router(probe):
@@ -101,28 +103,29 @@ async def test_a_probe_routes_by_position_too(probe):
     assert values == pytest.approx([1 / (1 + np.exp(3 - 2 * step)) for step in range(3)])
 
 
-def test_features_need_what_only_some_engines_tell():
-    whole = candidate("ab", hidden_state=(3.0, 4.0), logprobs=(-1.0, -3.0), first_entropy=0.5)
-    assert features(whole, 7, Inputs.STATE) == [-4.0, -2.0, -3.0, 2.0, 7.0, 0.5, 3.0, 4.0]
-    assert features(replace(whole, hidden_state=None), 7, Inputs.CONFIDENCE) == [-4.0, -2.0, -3.0, 2.0, 7.0, 0.5]
+def test_features_need_values_that_only_some_engines_return():
+    full = candidate("ab", hidden_state=(3.0, 4.0), logprobs=(-1.0, -3.0), first_entropy=0.5)
+    assert features(full, 7, Inputs.STATE) == [-4.0, -2.0, -3.0, 2.0, 7.0, 0.5, 3.0, 4.0]
+    assert features(replace(full, hidden_state=None), 7, Inputs.CONFIDENCE) == [-4.0, -2.0, -3.0, 2.0, 7.0, 0.5]
     for missing in ("hidden_state", "logprobs", "first_entropy"):
         with pytest.raises(ScorerError, match="a probe on state needs"):
-            features(replace(whole, **{missing: None}), 0, Inputs.STATE)
-    for lacking, likelihood in ((whole, None), (replace(whole, logprobs=None), 0.5)):
+            features(replace(full, **{missing: None}), 0, Inputs.STATE)
+    for incomplete, likelihood in ((full, None), (replace(full, logprobs=None), 0.5)):
         with pytest.raises(ScorerError, match="a probe on likelihoods needs"):
-            features(lacking, 0, Inputs.LIKELIHOODS, likelihood)
+            features(incomplete, 0, Inputs.LIKELIHOODS, likelihood)
 
 
 def test_likelihoods_are_log_probabilities_of_the_whole_step():
-    whole = candidate("ab", logprobs=(-1.0, -3.0))
+    full = candidate("ab", logprobs=(-1.0, -3.0))
     score = 1 - math.exp(-2.0) ** 0.1
-    asked = features(whole, 7, Inputs.LIKELIHOODS, score)
-    assert asked == pytest.approx([-4.0, -2.0, -3.0, 2.0, 7.0, -1.0, math.log(5), math.log(3)])
+    assert features(full, 7, Inputs.LIKELIHOODS, score) == pytest.approx(
+        [-4.0, -2.0, -3.0, 2.0, 7.0, -1.0, math.log(5), math.log(3)]
+    )
     assert features(candidate("", logprobs=()), 0, Inputs.LIKELIHOODS, 0.0) == [0.0] * 8
-    assert features(whole, 0, Inputs.LIKELIHOODS, 1.0)[-1] == pytest.approx(math.log(370), abs=0.01)
+    assert features(full, 0, Inputs.LIKELIHOODS, 1.0)[-1] == pytest.approx(math.log(370), abs=0.01)
 
 
-async def test_a_step_that_the_draft_is_sure_of_is_kept_unasked():
+async def test_a_likely_draft_step_is_kept_without_a_call_of_the_target():
     head = ProbeHead(
         inputs=Inputs.LIKELIHOODS,
         ask_above=0.02,
@@ -139,44 +142,46 @@ async def test_a_step_that_the_draft_is_sure_of_is_kept_unasked():
     sure, unsure = candidate("a", logprobs=(-0.1, -0.1)), candidate("b", logprobs=(-0.1, -0.11))
     assert (await session.score(sure)).value == pytest.approx(1 - math.exp(-0.2) ** 0.1)
     assert target.sessions == []
-    asked = await session.score(unsure)
-    assert asked.value >= 0.5
-    assert (asked.cost.num_calls, target.made) == (1, [])
+    score_of_unsure = await session.score(unsure)
+    assert score_of_unsure.value >= 0.5
+    assert (score_of_unsure.cost.num_calls, target.made) == (1, [])
     await history.close()
     rows_of_both = [row(0.1, 0.9, logprobs=step.logprobs) for step in (sure, unsure)]
     recipe = ProbeRecipe(ask_above=0.02)
-    assert asked_rows(rows_of_both, recipe) == rows_of_both[1:]
+    assert rows_for_head(rows_of_both, recipe) == rows_of_both[1:]
     with pytest.raises(ConfigError, match="ask_above with state"):
         ProbeRecipe(inputs=Inputs.STATE, ask_above=0.1)
     with pytest.raises(ConfigError, match=r"ask_above must be in \[0, 1\), got 1.5"):
         ProbeRecipe(ask_above=1.5)
 
 
-async def test_a_probe_on_likelihoods_weighs_what_both_models_say(tmp_path):
-    """The draft's log-probability is noise here; the target's tells the gain."""
-    rng, found, asked = random.Random(0), [], {}
+async def test_a_probe_on_likelihoods_uses_both_models(tmp_path):
+    """The draft's log-probability is noise here; the target's likelihood depends on the gain."""
+    rng, logged, by_text = random.Random(0), [], {}
     for i in range(1200):
         has_gain = rng.random() < 0.4
         scores = (0.2, 0.8) if has_gain else (0.8, 0.2)
-        made = row(*scores, problem=f"p{i // 4}", step=i % 4, text=f"s{i}", logprobs=(-rng.random(),))
-        asked[made.draft.text] = min(1.0, rng.random() * 0.3 + 0.3 * has_gain)
-        found.append(made)
+        logged.append(row(*scores, problem=f"p{i // 4}", step=i % 4, text=f"s{i}", logprobs=(-rng.random(),)))
+        by_text[f"s{i}"] = min(1.0, rng.random() * 0.3 + 0.3 * has_gain)
     recipe = ProbeRecipe()
-    likelihoods = [asked[made.draft.text] for made in found]
-    train_probe(found, tmp_path / "out", recipe, FORMAT, settings={}, likelihoods=lambda rows: likelihoods)
-    again = train_probe(found, tmp_path / "out", recipe, FORMAT, settings={}, likelihoods=lambda rows: 1 / 0)
+    likelihoods = [by_text[r.draft.text] for r in logged]
+    train_probe(logged, tmp_path / "out", recipe, FORMAT, settings={}, likelihoods=lambda rows: likelihoods)
+    again = train_probe(logged, tmp_path / "out", recipe, FORMAT, settings={}, likelihoods=lambda rows: 1 / 0)
     assert again["num_rows"] == 1200
     head = ProbeHead.load(tmp_path / "out")
-    pairs = [(made.draft.as_candidate(Source.DRAFT), asked[made.draft.text]) for made in found]
-    scores = [head.probability(features(drafted, 0, Inputs.LIKELIHOODS, score)) for drafted, score in pairs]
-    assert roc_auc_score([made.advantage > 0 for made in found], scores) > 0.9
+    drafts = [r.draft.as_candidate(Source.DRAFT) for r in logged]
+    scores = [
+        head.probability(features(draft, 0, Inputs.LIKELIHOODS, likelihood))
+        for draft, likelihood in zip(drafts, likelihoods, strict=True)
+    ]
+    assert roc_auc_score([r.advantage > 0 for r in logged], scores) > 0.9
     by_target, by_draft = (
-        abs(float(np.corrcoef(scores, told)[0, 1]))
-        for told in ([score for _, score in pairs], [drafted.logprobs[0] for drafted, _ in pairs])
+        abs(float(np.corrcoef(scores, values)[0, 1]))
+        for values in (likelihoods, [draft.logprobs[0] for draft in drafts])
     )
     assert by_target > 10 * by_draft
-    with pytest.raises(ConfigError, match=r"asks the target, which is not loaded.*load the scorer with its pair"):
-        await router_scores(ProbeScorer(head, name="router", input_format=FORMAT), found)
+    with pytest.raises(ConfigError, match=r"the pair is not loaded.*load the scorer with its pair"):
+        await score_rows(ProbeScorer(head, name="router", input_format=FORMAT), logged)
 
 
 async def test_a_probe_serves_only_a_draft_of_its_size(probe):
@@ -197,7 +202,10 @@ def test_bad_input_is_refused(tmp_path):
     three = {name: np.ones(3, np.float32) for name in ("mean", "scale", "inner", "inner_bias", "outer", "outer_bias")}
     (tmp_path / "older").mkdir()
     ProbeHead(inputs=Inputs.LIKELIHOODS, **three).save(tmp_path / "older")
-    with pytest.raises(CheckpointError, match=r"reads 3 numbers, likelihoods are 8 \(.*train it again"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"reads 3 features, this version has 8 for the inputs likelihoods \(train the probe again",
+    ):
         ProbeHead.load(tmp_path / "older")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "config.json").write_text('{"model_type": "arbitrage_probe"}')
@@ -205,7 +213,7 @@ def test_bad_input_is_refused(tmp_path):
         load_router(tmp_path / "broken")
 
 
-def test_a_row_tells_a_scorer_all_that_it_kept():
+def test_a_sample_becomes_a_candidate_with_its_text_and_features():
     sample = rows(1)[0].draft
-    made = sample.as_candidate(Source.DRAFT)
-    assert (made.text, made.logprobs, made.hidden_state) == (sample.text, sample.logprobs, sample.hidden_state)
+    draft = sample.as_candidate(Source.DRAFT)
+    assert (draft.text, draft.logprobs, draft.hidden_state) == (sample.text, sample.logprobs, sample.hidden_state)

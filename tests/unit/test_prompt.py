@@ -3,11 +3,13 @@
 import pytest
 
 from arbitrage.core.errors import ConfigError
+from arbitrage.core.types import Problem
 from arbitrage.engines.prompt import PROMPTS, ChatPrompt, Example, PlainPrompt, prompt_of
 from arbitrage.pairs.catalogue import pair_config
 from arbitrage.scorers.format import InputFormat
 
 QUESTION = "What is 3+4?"
+PROBLEM = Problem(id="p1", question=QUESTION)
 EXAMPLES = (Example(question="What is 1+1?", solution=r"It is \boxed{2}."),)
 MESSAGE = "<{{ m.role }}>{{ m.content }}"
 TEMPLATE = "{% for m in messages %}" + MESSAGE + "{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
@@ -21,7 +23,7 @@ def chatty(tokenizer, monkeypatch):
 
 
 def shown(prompt, tokenizer):
-    return tokenizer.decode(prompt.encode(tokenizer, QUESTION))
+    return tokenizer.decode(prompt.encode(tokenizer, PROBLEM))
 
 
 def test_a_chat_prompt_has_the_system_message_the_examples_as_turns_and_the_question(chatty):
@@ -55,14 +57,14 @@ def test_a_system_message_of_ones_own_replaces_that_of_a_named_prompt(chatty):
 def test_a_plain_template_shows_examples_in_its_own_form(tokenizer):
     prompt = prompt_of("Q: {question}\nA: ", examples=EXAMPLES)
     wanted = "Q: What is 1+1?\nA: It is \\boxed{2}.\n\nQ: What is 3+4?\nA: "
-    assert prompt.encode(tokenizer, QUESTION) == tokenizer.encode(wanted)
+    assert prompt.encode(tokenizer, PROBLEM) == tokenizer.encode(wanted)
     assert prompt_of("plain") == PlainPrompt()
 
 
 def test_braces_of_a_question_are_left_alone(tokenizer):
     prompt = PlainPrompt("{question}\n\n", EXAMPLES)
     wanted = "What is 1+1?\n\nIt is \\boxed{2}.\n\nIs {question} = {x}?\n\n"
-    assert prompt.encode(tokenizer, "Is {question} = {x}?") == tokenizer.encode(wanted)
+    assert prompt.encode(tokenizer, Problem(id="p1", question="Is {question} = {x}?")) == tokenizer.encode(wanted)
 
 
 @pytest.mark.parametrize(

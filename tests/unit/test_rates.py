@@ -5,6 +5,7 @@ import pytest
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.types import Cost
 from arbitrage.evaluation.figures.rates import Rates, billed
+from arbitrage.policies.spec import MethodSpec
 from helpers import model_cost
 
 USAGE = {"draft": model_cost(computed=100, cached=50, generated=10), "target": model_cost(computed=7, generated=3)}
@@ -24,12 +25,12 @@ def test_guesses_are_billed_to_who_makes_and_who_reads_them(policy, by_draft):
     """Of 20 guesses 12 are right: the target generates these, and reads 8 in vain."""
     usage = {**USAGE, "target": Cost(num_computed=7, num_generated=15, num_guessed=20, num_confirmed=12)}
     rates = Rates.parse("draft=1,target=100", "draft=1:4,target=10:40")
-    assert rates.flops(billed(policy, usage)) == 2 * (110 + by_draft + 100 * (7 + 8 + 15))
+    assert rates.flops(billed(MethodSpec.parse(policy), usage)) == 2 * (110 + by_draft + 100 * (7 + 8 + 15))
     wanted = 100 + 50 + (10 + by_draft) * 4 + (7 + 8) * 10 + 15 * 40
-    assert rates.money(billed(policy, usage)) == pytest.approx(wanted / 1e6)
+    assert rates.money(billed(MethodSpec.parse(policy), usage)) == pytest.approx(wanted / 1e6)
     only_target = {"target": usage["target"]}
-    assert (Rates.parse("target=1").flops(billed(policy, only_target)) is None) == bool(by_draft)
-    assert billed(policy, USAGE) == USAGE
+    assert (Rates.parse("target=1").flops(billed(MethodSpec.parse(policy), only_target)) is None) == bool(by_draft)
+    assert billed(MethodSpec.parse(policy), USAGE) == USAGE
 
 
 def test_prices_are_of_a_million_prompt_generated_and_cached_tokens():

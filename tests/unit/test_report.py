@@ -1,34 +1,41 @@
 """The report: complete, self-contained, and safe whatever a model wrote."""
 
 import csv
+import io
 import json
 import re
 from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
+from rich.console import Console
 
+from arbitrage.cli.show import rich_table
 from arbitrage.core.types import Decision, Finish, Source
 from arbitrage.evaluation.figures.compare import differences, merged, named
 from arbitrage.evaluation.figures.rates import Rates
 from arbitrage.evaluation.figures.summary import evidence_of
+from arbitrage.evaluation.running.entry import TARGET
 from arbitrage.evaluation.running.folder import EvalFolder, read_run
-from arbitrage.evaluation.running.sweep import TARGET, Entry, Finished
+from arbitrage.evaluation.running.sweep import Finished
 from arbitrage.report import browse
 from arbitrage.report.browse import embedded, stratified_order
+from arbitrage.report.columns import Column, Table
+from arbitrage.report.drawing import looks_of
+from arbitrage.report.files import write_summaries
 from arbitrage.report.markup import role_colours, table, time_bars
-from arbitrage.report.plots import _bins, looks_of, plots_of, shown_entries
+from arbitrage.report.plots import plots_of, shown_entries
 from arbitrage.report.report import comparison_page, run_page, write_report
-from arbitrage.report.tables import write_summaries
-from helpers import score, solved, step, written
+from arbitrage.report.step_plots import _bins
+from helpers import entry_of, score, solved, step, written
 
 D, T = Source.DRAFT, Source.TARGET
 ENTRIES = {
     TARGET: 4.0,
-    Entry("router", 0.2): 3.0,
-    Entry("router", 0.5): 2.0,
-    Entry("oracle", 0.1): 2.5,
-    Entry("draft"): 1.0,
+    entry_of("router", 0.2): 3.0,
+    entry_of("router", 0.5): 2.0,
+    entry_of("oracle", 0.1): 2.5,
+    entry_of("draft"): 1.0,
 }
 NASTY = '</script><script>alert("x")</script> & <b>bold</b>'
 
@@ -117,8 +124,13 @@ def test_the_tables_hold_every_row_and_figure(written_report):
     assert float(rows[4]["role_s.target.mean"]) == 1.0
     assert float(rows[1]["flops_per_problem"]) == 2 * (6 * 1e10 + 1 * 1e9)
     record = json.loads((written_report / "summary.json").read_text())
-    assert (record["schema"], record["num_problems"], len(record["rows"])) == (1, 36, len(ENTRIES))
-    assert record["summary"]["speedups"]["router"]["speedup"] > 1.0
+    assert (record["schema"], record["num_problems"], len(record["rows"])) == (2, 36, len(ENTRIES))
+    comparisons = {(one["method"], one["reference"]): one for one in record["summary"]["comparisons"]}
+    assert list(comparisons) == [("oracle", "target"), ("router", "target"), ("router", "oracle")]
+    router = comparisons["router", "target"]
+    assert router["interpolated"]["speedup"]["value"] > 1.0
+    assert router["fastest"]["entry"] == {"policy": "router", "threshold": 0.5}
+    assert router["fastest"]["gap"]["interval"] == {"low": 0.0, "high": 0.0}
     assert record["sessions"][0]["commit"] == "abc123"
     text = (written_report / "summary.md").read_text()
     assert "as fast as target-only" in text
@@ -195,17 +207,20 @@ def test_a_sample_begins_with_every_level_and_pattern(run):
 def test_unfinished_failed_and_ungraded_are_told(tmp_path):
     run = write(tmp_path, num=6)
     assert "Unfinished" not in run_page(run, evidence_of(run.solutions), [])
-    policies = [[entry.policy, entry.threshold, "a", None, None] for entry in [*ENTRIES, Entry("rsd", 0.7)]]
+    policies = [[entry.policy, entry.threshold, "a", None, None] for entry in [*ENTRIES, entry_of("rsd", 0.7)]]
     run = replace(run, settings={**run.settings, "samples": 2, "policies": policies})
     page = run_page(run, evidence_of(run.solutions), [])
-    assert "Unfinished: 6 of 12 solutions of each policy are there; these count. No solution yet by rsd@0.7." in page
+    assert (
+        "Unfinished: 6 of 12 solutions of each policy exist; the figures are of these. No solution yet by rsd@0.7."
+        in page
+    )
     broken = [replace(s, finish=Finish.FAILED, error="<no> memory", is_correct=False) for s in run.solutions[TARGET]]
     run = replace(run, solutions={**run.solutions, TARGET: broken})
     assert "target: 6 of 6 failed, first: &lt;no&gt; memory" in run_page(run, evidence_of(run.solutions), [])
     blind = {entry: [replace(s, is_correct=None) for s in found] for entry, found in run.solutions.items()}
     page = run_page(replace(run, solutions=blind), evidence_of(blind), [])
     assert "6 of 6 problems could not be graded" in page
-    assert "there is no accuracy to be matched" in page
+    assert "there is no accuracy to match" in page
 
 
 def test_a_load_is_told(run):
@@ -215,7 +230,7 @@ def test_a_load_is_told(run):
 
 
 def test_where_no_policy_reaches_the_target_the_page_says_so(tmp_path):
-    run = write(tmp_path, {TARGET: 4.0, Entry("draft"): 1.0}, num=8)
+    run = write(tmp_path, {TARGET: 4.0, entry_of("draft"): 1.0}, num=8)
     page = run_page(run, evidence_of(run.solutions), [])
     assert "No policy comes within 1.5 points" in page
 
@@ -243,7 +258,7 @@ def test_pictures_are_valid_svg_that_reads_as_text(run, evidence):
 
 def test_one_threshold_of_each_policy_is_shown_where_there_is_no_room_for_all(run, evidence):
     assert shown_entries(evidence, run.solutions) == [
-        *(Entry("draft"), TARGET, Entry("oracle", 0.1), Entry("router", 0.5))
+        *(entry_of("draft"), TARGET, entry_of("oracle", 0.1), entry_of("router", 0.5))
     ]
 
 
@@ -252,7 +267,7 @@ def test_without_levels_or_scores_their_pictures_are_left_out(tmp_path):
     with EvalFolder(tmp_path, settings, {}) as folder:
         for number in range(2):
             trace = solved(answer="7", problem=str(number), policy="draft")
-            folder.append(Finished(entry=Entry("draft"), attempt=0, trace=trace, began_s=0.0))
+            folder.append(Finished(entry=entry_of("draft"), attempt=0, trace=trace, began_s=0.0))
     run = read_run(tmp_path)
     names = [plot.name for plot in plots_of(run.solutions, evidence_of(run.solutions))]
     assert names == ["accuracy-acceptance", "accuracy-seconds", "time-role"]
@@ -266,15 +281,38 @@ def test_reliability_is_read_in_tenths_with_enough_steps():
 
 
 def test_a_policy_looks_the_same_everywhere_and_runs_differ_by_their_line():
-    looks = looks_of(["target", "router · a", "router · b", "rsd · a"])
-    assert looks["router · a"]["color"] == looks["router · b"]["color"] != looks["rsd · a"]["color"]
-    assert looks["router · a"]["linestyle"] != looks["router · b"]["linestyle"]
-    assert looks_of(["rsd", "router"])["router"] == looks_of(["router", "x"])["router"]
+    target, rsd, other = entry_of("target"), replace(entry_of("rsd"), run="a"), entry_of("x")
+    first, second = (replace(entry_of("router"), run=run) for run in ("a", "b"))
+    looks = looks_of([target, first, second, rsd])
+    assert looks[first]["color"] == looks[second]["color"] != looks[rsd]["color"]
+    assert looks[first]["linestyle"] != looks[second]["linestyle"]
+    router = entry_of("router", 0.3)
+    assert looks_of([entry_of("rsd"), router])[router.group] == looks_of([router, other])[router.group]
 
 
 def test_markup_is_escaped(evidence):
-    assert "<b>" not in table(["<b>"], [["<b>"]], label="<b>")
-    assert "<em>" not in time_bars({"<em>": evidence.rows[0]})
+    assert "<b>" not in table(Table(title="<b>", head=["<b>"], body=[["<b>"]]))
+    assert "<em>" not in time_bars({"<em>": evidence.figures[0]})
     colours = role_colours(["target", "strange", "outside"])
     assert len(set(colours.values())) == len(colours)
     assert list(colours)[-1] == "outside"
+
+
+def test_a_table_is_described_once_and_rendered_three_ways():
+    columns = [
+        Column("name", lambda record: record[0], terminal="n"),
+        Column("figure", lambda record: record[1], terminal="f", terminal_unit="×"),
+        Column("some", lambda record: record[2]),
+        Column("all", lambda record: record[2], needs_all=True),
+    ]
+    records = [("a", "1.5", "7"), ("b", "–", "–")]
+    content = Table.of("title", columns, records, is_stressed=lambda record: record[0] == "b", hides_empty=True)
+    assert content.markdown() == ["| name | figure | some |", "|---|---|---|", "| a | 1.5 | 7 |", "| b | – | – |"]
+    assert "<tr><td>a</td><td>1.5</td><td>7</td></tr>" in table(content)
+    assert '<tr class="best"><td>b</td>' in table(content)
+    terminal = Table.for_terminal("title", columns, records)
+    assert (terminal.head, terminal.body) == (["n", "f"], [["a", "1.5×"], ["b", "–"]])
+    console = Console(file=io.StringIO(), width=40)
+    console.print(rich_table(terminal))
+    assert console.file.getvalue().splitlines()[0].strip() == "title"
+    assert "│ a │ 1.5× │" in console.file.getvalue()

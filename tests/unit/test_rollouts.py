@@ -19,10 +19,10 @@ SAMPLED = Setting(sampling=Sampling(temperature=0.7))
 
 @dataclass
 class Solver:
-    """Ends every solution at once: right, unless a wrong step came before, or one in doubt and the seed is odd."""
+    """Ends every solution at once; right, except after a wrong step, or with an odd seed after a step in doubt."""
 
     name: str = "solver"
-    said: str = ""
+    text: str = ""
     seeds: list[int] = field(default_factory=list)
     failing: str = "no such problem"
 
@@ -32,24 +32,24 @@ class Solver:
         return replace(self, seeds=self.seeds)
 
     async def commit(self, step):
-        self.said += step.text
+        self.text += step.text
 
     async def propose(self, request):
         self.seeds.append(request.seed)
-        if len(self.said) > 1000:
+        if len(self.text) > 1000:
             raise ContextOverflow("the context is full")
-        is_wrong = "wrong" in self.said or ("doubt" in self.said and request.seed % 2)
+        is_wrong = "wrong" in self.text or ("doubt" in self.text and request.seed % 2)
         return candidate(rf"\boxed{{{8 if is_wrong else 7}}}", TARGET, Finish.END_OF_SEQUENCE)
 
     async def close(self):
         pass
 
 
-def made(draft, target="fine\n\n", *, problem="p1", answer="7", step=0, history=(), finish=Finish.STEP_END):
-    one = row(0.5, 0.5, 0.5, problem=problem, step=step, history=history, text=draft, finish=finish)
-    targets = tuple(replace(sample, text=target) for sample in one.targets)
-    posed = Problem(id=problem, question="?", answer=answer)
-    return replace(one, problem=posed, targets=targets, is_last=True)
+def logged(draft, target="fine\n\n", *, problem="p1", answer="7", step=0, history=(), finish=Finish.STEP_END):
+    scored_row = row(0.5, 0.5, 0.5, problem=problem, step=step, history=history, text=draft, finish=finish)
+    targets = tuple(replace(sample, text=target) for sample in scored_row.targets)
+    with_answer = Problem(id=problem, question="?", answer=answer)
+    return replace(scored_row, problem=with_answer, targets=targets, is_last=True)
 
 
 def rollouts(**values):
@@ -63,49 +63,53 @@ async def scored(rows, folder, solver=None, **values):
     return list(read_rows(folder / "out")), report
 
 
-async def test_a_step_is_worth_the_share_of_its_continuations_that_end_right(tmp_path):
+async def test_a_score_is_the_share_of_continuations_that_reach_the_answer(tmp_path):
     solver = Solver()
-    rows = [made("wrong\n\n", problem="a"), made("doubt\n\n", problem="b"), made("fine\n\n", "wrong\n\n", problem="c")]
+    rows = [
+        logged("wrong\n\n", problem="a"),
+        logged("doubt\n\n", problem="b"),
+        logged("fine\n\n", "wrong\n\n", problem="c"),
+    ]
     (a, b, c), report = await scored(rows, tmp_path, solver)
     assert (a.draft.score, [s.score for s in a.targets], a.advantage) == (0.0, [1.0], 1.0)
     assert (c.draft.score, c.advantage) == (1.0, -1.0)
     assert 0.0 < b.draft.score < 1.0
     assert report.num_rows == 3
     assert len(solver.seeds) == 3 * 2 * 8
-    assert len(set(solver.seeds)) == 3 * 8  # Draft and target step are carried on with the same luck.
+    assert len(set(solver.seeds)) == 3 * 8  # The draft step and the target step get the same seeds.
     assert a.models["prm"] == "rollouts by target"
 
 
-async def test_what_came_before_counts_too(tmp_path):
-    (only,), _ = await scored([made("fine\n\n", history=("wrong\n\n",))], tmp_path)
+async def test_a_continuation_reads_the_history_too(tmp_path):
+    (only,), _ = await scored([logged("fine\n\n", history=("wrong\n\n",))], tmp_path)
     assert (only.draft.score, only.advantage) == (0.0, 0.0)
 
 
-async def test_a_step_behind_which_the_context_is_full_leads_nowhere(tmp_path):
-    (only,), report = await scored([made(f"{'long ' * 300}\n\n")], tmp_path)
+async def test_a_step_that_fills_the_context_has_score_0(tmp_path):
+    (only,), report = await scored([logged(f"{'long ' * 300}\n\n")], tmp_path)
     assert (only.draft.score, only.targets[0].score, report.failures) == (0.0, 1.0, {})
 
 
 async def test_a_step_that_ends_the_solution_is_graded_as_it_is(tmp_path):
     solver = Solver()
-    last = made(r"\boxed{7}", finish=Finish.END_OF_SEQUENCE)
+    last = logged(r"\boxed{7}", finish=Finish.END_OF_SEQUENCE)
     last = replace(last, targets=tuple(replace(s, text=r"\boxed{9}", finish=last.draft.finish) for s in last.targets))
     (only,), _ = await scored([last], tmp_path, solver, num_target_samples=2)
     assert (only.draft.score, [s.score for s in only.targets]) == (1.0, [0.0, 0.0])
     assert not solver.seeds
 
 
-async def test_a_run_goes_on_behind_the_problems_that_are_done(tmp_path):
-    rows = [made("fine\n\n", problem=name) for name in "abc"]
+async def test_a_run_skips_the_problems_that_are_done(tmp_path):
+    rows = [logged("fine\n\n", problem=name) for name in "abc"]
     _, report = await scored(rows, tmp_path, Solver(failing="b"))
     assert report.failures == {"b": "out of memory"}
     solver = Solver()
-    done, report = await scored(rows, tmp_path, solver)
-    assert [one.problem.id for one in done] == ["a", "c", "b"]
+    scored_rows, report = await scored(rows, tmp_path, solver)
+    assert [scored_row.problem.id for scored_row in scored_rows] == ["a", "c", "b"]
     assert (report.num_rows, len(solver.seeds)) == (1, 16)
 
 
-async def test_a_solution_begins_behind_the_steps_that_are_there(tmp_path):
+async def test_a_solution_can_start_after_given_steps(tmp_path):
     draft = scripted("one", "two", "three")
     start = [candidate("other\n\n", TARGET)]
     trace = await solve(Problem(id="p", question="?"), Pair(draft=draft, target=Solver()), DraftOnly(), start=start)
@@ -114,11 +118,11 @@ async def test_a_solution_begins_behind_the_steps_that_are_there(tmp_path):
 
 
 async def test_bad_input_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="8 greedy continuations"):
+    with pytest.raises(ConfigError, match="temperature 0 makes all 8 continuations equal"):
         rollouts(setting=Setting())
     with pytest.raises(ConfigError, match="num_continuations must be at least 1, got 0"):
         rollouts(num_continuations=0)
     with pytest.raises(RowError, match="problem 'p1' has no gold answer"):
-        await scored([made("fine\n\n", answer=None)], tmp_path)
-    with pytest.raises(RowError, match="has 2 target samples, wanted 3"):
-        await scored([made("fine\n\n")], tmp_path, num_target_samples=3)
+        await scored([logged("fine\n\n", answer=None)], tmp_path)
+    with pytest.raises(RowError, match="num_target_samples is 3, but a row of problem 'p1' has 2 target samples"):
+        await scored([logged("fine\n\n")], tmp_path, num_target_samples=3)

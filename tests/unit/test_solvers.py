@@ -6,18 +6,21 @@ from dataclasses import dataclass, field
 import pytest
 
 from arbitrage.core.errors import ConfigError, EngineError
-from arbitrage.core.policy import Solver
-from arbitrage.core.solve import solve, solve_by
+from arbitrage.core.policy import Policy
+from arbitrage.core.solve import solve
 from arbitrage.core.trace import Trace
 from arbitrage.core.turn import Pair, Setting
 from arbitrage.core.types import Finish, Sampling, Source
 from arbitrage.engines.scripted import RealClock, ScriptedEngine
-from arbitrage.evaluation.running.sweep import Entry, Plan
+from arbitrage.evaluation.running.plan import Plan
 from arbitrage.grading import is_same
-from arbitrage.pairs.config import ModelConfig, PairConfig
-from arbitrage.pairs.loaded import SOLVERS, LoadedPair, entries
+from arbitrage.pairs.config import PairConfig
+from arbitrage.pairs.hf import HFModel
+from arbitrage.pairs.loaded import LoadedPair
 from arbitrage.policies import DraftOnly, Majority, OnPair, TargetOnly
-from helpers import PROBLEM, scripted, swept, total
+from arbitrage.policies.spec import methods
+from arbitrage.policies.table import METHODS, Models
+from helpers import PROBLEM, entry_of, scripted, swept, total
 
 GREEDY = Setting()
 
@@ -130,22 +133,22 @@ def test_a_vote_of_none_is_refused():
 async def test_a_policy_can_have_engines_of_its_own():
     given, own = (Pair(draft=scripted("a"), target=scripted(text)) for text in ("b", "c"))
     method, seen = OnPair(policy=TargetOnly(), pair=own, name="other"), []
-    assert isinstance(method, Solver)
-    assert not isinstance(TargetOnly(), Solver)
-    trace = await solve_by(method, PROBLEM, given, watch=seen.append)
+    assert isinstance(TargetOnly(), Policy)
+    assert not isinstance(method, Policy)
+    trace = await method.solve(PROBLEM, GREEDY, watch=seen.append)
     assert (trace.text, trace.policy, seen[-1]) == ("c", "other", trace)
     assert given.target.calls == []
-    assert (await solve_by(TargetOnly(), PROBLEM, given)).text == "b"
+    assert (await OnPair(policy=TargetOnly(), pair=given).solve(PROBLEM, GREEDY)).text == "b"
 
 
 async def test_solvers_are_compared_with_policies():
     pair = Pair(draft=scripted(r"\boxed{7}"), target=scripted(r"\boxed{8}"))
     methods = {
-        Entry("target"): TargetOnly(),
-        Entry("majority"): Majority(pair=pair, is_same=is_same, num=3),
-        Entry("other"): OnPair(policy=TargetOnly(), pair=Pair(draft=pair.draft, target=scripted("9")), name="other"),
+        entry_of("target"): OnPair(policy=TargetOnly(), pair=pair),
+        entry_of("majority"): Majority(pair=pair, is_same=is_same, num=3),
+        entry_of("other"): OnPair(policy=TargetOnly(), pair=Pair(draft=pair.draft, target=scripted("9")), name="other"),
     }
-    results = await swept(Plan(problems=[PROBLEM], policies=methods, setting=GREEDY), pair)
+    results = await swept(Plan(problems=[PROBLEM], entries=list(methods), setting=GREEDY), methods)
     said = {entry.policy: [(trace.policy, trace.text) for trace in traces] for entry, traces in results.items()}
     assert said == {
         "target": [("target", r"\boxed{8}")],
@@ -159,16 +162,17 @@ async def test_solvers_are_compared_with_policies():
 
 @pytest.fixture
 def loaded():
-    model = ModelConfig(path="nowhere")
+    model = HFModel(path="nowhere")
     config = PairConfig(name="test", draft=model, target=model)
-    return LoadedPair(name="test", pair=Pair(draft=scripted(r"\boxed{7}"), target=scripted("8")), config=config)
+    pair = Pair(draft=scripted(r"\boxed{7}"), target=scripted("8"))
+    return LoadedPair(config=config, models=Models(pair_name="test", pair=pair, is_same_answer=is_same))
 
 
 def test_a_number_behind_the_name_is_the_solvers(loaded):
     assert (loaded.method("majority").num, loaded.method("majority").name) == (5, "majority")
     assert (loaded.method("majority:3").num, loaded.method("majority:3").name) == (3, "majority:3")
-    assert loaded.method("target") == TargetOnly()
-    assert set(SOLVERS) <= set(loaded.policies)
+    assert loaded.method("target").policy == TargetOnly()
+    assert set(METHODS) <= set(loaded.policies)
     trace = loaded.solve("?", policy="majority:2")
     assert (trace.answer, trace.usage["draft"].num_calls) == ("7", 2)
     assert trace.steps[0].source is Source.DRAFT
@@ -192,7 +196,7 @@ def test_a_name_that_cannot_be_is_refused(loaded, call, told):
 
 
 def test_solvers_have_no_threshold():
-    assert entries(["majority:3", "ngram", "rsd"], [0.1]) == [Entry("majority:3"), Entry("ngram"), Entry("rsd", 0.1)]
+    assert [str(spec) for spec in methods(["majority:3", "ngram", "rsd"], [0.1])] == ["majority:3", "ngram", "rsd@0.1"]
 
 
 @pytest.mark.parametrize(("name", "threshold"), [("confidence", 0.3), ("entropy", 0.3), ("judge", 0.3)])

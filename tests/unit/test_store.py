@@ -95,7 +95,7 @@ def test_a_folder_in_use_is_refused(tmp_path):
 
 def test_records_without_a_manifest_are_not_adopted(tmp_path):
     (tmp_path / "rows.jsonl").write_text("{}\n")
-    with pytest.raises(StoreError, match=r"no manifest\.json, but 'rows\.jsonl'"), log(tmp_path):
+    with pytest.raises(StoreError, match=r"holds 'rows\.jsonl' but no manifest\.json"), log(tmp_path):
         pass
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from arbitrage.core.errors import TraceError
 from arbitrage.core.trace import SCHEMA, Trace, last_boxed
-from arbitrage.core.types import Cost, Decision, Finish, Limits, Problem, Score, Source
+from arbitrage.core.types import Cost, Decision, Finish, Limits, Message, Problem, Score, Source
 from helpers import PROBLEM, candidate, step
 
 COST = Cost(num_calls=1, num_computed=3, num_cached=2, num_generated=4, num_reused=1, seconds=0.25)
@@ -31,8 +31,10 @@ def full_trace() -> Trace:
         full_trace(),
         Trace(problem=PROBLEM, policy="draft"),
         Trace(problem=PROBLEM, policy="draft", finish=Finish.FAILED, error="down", wall_s=0.5),
+        Trace(problem=Problem(id="p", messages=[Message("user", "q?"), Message("assistant", "So ")]), policy="draft"),
+        Trace(problem=Problem(id="\ud800", question="\udfff?"), policy="draft", error="\ud800"),
     ],
-    ids=["full", "fresh", "failed"],
+    ids=["full", "fresh", "failed", "conversation", "lone surrogates"],
 )
 def test_a_trace_survives_its_json_form(trace):
     record = json.loads(json.dumps(trace.to_json()))
@@ -40,6 +42,22 @@ def test_a_trace_survives_its_json_form(trace):
     assert again == trace
     assert json.loads(json.dumps(again.to_json())) == record
     assert all(one.candidate in one.candidates for one in again.steps)
+
+
+def test_messages_stand_in_the_record_only_of_a_conversation():
+    plain = Trace(problem=PROBLEM, policy="draft").to_json()["problem"]
+    assert list(plain) == ["id", "question", "answer", "metadata"]
+    asked = Problem(id="p", messages=[Message("system", "Be brief."), Message("user", "q?")])
+    record = Trace(problem=asked, policy="draft").to_json()["problem"]
+    assert record["question"] == "q?"
+    assert record["messages"] == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "q?"}]
+
+
+def test_a_lone_surrogate_stands_escaped_in_a_file(tmp_path):
+    trace = Trace(problem=Problem(id="p", question="\ud800?"), policy="draft")
+    (tmp_path / "traces.jsonl").write_text(json.dumps(trace.to_json()), encoding="utf-8")
+    assert r"\ud800?" in (tmp_path / "traces.jsonl").read_text(encoding="utf-8")
+    assert Trace.from_json(json.loads((tmp_path / "traces.jsonl").read_text(encoding="utf-8"))) == trace
 
 
 def test_json_leaves_hidden_states_out():

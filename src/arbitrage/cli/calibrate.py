@@ -1,22 +1,17 @@
-"""``arbitrage calibrate``: a threshold that keeps a budget."""
+"""``arbitrage calibrate``: a router's threshold for a budget."""
 
 import json
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
-from arbitrage.cli.show import table_console
-from arbitrage.cli.solve import PairOption, SeedOption
-from arbitrage.evaluation.running.folder import read_traces
+from arbitrage.cli.options import PairOption, SeedOption
+from arbitrage.cli.show import rich_table, table_console
 from arbitrage.pairs.catalogue import router_folder
-from arbitrage.runtime.store import write_json
-from arbitrage.scorers.format import InputFormat
-
-REPORT = "calibration.json"
-"""Stands beside a calibrated router: for each budget what was tested, and what can be promised."""
+from arbitrage.report.columns import Column, Table
 
 
 def calibrate(
@@ -27,48 +22,38 @@ def calibrate(
         list[str],
         typer.Option(help="'target-tokens<=0.3', 'seconds<=1.2' or 'accuracy-loss<=0.02'; may be given many times."),
     ],
-    router: Annotated[str, typer.Option(help="A router's checkpoint folder; empty for the pair's.")] = "",
+    router: Annotated[str, typer.Option(help="A router's checkpoint folder; empty for the pair's router.")] = "",
     pair: PairOption = "tiny",
-    confidence: Annotated[float, typer.Option(help="That the budget is kept on new problems of the same kind.")] = 0.9,
+    confidence: Annotated[
+        float, typer.Option(help="Probability that the budget is kept on new problems of the same kind.")
+    ] = 0.9,
     seed: SeedOption = 0,
     as_json: Annotated[bool, typer.Option("--json", help="End standard output with one JSON line.")] = False,
 ) -> None:
     """Choose the router's threshold for a budget from problems solved at several thresholds.
 
-    target-tokens: mean share of a problem's tokens that the target writes. seconds: what nine of ten problems take at
-    most. accuracy-loss: accuracy of target-only minus the router's. The problems must be new to the router. The
-    threshold is written into the router's checkpoint, where `arbitrage solve --budget` finds it.
+    target-tokens: mean share of a problem's tokens that the target writes. seconds: the time that nine of ten problems
+    take at most. accuracy-loss: accuracy of target-only minus the router's. The problems must be new to the router. The
+    threshold is written into the router's checkpoint, where `arbitrage solve --budget` reads it.
     """
-    folder = router_folder(pair, router)
-    input_format = InputFormat.load(folder)
-    from arbitrage.evaluation.figures.calibrate import Budget, outcomes_of  # Heavy: only when it is asked for.
-    from arbitrage.evaluation.figures.calibrate import calibrate as choose
+    from arbitrage.evaluation.calibration import calibrate_router  # Imports scipy.
 
-    budgets = [Budget.parse(text) for text in budget]
-    solved = ((place.threshold, trace) for place, trace in read_traces(traces))
-    outcomes, reference = outcomes_of(solved, "router")
-    found = [choose(outcomes, reference, wanted, confidence=confidence, seed=seed) for wanted in budgets]
-    thresholds = {**input_format.thresholds, **{one.budget: one.threshold for one in found}}
-    replace(input_format, thresholds=thresholds).save(folder)
-    report = _earlier(folder) | {one.budget: asdict(one) for one in found}
-    write_json(folder / REPORT, report)
-    console = table_console()
-    for one in found:
-        table = Table(title=f"{one.budget}: threshold {one.threshold:g}", title_justify="left")
-        for name in ("threshold", "mean", f"at most, with confidence {confidence:g}", "kept"):
-            table.add_column(name, justify="right")
-        for test in one.tested:
-            table.add_row(
-                f"{test.threshold:g}", f"{test.mean:.3f}", f"{test.bound:.3f}", "yes" if test.is_certified else "no"
-            )
-        console.print(table)
+    folder = router_folder(pair, router)
+    calibrations = calibrate_router(folder, traces, budget, confidence=confidence, seed=seed)
+    console, columns = table_console(), _columns(confidence)
+    for one in calibrations:
+        table = Table.of(f"{one.budget}: threshold {one.threshold:g}", columns, one.tested)
+        console.print(rich_table(table))
     typer.echo(f"written into {folder}")
     if as_json:
-        print(json.dumps({"schema": 1, "budgets": [asdict(one) for one in found]}))  # noqa: T201
+        print(json.dumps({"schema": 1, "budgets": [asdict(one) for one in calibrations]}))  # noqa: T201
 
 
-def _earlier(folder: Path) -> dict[str, object]:
-    """What earlier calibrations found for other budgets."""
-    path = folder / REPORT
-    record: dict[str, object] = json.loads(path.read_text()) if path.exists() else {}
-    return record
+def _columns(confidence: float) -> Sequence[Column[Any]]:
+    """Columns for the tests of thresholds."""
+    return (
+        Column("threshold", lambda test: f"{test.threshold:g}"),
+        Column("mean", lambda test: f"{test.mean:.3f}"),
+        Column(f"at most, with confidence {confidence:g}", lambda test: f"{test.bound:.3f}"),
+        Column("kept", lambda test: "yes" if test.is_certified else "no"),
+    )

@@ -1,108 +1,86 @@
 """``arbitrage collect``: training rows for a router."""
 
-import asyncio
-import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from arbitrage.cli.plan import threshold_of
+from arbitrage.cli.options import LIMITS, FieldsOption, MaxStepsOption, MaxTokensOption, PairOption, SeedOption
 from arbitrage.cli.show import counting
-from arbitrage.cli.solve import LIMITS, FieldsOption, MaxStepsOption, MaxTokensOption, PairOption, SeedOption
-from arbitrage.core.turn import Setting
-from arbitrage.core.types import Limits, Problem, Sampling
+from arbitrage.core.types import Limits
 from arbitrage.datasets.named import problems
-from arbitrage.pairs.loaded import POLICIES, LoadedPair, load
-from arbitrage.runtime.store import GroupLog
-from arbitrage.training.collect import Collecting, Report
-from arbitrage.training.collect import collect as collect_rows
-from arbitrage.training.rows import SCHEMA, read_rows, write_parquet
+from arbitrage.policies.spec import rules
+from arbitrage.training.collect import RowsReport
+from arbitrage.training.row_runs import CollectOptions, run_collection
+from arbitrage.training.rows import read_rows, write_parquet
 
 
 def collect(
-    out: Annotated[Path, typer.Argument(help="Folder for the rows; a run that was stopped continues there.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the rows; a stopped run continues in its folder.")],
     pair: PairOption = "tiny",
     dataset: Annotated[str, typer.Option(help="tiny:train:SEED, … or a JSONL file.")] = "tiny:train:9",
     fields: FieldsOption = "",
-    limit: Annotated[int | None, typer.Option(help="Only the first so many problems; more continue a run.")] = None,
-    stratify: Annotated[str, typer.Option(help="Take a field's values in equal shares, such as level.")] = "",
+    limit: Annotated[
+        int | None, typer.Option(help="Only the first LIMIT problems; a larger limit continues a run.")
+    ] = None,
+    stratify: Annotated[str, typer.Option(help="Take equal shares of a field's values, such as level.")] = "",
     samples: Annotated[int, typer.Option(help="Target steps from every prefix.")] = 4,
-    temperature: Annotated[float, typer.Option(help="Of the target's samples; the draft is greedy.")] = 0.7,
+    temperature: Annotated[float, typer.Option(help="Temperature of the target's samples; the draft is greedy.")] = 0.7,
     behaviour: Annotated[
-        str, typer.Option(help=f"Whose step a solution goes on with: {', '.join(POLICIES)} (oracle: the better one).")
+        str,
+        typer.Option(
+            help="Policy that chooses the step with which a solution continues: "
+            f"{', '.join(rules())} (oracle: the better step)."
+        ),
     ] = "oracle",
-    threshold: Annotated[float | None, typer.Option(help="Of the behaviour, in [0, 1].")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Threshold of the behaviour, in [0, 1].")] = None,
     keep_draft: Annotated[
         float, typer.Option(help="Where the behaviour escalates, keep the draft's step with this probability.")
     ] = 0.0,
     hidden_states: Annotated[
-        bool, typer.Option(help="Keep the draft's last hidden state of each step, for a probe router.")
+        bool, typer.Option(help="Store the draft's last hidden state of each step, for a probe router.")
     ] = False,
     max_tokens: MaxTokensOption = LIMITS.max_tokens,
     max_steps: MaxStepsOption = LIMITS.max_steps,
-    jobs: Annotated[int, typer.Option(help="Problems in flight.")] = 8,
+    jobs: Annotated[int, typer.Option(help="Problems in progress at a time.")] = 8,
     seed: SeedOption = 0,
-    parquet: Annotated[bool, typer.Option(help="Write rows.parquet beside rows.jsonl at the end.")] = False,
+    parquet: Annotated[bool, typer.Option(help="At the end, write rows.parquet beside rows.jsonl.")] = False,
 ) -> None:
-    """Collect router rows: from every prefix one draft step and several target steps, scored by the PRM.
+    """Collect training rows for a router.
 
-    Rows are written solution by solution. Killed at any moment and started again with the same options, the run
-    goes on without a row lost or doubled; with other options it refuses. Exit status 1 if problems failed; the
-    same command tries them again.
+    From every prefix, the draft writes one step and the target several; the PRM scores all of them. Each step of a
+    solution becomes a row. Rows are written solution by solution. A run that was killed continues when it is started
+    again with the same options; no row is lost or doubled. Other options are refused. The exit status is 1 if problems
+    failed; the same command tries them again.
     """
-    setting = Setting(limits=Limits(max_tokens=max_tokens, max_steps=max_steps), seed=seed)
-    found = problems(dataset, limit, stratify=stratify, seed=seed, fields=fields)
-    loaded = load(pair, policies=[behaviour], with_prm=True, keeps_hidden_state=hidden_states)
-    policy = Collecting(
-        prm=loaded.needs(loaded.prm, "prm"),
-        behaviour=loaded.policy(behaviour, threshold),
+    options = CollectOptions(
+        dataset=dataset,
+        fields=fields,
+        stratify=stratify,
         num_target_samples=samples,
-        target_sampling=Sampling(temperature=temperature),
+        temperature=temperature,
+        behaviour=behaviour,
+        threshold=threshold,
         keep_draft=keep_draft,
+        keeps_hidden_state=hidden_states,
+        limits=Limits(max_tokens=max_tokens, max_steps=max_steps),
+        seed=seed,
     )
-    settings = {
-        "row_schema": SCHEMA,
-        "models": loaded.identity(
-            ("draft", "target", "prm", *((behaviour,) if behaviour.startswith("router") else ()))
-        ),
-        "dataset": dataset,
-        "stratify": stratify,
-        "samples": samples,
-        "temperature": temperature,
-        "behaviour": behaviour,
-        "threshold": threshold_of(policy.behaviour),
-        "keep_draft": keep_draft,
-        "hidden_states": hidden_states,
-        "max_tokens": max_tokens,
-        "seed": seed,
-        # Named only where they say something, so that rows from before there were such options are continued.
-        **({"fields": fields} if fields else {}),
-        **({"max_steps": max_steps} if max_steps != LIMITS.max_steps else {}),
-    }
-    started = time.monotonic()
-    with GroupLog(out, settings, id_field="problem_id") as log:
-        report = _run(loaded, found, policy, setting, log, jobs)
-        seconds, total = time.monotonic() - started, log.num_records
+    chosen_problems = problems(dataset, limit, stratify=stratify, seed=seed, fields=fields)
+    progress = partial(counting, "collecting")
+    report = run_collection(chosen_problems, out, options, pair=pair, max_in_flight=jobs, progress=progress)
     if parquet:
         write_parquet(read_rows(out), out / "rows.parquet")
-    tell(report, seconds, total, out)
+    print_report(report, out)
 
 
-def _run(
-    loaded: LoadedPair, found: list[Problem], policy: Collecting, setting: Setting, log: GroupLog, jobs: int
-) -> Report:
-    with counting("collecting", len(found), sum(p.id in log.done for p in found)) as one_more:
-        work = collect_rows(found, loaded.pair, policy, setting, log, max_in_flight=jobs, seen=lambda trace: one_more())
-        return asyncio.run(work)
-
-
-def tell(report: Report, seconds: float, total: int, out: Path) -> None:
-    """Say what was written; problems that failed are an error, and exit status 1."""
-    rate = report.num_rows / seconds if seconds else 0.0
-    share = report.model_s / seconds if seconds else 0.0
+def print_report(report: RowsReport, out: Path) -> None:
+    """Print the counts of a run that wrote rows; if problems failed, print the first error and exit with status 1."""
+    rate = report.num_rows / report.wall_s if report.wall_s else 0.0
+    share = report.model_s / report.wall_s if report.wall_s else 0.0
     typer.echo(
-        f"{total} rows in {out} · {report.num_rows} new in {seconds:.1f} s, {rate:.1f} a second · "
+        f"{report.total_rows} rows in {out} · {report.num_rows} new in {report.wall_s:.1f} s, {rate:.1f} a second · "
         f"{share:.0%} of the time inside models"
     )
     if report.failures:

@@ -1,18 +1,18 @@
 """``arbitrage eval``: policies and thresholds compared on a dataset."""
 
 import json
-from dataclasses import asdict
+import sys
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from arbitrage.cli.defaults import ConfigOption
-from arbitrage.cli.plan import check_policies, plan_lines, plan_of, run_settings
-from arbitrage.cli.report import MarginOption, ParamsOption, PricesOption, write
-from arbitrage.cli.show import rows_table, table_console
-from arbitrage.cli.solve import LIMITS, FieldsOption, MaxStepsOption, MaxTokensOption, PairOption, SeedOption
-from arbitrage.cli.sweeping import run_in_folder, run_in_memory
+from arbitrage.cli.config_file import ConfigOption
+from arbitrage.cli.options import LIMITS, FieldsOption, MaxStepsOption, MaxTokensOption, PairOption, SeedOption
+from arbitrage.cli.report import MarginOption, ParamsOption, PricesOption
+from arbitrage.cli.show import counting, rich_table, table_console
+from arbitrage.core.errors import MissingExtra
 from arbitrage.core.turn import Setting
 from arbitrage.core.types import Limits, Sampling
 from arbitrage.datasets.hub import NAMED
@@ -20,16 +20,20 @@ from arbitrage.datasets.named import problems
 from arbitrage.evaluation.figures.matched import MARGIN
 from arbitrage.evaluation.figures.rates import Rates
 from arbitrage.evaluation.figures.summary import Evidence, evidence_of
-from arbitrage.evaluation.running.folder import read_run
-from arbitrage.evaluation.running.sweep import Graded, graded
-from arbitrage.pairs.loaded import FIXED, POLICIES, SOLVERS, entries, load, parse_threshold, rule_of
-from arbitrage.report.export import plain
+from arbitrage.evaluation.running.execute import Execution
+from arbitrage.evaluation.running.plan import Plan, needs_audit, resolved_entries, solvers_of
+from arbitrage.evaluation.running.settings import run_settings
+from arbitrage.evaluation.running.solutions import Graded, graded
+from arbitrage.evaluation.running.workload import workload_lines
+from arbitrage.pairs.loaded import load
+from arbitrage.policies.spec import methods, parse_threshold
+from arbitrage.policies.table import METHODS
+from arbitrage.report.export import evidence_record
+from arbitrage.report.files import SCHEMA, write_run
+from arbitrage.report.tables import terminal_table
 from arbitrage.report.words import summary_lines
 
 DATASET_HELP = f"tiny:test, tiny:ood, …, {', '.join(NAMED)}, hub:OWNER/NAME, or a JSONL or Parquet file."
-NAMES = (*POLICIES, *SOLVERS)
-SCHEMA = 1
-"""Version of the JSON line."""
 
 
 def evaluate(
@@ -37,16 +41,17 @@ def evaluate(
     policies: Annotated[
         str,
         typer.Option(
-            help=f"Comma-separated, from {', '.join(NAMES)}, router:NAME; NAME@0.2 is one at that threshold only; "
-            f"{', '.join(SOLVERS)} take a number, as majority:5; RULE+speculative is a rule whose target guesses."
+            help=f"Comma-separated, from {', '.join(METHODS)}, router:NAME. NAME@0.2 runs at that threshold only. "
+            "speculative, ngram and majority take a number, as in majority:5. RULE+speculative is a rule whose target "
+            "verifies guessed tokens."
         ),
-    ] = ",".join(NAMES),
+    ] = ",".join(METHODS),
     thresholds: Annotated[str, typer.Option(help="Comma-separated, in [0, 1]; empty for each policy's default.")] = "",
     dataset: Annotated[str, typer.Option(help=DATASET_HELP)] = "tiny:test",
     fields: FieldsOption = "",
     limit: Annotated[int | None, typer.Option(help="Only the first so many problems.")] = None,
     stratify: Annotated[str, typer.Option(help="Take a field's values in equal shares, such as level.")] = "",
-    samples: Annotated[int, typer.Option(help="Attempts at each problem, each with seeds of its own.")] = 1,
+    samples: Annotated[int, typer.Option(help="Attempts at each problem, each with its own seeds.")] = 1,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     max_tokens: MaxTokensOption = LIMITS.max_tokens,
     max_steps: MaxStepsOption = LIMITS.max_steps,
@@ -55,11 +60,13 @@ def evaluate(
         bool, typer.Option(help="Offer rejected draft steps to the target as token proposals.")
     ] = True,
     jobs: Annotated[
-        int, typer.Option(help="Solutions in flight: 1 times latency, more time throughput under that load.")
+        int, typer.Option(help="Solutions in flight. 1 measures latency, more measure throughput under that load.")
     ] = 1,
     audit: Annotated[
         bool | None,
-        typer.Option(help="Score every candidate by the PRM, untimed, to know the waste; by default if --jobs is 1."),
+        typer.Option(
+            help="Have the PRM score every candidate, untimed, to measure waste; on by default with --jobs 1."
+        ),
     ] = None,
     out: Annotated[
         Path | None,
@@ -67,22 +74,23 @@ def evaluate(
     ] = None,
     traces: Annotated[Path | None, typer.Option(help="Write every trace to this file, one JSON a line.")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say how many solutions, calls and tokens there would be.")
+        bool, typer.Option("--dry-run", help="Only print how many solutions, calls and tokens there would be.")
     ] = False,
     margin: MarginOption = MARGIN,
     params: ParamsOption = "",
     prices: PricesOption = "",
-    config: ConfigOption = None,  # noqa: ARG001 - its callback has used it.
+    config: ConfigOption = None,  # noqa: ARG001 - its callback reads it.
     as_json: Annotated[bool, typer.Option("--json", help="End standard output with one JSON line.")] = False,
 ) -> None:
     """Compare policies on the same problems: batch 1, interleaved in random order, warmed up.
 
-    Columns: share of steps accepted from the draft, share of tokens by the target, share of escalations that
-    gained nothing (by the PRM), mean seconds per problem, speed-up over target-only in this run, share of the
-    time outside model calls.
+    Columns: share of steps accepted from the draft, share of tokens by the target, share of escalations without gain
+    (by the PRM), mean seconds per problem, speed-up over target-only in this run, share of the time outside model
+    calls.
 
-    With --out, a run that was killed at any moment and is started again with the same options goes on; with other
-    options it refuses. `arbitrage report` makes its report anew. Exit status 1 if every solution failed.
+    With --out, a run that was killed at any moment continues when it is started again with the same options; with
+    other options the command refuses. `arbitrage report` makes its report again. Exit status 1 if every solution
+    failed.
     """
     rates = Rates.parse(params, prices)
     setting = Setting(
@@ -91,44 +99,55 @@ def evaluate(
         seed=seed,
         use_proposals=proposals,
     )
-    found = problems(dataset, limit, stratify=stratify, fields=fields)
-    wanted = entries(_split(policies), [parse_threshold(text) for text in _split(thresholds)])
-    check_policies(wanted)
+    problem_list = problems(dataset, limit, stratify=stratify, fields=fields)
+    specs = methods(_split(policies), [parse_threshold(text) for text in _split(thresholds)])
     if dry_run:
-        typer.echo("\n".join(plan_lines(wanted, found, setting, samples, out)))
+        typer.echo("\n".join(workload_lines(specs, problem_list, setting, samples, out)))
         return
-    compares = any(rule_of(entry.policy).partition(":")[0] not in FIXED for entry in wanted)
-    audits = compares and (jobs == 1 if audit is None else audit)
-    loaded = load(pair, policies=[entry.policy for entry in wanted], with_prm=audits)
-    plan = plan_of(loaded, found, wanted, setting, attempts=samples, jobs=jobs, audit=audits)
+    is_audited = needs_audit(specs, jobs, audit)
+    loaded = load(pair, policies=specs, with_prm=is_audited)
+    plan = Plan(
+        problems=problem_list,
+        entries=resolved_entries(loaded, specs),
+        setting=setting,
+        num_attempts=samples,
+        jobs=jobs,
+    )
+    auditor = loaded.auditor if is_audited else None
+    execution = Execution(
+        plan=plan, methods=solvers_of(loaded, plan), auditor=auditor, progress=partial(counting, "solving")
+    )
     if out is None:
-        solutions: Graded = graded(run_in_memory(plan, loaded, traces))
+        solutions: Graded = graded(execution.in_memory(traces))
         evidence = evidence_of(solutions, rates=rates, margin=margin, seed=seed)
     else:
-        run_in_folder(plan, loaded, out, run_settings(loaded, plan, dataset), traces)
-        run = read_run(out)
-        solutions = run.solutions
-        evidence = evidence_of(solutions, rates=rates, margin=margin, seed=seed)
-        write(run, evidence)
-    _tell(solutions, evidence, f"{loaded.name} on {dataset}, {len(found)} problems, seed {seed}")
+        settings = run_settings(loaded, plan, dataset, is_audited=auditor is not None)
+        run = execution.in_folder(out, settings, arguments=sys.argv[1:], traces=traces)
+        solutions, evidence = run.solutions, evidence_of(run.solutions, rates=rates, margin=margin, seed=seed)
+        try:
+            write_run(run, evidence)
+        except MissingExtra as error:
+            typer.echo(f"no report: {error}", err=True)
+    _print(solutions, evidence, f"{loaded.name} on {dataset}, {len(problem_list)} problems, seed {seed}")
     if as_json:
-        record: dict[str, Any] = {"schema": SCHEMA, "pair": loaded.name, "num_problems": len(found)}
-        record |= {"out": None if out is None else str(out), **asdict(evidence)}
-        print(json.dumps(plain(record)))  # noqa: T201
-    if all(solution.is_failed for found_of_one in solutions.values() for solution in found_of_one):
+        record = {"schema": SCHEMA, "pair": loaded.name, "num_problems": len(problem_list)}
+        record |= {"out": None if out is None else str(out), **evidence_record(evidence)}
+        print(json.dumps(record))  # noqa: T201
+    if all(solution.is_failed for of_entry in solutions.values() for solution in of_entry):
         raise typer.Exit(1)
 
 
-def _tell(solutions: Graded, evidence: Evidence, title: str) -> None:
+def _print(solutions: Graded, evidence: Evidence, title: str) -> None:
     """Print the failures, the table, and the comparison in words."""
-    for entry, found in solutions.items():
-        if failed := [solution for solution in found if solution.is_failed]:
-            typer.echo(f"{entry.policy}: {len(failed)} of {len(found)} failed, first: {failed[0].error}", err=True)
-        if short := [solution for solution in found if solution.error and not solution.is_failed]:
-            told = f"{len(short)} of {len(found)} cut short or audited in part, first: {short[0].error}"
-            typer.echo(f"{entry.policy}: {told}", err=True)
-    table_console().print(rows_table(evidence.rows, title))
-    if num_ungraded := sum(row.num_ungraded for row in evidence.rows):
+    for entry, of_entry in solutions.items():
+        num, failed = len(of_entry), [solution for solution in of_entry if solution.is_failed]
+        if failed:
+            typer.echo(f"{entry.policy}: {len(failed)} of {num} failed, first: {failed[0].error}", err=True)
+        if partial := [solution for solution in of_entry if solution.error and not solution.is_failed]:
+            words = f"{len(partial)} of {num} cut short or audited in part, first: {partial[0].error}"
+            typer.echo(f"{entry.policy}: {words}", err=True)
+    table_console().print(rich_table(terminal_table(evidence.figures, title)))
+    if num_ungraded := sum(one.num_ungraded for one in evidence.figures):
         typer.echo(f"{num_ungraded} solutions ungraded: not in the accuracy")
     for line in summary_lines(evidence.summary):
         typer.echo(line)

@@ -1,4 +1,4 @@
-"""``arbitrage export-gguf``: a checkpoint as one file for llama.cpp."""
+"""``arbitrage export-gguf``: a checkpoint as one GGUF file for llama.cpp."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,15 +7,16 @@ import typer
 
 
 def export_gguf(
-    model: Annotated[Path, typer.Argument(help="Folder of a Llama checkpoint of transformers.")],
-    out: Annotated[Path, typer.Argument(help="The new file, NAME.gguf; an old one is replaced.")],
+    model: Annotated[Path, typer.Argument(help="Folder of a Llama checkpoint in the format of transformers.")],
+    out: Annotated[Path, typer.Argument(help="The file to write, NAME.gguf; an existing file is replaced.")],
     kind: Annotated[
-        str, typer.Option("--type", help="f16, f32, q8_0, q4_k_m or q3_k_l; the last three need llama.cpp too.")
+        str, typer.Option("--type", help="f16, f32, q8_0, q4_k_m or q3_k_l; the last three need llama.cpp.")
     ] = "f16",
 ) -> None:
-    """Write a Llama checkpoint with its tokenizer as a GGUF file, in fewer bits if asked.
+    """Write a Llama checkpoint as a GGUF file.
 
-    A file of few bits can draft for its own original: name it as the draft of a pair.
+    The file holds the tokenizer too. The types q8_0, q4_k_m and q3_k_l quantise the weights. A quantised file can be
+    the draft for its original model: name it as the draft of a pair.
     """
     from arbitrage.engines import gguf_export
 

@@ -1,6 +1,8 @@
 """Entry point of ``arbitrage``."""
 
 import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Final
 
 import typer
 
@@ -17,34 +19,69 @@ from arbitrage.cli.solve import solve
 from arbitrage.cli.train_probe import train_probe
 from arbitrage.cli.train_router import train_router
 from arbitrage.cli.up import up
-from arbitrage.core.errors import ArbitrageError
+from arbitrage.core.errors import ArbitrageError, ConfigError
+from arbitrage.version import __version__
+
+COMMANDS: Final[dict[str, Callable[..., None]]] = {
+    "solve": solve,
+    "eval": evaluate,
+    "report": report,
+    "demo": demo,
+    "collect": collect,
+    "label": label,
+    "train-router": train_router,
+    "train-probe": train_probe,
+    "eval-router": eval_router,
+    "calibrate": calibrate,
+    "up": up,
+    "convert-prm": convert_prm,
+    "export-gguf": export_gguf,
+}
+"""Every command by name, in the order of the help."""
 
 app = typer.Typer(
     name="arbitrage",
-    help="Step-level speculative reasoning: a draft model writes, a router decides when the target should.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # Help names tables such as [router] and datasets such as tiny:train:9, which are no markup.
-    add_completion=False,
 )
-app.command()(solve)
-app.command(name="eval")(evaluate)
-app.command()(report)
-app.command()(demo)
-app.command()(collect)
-app.command()(label)
-app.command()(train_router)
-app.command()(train_probe)
-app.command()(eval_router)
-app.command()(calibrate)
-app.command()(up)
-app.command()(convert_prm)
-app.command(name="export-gguf")(export_gguf)
+for name, command in COMMANDS.items():
+    # Without a short help, the list of commands would cut the first line off.
+    app.command(name=name, short_help=(command.__doc__ or "").partition("\n")[0])(command)
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"arbitrage {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Step-level speculative reasoning: a draft model writes, a router decides when the target should."""
+
+
+def _check_arguments(arguments: Sequence[str]) -> None:
+    """Refuse bytes that are no text before any command starts.
+
+    Raises:
+        ConfigError: If an argument is not UTF-8; Python then holds its bytes as lone surrogates.
+    """
+    for number, argument in enumerate(arguments, start=1):
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"argument {number} is not UTF-8: {argument!a}", hint="write it in UTF-8") from error
 
 
 def run() -> None:
     """Run the command line; errors that a user can mend are one line and exit status 2."""
     try:
+        _check_arguments(sys.argv[1:])
         app()
     except ArbitrageError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201

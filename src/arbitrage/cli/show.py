@@ -1,28 +1,30 @@
-"""How traces and rows look in a terminal."""
+"""Traces, tables and progress in a terminal."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+import rich.table
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
 from arbitrage.core.trace import Trace
 from arbitrage.core.types import Source, Step
-from arbitrage.evaluation.figures.metrics import Row
-from arbitrage.report.words import number
+from arbitrage.report.columns import Table
 
 LINE_S: Final = 60.0
 """Seconds between two lines of progress in a log file."""
 SPEED_S: Final = 300.0
-"""The time left is told by the speed of so many seconds: problems differ."""
+"""The time left is estimated from the speed over this many seconds, because problems differ."""
 COLOURS = {Source.DRAFT: "cyan", Source.TARGET: "magenta"}
+
+Advance = Callable[..., None]
+"""Called after each item of long work, with a description or without."""
 
 
 def step_line(step: Step) -> Text:
-    """One step, coloured by its author, with what was replaced, scores, tokens and time."""
+    """One step, coloured by its author, with rejected candidates, scores, tokens and time."""
     line = Text(f"{step.source:>6} ", style=f"bold {COLOURS[step.source]}")
     line.append(step.text.strip(), style=COLOURS[step.source])
     for candidate in step.candidates:
@@ -40,7 +42,7 @@ def _details(step: Step) -> str:
 
 
 def trace_footer(trace: Trace) -> Text:
-    """The answer and what it took."""
+    """The answer with its number of steps, shares by model, and time."""
     rate, share = trace.acceptance_rate, trace.target_token_share
     parts = [
         f"answer {trace.answer or '—'}",
@@ -60,7 +62,7 @@ class LivePrinter:
         self._console, self._num_shown = console, 0
 
     def __call__(self, trace: Trace) -> None:
-        """Print what is new in the trace."""
+        """Print the steps that the trace has gained."""
         for step in trace.steps[self._num_shown :]:
             self._console.print(step_line(step))
         self._num_shown = len(trace.steps)
@@ -72,35 +74,35 @@ def table_console() -> Console:
 
 
 @contextmanager
-def counting(doing: str, total: int, done: int = 0, *, console: Console | None = None) -> Iterator[Callable[..., None]]:
-    """Show how far long work is: a bar on standard error, or a line a minute where that is no terminal.
+def counting(description: str, total: int, done: int = 0, *, console: Console | None = None) -> Iterator[Advance]:
+    """Show the progress of long work: a bar on standard error, or a line a minute where that is not a terminal.
 
     Args:
-        doing: What is done.
-        total: How many things there are.
-        done: How many of them an earlier run has made.
+        description: The work, in a word.
+        total: Number of items.
+        done: Number of items that an earlier run finished.
         console: Where to write; replaced in tests.
 
     Yields:
-        To be called when one more is made, with what is done next, or no words for the same.
+        A function to call after each item, with a new description, or without one to show the first.
     """
     console = console or Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, speed_estimate_period=SPEED_S) as progress:
-        bar, told = progress.add_task(doing, total=total, completed=done), progress.get_time()
+        bar, printed = progress.add_task(description, total=total, completed=done), progress.get_time()
 
-        def one_more(words: str = "") -> None:
-            nonlocal told
-            progress.update(bar, advance=1, description=words or doing)
-            if not console.is_terminal and progress.get_time() - told >= LINE_S:
+        def advance(words: str = "") -> None:
+            nonlocal printed
+            progress.update(bar, advance=1, description=words or description)
+            if not console.is_terminal and progress.get_time() - printed >= LINE_S:
                 console.print(progress.get_renderable())
-                told = progress.get_time()
+                printed = progress.get_time()
 
-        yield one_more
+        yield advance
 
 
 def legend() -> Text:
-    """Who has which colour."""
+    """The colours of the authors."""
     text = Text("steps by the ")
     text.append("draft", style=COLOURS[Source.DRAFT])
     text.append(" and the ")
@@ -109,34 +111,11 @@ def legend() -> Text:
     return text
 
 
-def rows_table(rows: Sequence[Row], title: str) -> Table:
-    """A comparison of policies."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("policy", no_wrap=True)
-    for name in (
-        "threshold",
-        "accuracy",
-        "95 %",
-        "accepted",
-        "by target",
-        "wasted",
-        "s/problem",
-        "speed-up",
-        "overhead",
-    ):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        has_interval = row.accuracy_low is not None and row.accuracy_high is not None
-        table.add_row(
-            row.policy,
-            number(row.threshold, "g"),
-            number(row.accuracy, ".1%"),
-            f"{row.accuracy_low:.0%}–{row.accuracy_high:.0%}" if has_interval else "–",
-            number(row.acceptance_rate, ".0%"),
-            number(row.target_token_share, ".0%"),
-            number(row.wasted_escalation_rate, ".0%"),
-            number(row.seconds_per_problem, ".3f"),
-            number(row.speedup_vs_target, ".2f") + ("×" if row.speedup_vs_target else ""),
-            number(row.overhead_share, ".1%"),
-        )
+def rich_table(content: Table) -> rich.table.Table:
+    """A table for the terminal."""
+    table = rich.table.Table(title=content.title, title_justify="left")
+    for number, name in enumerate(content.head):
+        table.add_column(name, justify="right" if number else "left", no_wrap=True)
+    for cells in content.body:
+        table.add_row(*cells)
     return table

@@ -1,31 +1,32 @@
 """``arbitrage solve``: one problem, live."""
 
 import json
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from arbitrage.cli.options import LIMITS, MaxStepsOption, MaxTokensOption, PairOption, SeedOption, complete_method
 from arbitrage.cli.show import LivePrinter, legend, trace_footer
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.turn import Setting
 from arbitrage.core.types import Finish, Limits, Sampling
-from arbitrage.pairs.loaded import POLICIES, SOLVERS, LoadedPair, load
-
-PairOption = Annotated[str, typer.Option(help="'tiny' for the shipped models, or a TOML file that names your own.")]
-LIMITS: Final = Limits()
-FieldsOption = Annotated[
-    str, typer.Option(help="Columns of a file or hub dataset: question=problem,answer=solution,id=uid.")
-]
-MaxTokensOption = Annotated[int, typer.Option(help="Bound of a whole solution.")]
-MaxStepsOption = Annotated[int, typer.Option(help="Bound of a solution's steps; each ends at an empty line.")]
-SeedOption = Annotated[int, typer.Option(help="Seed of sampling and of random escalation.")]
+from arbitrage.pairs.catalogue import pair_config
+from arbitrage.pairs.loaded import LoadedPair, load
+from arbitrage.policies.spec import MethodSpec
+from arbitrage.policies.table import METHODS
 
 
 def solve(
     question: Annotated[str, typer.Argument(help="The problem in words.")],
     pair: PairOption = "tiny",
-    policy: Annotated[str, typer.Option(help=f"Who writes each step: {', '.join([*POLICIES, *SOLVERS])}.")] = "router",
+    policy: Annotated[
+        str,
+        typer.Option(
+            help=f"Who writes each step: {', '.join(METHODS)}; the pair's default method where none is named.",
+            autocompletion=complete_method,
+        ),
+    ] = "",
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -49,14 +50,15 @@ def solve(
     setting = Setting(
         limits=Limits(max_tokens=max_tokens, max_steps=max_steps), sampling=Sampling(temperature=temperature), seed=seed
     )
-    loaded = load(pair, policies=[policy])
+    spec = MethodSpec.parse(policy or pair_config(pair).default_method)
+    loaded = load(pair, policies=[spec])
     if budget:
-        threshold = _of_budget(loaded, budget, policy, threshold)
-    rule = loaded.method(policy, threshold)
+        threshold = _of_budget(loaded, budget, spec, threshold)
+    method = loaded.method(spec, threshold)
     if not as_json:
         console.print(legend())
     watch = (lambda trace: None) if as_json else LivePrinter(console)
-    trace = loaded.solve(question, policy=rule, setting=setting, watch=watch)
+    trace = loaded.solve(question, policy=method, setting=setting, watch=watch)
     if as_json:
         print(json.dumps(trace.to_json()))  # noqa: T201
     else:
@@ -66,13 +68,13 @@ def solve(
         raise typer.Exit(1)
 
 
-def _of_budget(loaded: LoadedPair, budget: str, policy: str, threshold: float | None) -> float:
+def _of_budget(loaded: LoadedPair, budget: str, method: MethodSpec, threshold: float | None) -> float:
     """The threshold of a budget.
 
     Raises:
         ConfigError: If it would not be used, or is not known.
     """
-    if policy != "router" or threshold is not None:
-        other = f"the policy {policy!r}" if policy != "router" else f"the threshold {threshold:g}"
+    if str(method) != "router" or threshold is not None:
+        other = f"the threshold {threshold:g}" if threshold is not None else f"the policy {str(method)!r}"
         raise ConfigError(f"a budget sets the router's threshold, got {other} too", hint="leave one out")
     return loaded.threshold_for(budget)

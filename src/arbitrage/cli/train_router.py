@@ -1,34 +1,32 @@
 """``arbitrage train-router``: a router from collected rows."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from arbitrage.cli.solve import PairOption, SeedOption
-from arbitrage.core.files import fingerprint
+from arbitrage.cli.options import PairOption, SeedOption
 from arbitrage.core.types import Source
-from arbitrage.pairs.catalogue import router_format
-from arbitrage.runtime.store import read_manifest, run_key
 from arbitrage.training.labels import LABELLINGS
 from arbitrage.training.recipe import BALANCES, RouterRecipe
-from arbitrage.training.rows import read_rows
+from arbitrage.training.router_runs import run_router_training
 
 
 def train_router(
-    rows: Annotated[Path, typer.Argument(help="Folder that `arbitrage collect` wrote.")],
+    rows: Annotated[Path, typer.Argument(help="Folder of rows by `arbitrage collect` or `arbitrage label`.")],
     out: Annotated[Path, typer.Argument(help="Becomes the router's checkpoint; a stopped run continues there.")],
     start: Annotated[str, typer.Option(help="Checkpoint to start from; empty for the pair's PRM.")] = "",
     pair: PairOption = "tiny",
     labels: Annotated[
-        str, typer.Option(help="; ".join(f"{name}: {told}" for name, told in LABELLINGS.items()))
+        str, typer.Option(help="; ".join(f"{name}: {meaning}" for name, meaning in LABELLINGS.items()))
     ] = "binary",
-    margin: Annotated[float, typer.Option(help="Advantages up to this are noise of the PRM.")] = 0.0,
-    samples: Annotated[int, typer.Option(help="Use only so many target samples of each row; 0 for all.")] = 0,
-    balance: Annotated[str, typer.Option(help=f"Of the classes: {', '.join(BALANCES)}.")] = "downsample",
+    margin: Annotated[float, typer.Option(help="An advantage up to this value counts as noise of the PRM.")] = 0.0,
+    samples: Annotated[int, typer.Option(help="Use only this number of target samples of each row; 0 for all.")] = 0,
+    balance: Annotated[str, typer.Option(help=f"How classes are balanced: {', '.join(BALANCES)}.")] = "downsample",
     marks: Annotated[
         tuple[str, str] | None,
-        typer.Option(help="Words before a step by the draft, and before one by the target; both empty for none."),
+        typer.Option(help="Text before a draft step, and text before a target step; both empty for no marks."),
     ] = None,
     epochs: Annotated[float, typer.Option()] = 3.0,
     learning_rate: Annotated[float, typer.Option()] = 1e-5,
@@ -42,11 +40,12 @@ def train_router(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     seed: SeedOption = 0,
 ) -> None:
-    """Train a router: will the target write a better step than this one by the draft?
+    """Train a router on rows.
 
-    The defaults are the paper's, for a PRM of 1.5 billion weights and 30,000 problems; small models want a larger
-    learning rate and smaller batches. The result is a sequence-classification checkpoint that says in
-    arbitrage.json how it reads a solution, and in training.json how it was made.
+    A router predicts whether the target would write a better step than the draft's. The defaults are the paper's, for a
+    PRM with 1.5 billion weights and 30,000 problems. Small models need a larger learning rate and smaller batches. The
+    result is a sequence-classification checkpoint. Its arbitrage.json says how the router reads a solution, and its
+    training.json holds settings and losses.
     """
     recipe = RouterRecipe(
         labelling=labels,
@@ -63,23 +62,19 @@ def train_router(
         save_steps=save_steps,
         seed=seed,
     )
-    words = None if marks is None else dict[str, str](zip(Source, marks, strict=True)) if any(marks) else {}
-    input_format, prm_path = router_format(pair, words)
-    manifest, found = read_manifest(rows), list(read_rows(rows))
-    start = start or prm_path
-    settings = {
-        "rows": run_key(manifest),
-        "num_rows": len(found),
-        "start": start,
-        "start_weights": fingerprint(Path(start)),
-        "annotation": dict(input_format.annotation),
-    }
-    from arbitrage.training.trainer import train_router as train  # Heavy: only when it is asked for.
-
-    report = train(found, start, out, recipe, input_format, settings=settings, device=device, from_scratch=from_scratch)
+    report = run_router_training(
+        rows, out, recipe, pair=pair, start=start, marks=_by_author(marks), device=device, from_scratch=from_scratch
+    )
     losses = [entry["eval_loss"] for entry in report["losses"] if "eval_loss" in entry]
     typer.echo(
         f"router in {out} · {report['num_rows_trained_on']} of {report['num_rows']} rows in "
         f"{report['num_sequences']} sequences, {report['num_updates']} updates · "
         f"held-out loss {', '.join(f'{loss:.4f}' for loss in losses)}"
     )
+
+
+def _by_author(marks: tuple[str, str] | None) -> Mapping[str, str] | None:
+    """Marks by author; empty if both are empty, None for the pair's own."""
+    if marks is None:
+        return None
+    return dict[str, str](zip(Source, marks, strict=True)) if any(marks) else {}

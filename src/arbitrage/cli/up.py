@@ -21,23 +21,24 @@ def up(
 ) -> None:
     """Start the servers that a pair names, wait until they answer, and stop them on Ctrl-C.
 
-    Flags come with the kind of server (prefix caching, cached-token counts, the pooling task of a classifier);
-    `serve = [...]` in a model's table adds more, and the table [launch] says what starts a kind of server.
+    Each kind of server gets the flags that step-level speculation needs: prefix caching, counts of cached tokens, the
+    pooling task of a classifier. `server_args = [...]` in a model's table adds flags. The table [launch] names the
+    command that starts a kind of server.
     """
-    wanted = servers(pair_config(config))
+    to_start = servers(pair_config(config))
     console = Console(highlight=False, soft_wrap=True)
     if print_only:
-        for server in wanted:
+        for server in to_start:
             console.print(str(server), markup=False)
         return
-    for number in (signal.SIGINT, signal.SIGTERM):  # A shell starts background jobs deaf to Ctrl-C.
+    for number in (signal.SIGINT, signal.SIGTERM):  # A shell has background jobs ignore Ctrl-C.
         signal.signal(number, signal.default_int_handler)
 
-    def told(started: Started) -> None:
+    def report(started: Started) -> None:
         console.print(f"{started.server.role} answers at {started.server.url} · log {started.log}", markup=False)
 
     try:
-        with running(wanted, logs, is_ready=answers, told=told, timeout_s=timeout) as all_started:
+        with running(to_start, logs, is_ready=answers, on_ready=report, timeout_s=timeout) as all_started:
             console.print("all servers answer; Ctrl-C stops them")
             while True:
                 for started in all_started:

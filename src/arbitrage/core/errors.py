@@ -1,5 +1,10 @@
 """The error tree: every error that a user can meet, with what to do about it."""
 
+from typing import Final
+
+DISTRIBUTION: Final = "arbitrage-llm"
+"""The name on the package index; the import name is ``arbitrage``."""
+
 
 class ArbitrageError(Exception):
     """Base of all errors that this package raises on purpose.
@@ -34,7 +39,7 @@ class MissingExtra(ArbitrageError):
     """A feature needs packages that the base installation leaves out."""
 
     def __init__(self, extra: str) -> None:
-        super().__init__(f"this needs the extra {extra!r}", hint=f"in your clone: pip install '.[{extra}]'")
+        super().__init__(f"this needs the extra {extra!r}", hint=f"pip install '{DISTRIBUTION}[{extra}]'")
 
 
 class CheckpointError(ArbitrageError):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def fingerprint(folder: Path) -> str:
-    """Hash of size, beginning and end of a weights file, or of each in a checkpoint folder; empty for a hub name."""
+    """Hash of the size, beginning and end of a weights file, or of each one in a folder; empty for a hub name."""
     digest, part = hashlib.sha256(), 1 << 20
     files = [folder] if folder.is_file() else sorted(folder.glob("*.safetensors"))
     for path in files:

@@ -8,6 +8,7 @@ from arbitrage.core.turn import Setting, Turn
 from arbitrage.core.types import Decision, Problem
 
 
+@runtime_checkable
 class Policy(Protocol):
     """A rule that decides, step by step, whose text to keep."""
 
@@ -16,27 +17,37 @@ class Policy(Protocol):
         """The rule's short name, as used on the command line."""
 
     async def decide(self, turn: Turn) -> Decision:
-        """Ask the turn for what the rule needs, and choose.
+        """Ask the turn for the candidates and scores that the rule needs, and choose.
 
-        Whatever it does not ask for is never computed.
+        A candidate or score that the rule does not ask for is never computed.
         """
 
 
-@runtime_checkable
 class Solver(Protocol):
-    """A way to solve whole problems that is no rule for single steps, such as a vote among several solutions."""
+    """A way to solve whole problems: a rule for single steps on a pair, or another means, such as a vote.
+
+    It is the only thing that an evaluation runs.
+    """
 
     @property
     def name(self) -> str:
-        """Its short name, as used on the command line."""
+        """Its short name, as used on the command line, without the threshold."""
+
+    @property
+    def threshold(self) -> float | None:
+        """The threshold in force, a default included; None for a method without one."""
+
+    @property
+    def identity(self) -> tuple[str, float | None, str | None]:
+        """What tells it from other methods of the same name, for a run's key: class, threshold, and own target."""
 
     async def solve(
         self, problem: Problem, setting: Setting, *, watch: Callable[[Trace], None] = lambda trace: None
     ) -> Trace:
-        """Solve a problem with engines of its own.
+        """Solve a problem.
 
         Args:
-            problem: What to solve.
+            problem: The problem.
             setting: Limits, sampling and seeds.
             watch: Called with the trace so far, at least with the final one.
 

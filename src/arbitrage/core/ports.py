@@ -9,7 +9,7 @@ from arbitrage.core.types import Candidate, Likelihood, Problem, Sampling, Score
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRequest:
-    """What a session is asked to write: one step."""
+    """A request for one step."""
 
     max_tokens: int
     delimiter: str
@@ -20,7 +20,7 @@ class StepRequest:
     the agreeing prefix. Where its forward passes over one and over several tokens give the same logits, the step is
     token for token the one without a proposal; elsewhere engines ignore proposals, unless they are told otherwise."""
     after: Candidate | None = None
-    """Continue from this candidate although it is not committed: drafting ahead."""
+    """Continue from this candidate although it is not committed, to draft ahead."""
 
 
 class Session(Protocol):
@@ -50,9 +50,9 @@ class Session(Protocol):
         """
 
     async def likelihood(self, candidate: Candidate) -> Likelihood:
-        """Read how likely this model finds a step behind the committed prefix; writes and commits nothing.
+        """Read the probability that this model gives a step behind the committed prefix; writes and commits nothing.
 
-        One forward pass over the step. Where the same step is the next proposal, an engine may use what it computed.
+        One forward pass over the step. Where the same step is the next proposal, an engine may use its results again.
 
         Raises:
             ContextOverflow: If the step does not fit behind the prefix.
@@ -63,7 +63,7 @@ class Session(Protocol):
         """Append a step: the session's own by its ids, a foreign one by encoding its text once."""
 
     async def close(self) -> None:
-        """Release what the session holds; safe to call twice, and after a cancellation."""
+        """Free the session's memory; safe to call twice, and after a cancellation."""
 
 
 class Engine(Protocol):
@@ -81,12 +81,12 @@ class Engine(Protocol):
         """
 
 
-class Solution(Protocol):
-    """A solution in the making, as its scorers see it."""
+class OpenSolution(Protocol):
+    """A solution that is being written, as its scorers see it."""
 
     @property
     def problem(self) -> Problem:
-        """What is solved."""
+        """The problem."""
 
     async def session(self, source: Source) -> Session:
         """The session in which ``source`` writes, with every step so far."""
@@ -106,15 +106,15 @@ class ScoringSession(Protocol):
         """Append a step to the prefix; nothing is computed until the next score."""
 
     async def close(self) -> None:
-        """Release what the session holds; safe to call twice."""
+        """Free the session's memory; safe to call twice."""
 
 
 class Scorer(Protocol):
-    """A model that judges steps: a PRM or a router."""
+    """A model that scores steps: a PRM or a router."""
 
     @property
     def name(self) -> str:
         """Identifies the scorer in traces; unique within a policy."""
 
-    async def open(self, solution: Solution) -> ScoringSession:
-        """Start judging one solution."""
+    async def open(self, solution: OpenSolution) -> ScoringSession:
+        """Start scoring one solution."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from arbitrage.core.errors import ArbitrageError, ContextOverflow
-from arbitrage.core.policy import Policy, Solver
+from arbitrage.core.policy import Policy
 from arbitrage.core.trace import Trace
 from arbitrage.core.turn import History, Pair, Setting, Turn
 from arbitrage.core.types import Candidate, Finish, Problem
@@ -25,13 +25,13 @@ async def solve(
     """Solve one problem: each step is written by the model that the policy chooses.
 
     Args:
-        problem: What to solve.
+        problem: The problem.
         pair: Draft and target.
         policy: The rule that decides, step by step, whose text to keep.
         setting: Limits, sampling and seeds; defaults to greedy decoding.
-        start: Steps that are there already; the trace begins behind them, and limits count from there.
+        start: Steps that exist already; the trace begins behind them, and limits count from there.
         watch: Called with the trace so far after every step, and with the final one, also when cancelled.
-        clock: Seconds; replaced in tests.
+        clock: Returns seconds; tests replace it.
 
     Returns:
         The trace. A failing engine or scorer ends it as ``FAILED``, a context that is full behind the first step as
@@ -66,25 +66,3 @@ async def solve(
         finally:
             await history.close()
     return trace
-
-
-async def solve_by(
-    method: Policy | Solver,
-    problem: Problem,
-    pair: Pair,
-    setting: Setting | None = None,
-    *,
-    watch: Callable[[Trace], None] = lambda trace: None,
-) -> Trace:
-    """Solve one problem by a rule for the steps of ``pair``, or by a solver, which has engines of its own.
-
-    Args:
-        method: How.
-        problem: See :func:`solve`, as for the others.
-        pair: Who writes under a policy.
-        setting: Limits, sampling and seeds.
-        watch: Called with the trace so far.
-    """
-    if isinstance(method, Solver):
-        return await method.solve(problem, setting or Setting(), watch=watch)
-    return await solve(problem, pair, method, setting, watch=watch)

@@ -16,6 +16,7 @@ from arbitrage.core.types import (
     Score,
     Source,
     Step,
+    read_messages,
 )
 
 SCHEMA: Final = 1
@@ -129,15 +130,14 @@ class Trace:
         return None
 
     def to_json(self) -> dict[str, Any]:
-        """The versioned JSON form; hidden states stay out."""
+        r"""The versioned JSON form; hidden states stay out.
+
+        Files hold it with every character outside ASCII escaped, as ``json.dumps`` writes it: so a lone surrogate
+        such as ``\ud800``, which no UTF-8 file can hold, is written and read like any character.
+        """
         return {
             "schema": SCHEMA,
-            "problem": {
-                "id": self.problem.id,
-                "question": self.problem.question,
-                "answer": self.problem.answer,
-                "metadata": dict(self.problem.metadata),
-            },
+            "problem": _problem_to_json(self.problem),
             "policy": self.policy,
             "steps": [_step_to_json(step) for step in self.steps],
             "finish": self.finish,
@@ -157,7 +157,7 @@ class Trace:
             raise TraceError(f"trace schema must be between 1 and {SCHEMA}, got {schema!r}", hint="update arbitrage")
         try:
             return cls(
-                problem=Problem(**record["problem"]),
+                problem=_problem_from_json(record["problem"]),
                 policy=record["policy"],
                 steps=tuple(_step_from_json(step) for step in record["steps"]),
                 finish=Finish(record["finish"]) if record["finish"] else None,
@@ -177,6 +177,18 @@ def last_boxed(text: str) -> str | None:
             if depth == 0:
                 return text[match.end() : end]
     return None
+
+
+def _problem_to_json(problem: Problem) -> dict[str, Any]:
+    """A question as it always was; the messages only of a conversation."""
+    record: dict[str, Any] = {"id": problem.id, "question": problem.question}
+    if not problem.is_plain:
+        record["messages"] = [message.to_json() for message in problem.messages]
+    return record | {"answer": problem.answer, "metadata": dict(problem.metadata)}
+
+
+def _problem_from_json(record: dict[str, Any]) -> Problem:
+    return Problem(**{**record, "messages": read_messages(record.get("messages", ()))})
 
 
 def _step_to_json(step: Step) -> dict[str, Any]:

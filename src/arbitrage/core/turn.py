@@ -1,4 +1,4 @@
-"""One step in the making: candidates exist only when a policy asks for them."""
+"""One step while it is decided: a candidate is written only when a policy asks for it."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -15,7 +15,7 @@ R = TypeVar("R", Candidate, Score)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """A cheap draft engine and the target engine whose answers one wants."""
+    """A small draft engine, and the large target engine whose answers one wants."""
 
     draft: Engine
     target: Engine
@@ -27,7 +27,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What holds for a whole solution, besides the policy."""
+    """Settings of a whole solution, beside its method."""
 
     limits: Limits = field(default_factory=Limits)
     sampling: Sampling = field(default_factory=Sampling)
@@ -40,18 +40,18 @@ class Setting:
 
 
 class History:
-    """The steps of one problem and the sessions that know them.
+    """The steps of one problem, and the sessions that hold them.
 
-    A session opens at its first use and then catches up, so a model that no policy asks for is never woken.
+    A session opens at its first use and then receives all earlier steps, so a model that no policy asks does no work.
     """
 
     def __init__(self, problem: Problem, pair: Pair | None, start: Iterable[Candidate] = ()) -> None:
         """Begin a history.
 
         Args:
-            problem: What is solved.
-            pair: Who writes; None where steps are only judged, by scorers that ask neither model.
-            start: Steps that are there already.
+            problem: The problem.
+            pair: The engines that write steps; None where steps are only scored, by scorers that ask neither engine.
+            start: Steps that exist already.
         """
         self.problem, self.pair = problem, pair
         self.chosen: list[Candidate] = list(start)
@@ -66,26 +66,28 @@ class History:
             ConfigError: If there is no pair.
         """
         if self.pair is None:
-            raise ConfigError(f"a scorer asks the {source}, which is not loaded", hint="load the scorer with its pair")
+            raise ConfigError(
+                f"a scorer asks the {source}, but the pair is not loaded", hint="load the scorer with its pair"
+            )
         engine = self.pair.engine(source)
         return await self._open(self._sessions, source, lambda: engine.open(self.problem, source))
 
     async def scoring(self, scorer: Scorer) -> ScoringSession:
-        """The session in which ``scorer`` judges."""
+        """The session in which ``scorer`` scores steps."""
         return await self._open(self._scoring, scorer.name, lambda: scorer.open(self))
 
-    async def _open(self, known: dict[Any, T], key: Any, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    async def _open(self, sessions: dict[Any, T], key: Any, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
         async with self._opening:
-            if key not in known:
+            if key not in sessions:
                 session = await start()
                 try:
                     for candidate in self.chosen:
                         await session.commit(candidate)
-                except BaseException:  # Cancelled too: a session that knows half the history must not be found.
+                except BaseException:  # Cancellation too: a session that holds half the history must not be used.
                     await session.close()
                     raise
-                known[key] = session
-        return known[key]
+                sessions[key] = session
+        return sessions[key]
 
     async def commit(self, candidate: Candidate) -> None:
         """Make a step part of the history of every open session."""
@@ -94,7 +96,7 @@ class History:
             await session.commit(candidate)
 
     async def close(self) -> None:
-        """Close every session, also after a failure or a cancellation; one that fails to close keeps none open."""
+        """Close every session, also after a failure or a cancellation; a failure to close one leaves no other open."""
         await asyncio.gather(*(session.close() for session in self._open_sessions()), return_exceptions=True)
 
     def _open_sessions(self) -> list[Session | ScoringSession]:
@@ -103,16 +105,16 @@ class History:
 
 @dataclass(slots=True)
 class Turn:
-    """Lazily made, once-billed candidates and scores of one step."""
+    """The candidates and scores of one step: each is computed at its first use, and billed once."""
 
     history: History
     setting: Setting
     max_tokens: int
-    """Budget of this step."""
+    """Budget of this step, in tokens."""
     _candidates: dict[tuple[Source, int], asyncio.Task[Candidate]] = field(default_factory=dict)
     _scores: dict[tuple[str, Source, int], asyncio.Task[Score]] = field(default_factory=dict)
     _batches: list[asyncio.Task[list[Candidate]]] = field(default_factory=list)
-    """What makes several candidates together."""
+    """Calls that write several candidates together."""
 
     @property
     def index(self) -> int:
@@ -125,8 +127,8 @@ class Turn:
         return tuple(self.history.chosen)
 
     @property
-    def made(self) -> tuple[Candidate, ...]:
-        """The candidates that exist by now, in order of asking."""
+    def candidates(self) -> tuple[Candidate, ...]:
+        """The candidates that are written by now, in the order of the calls."""
         return _results(self._candidates.values())
 
     async def draft(self) -> Candidate:
@@ -134,16 +136,16 @@ class Turn:
         return await self.candidate(Source.DRAFT)
 
     async def target(self) -> Candidate:
-        """The target's step. A draft step made before goes along as a proposal."""
+        """The target's step. A draft step that was written before goes along as a proposal."""
         return await self.candidate(Source.TARGET)
 
     async def candidate(self, source: Source, sample: int = 0, *, sampling: Sampling | None = None) -> Candidate:
-        """A step that ``source`` writes from this prefix; made at the first call only.
+        """A step that ``source`` writes from this prefix; only the first call writes it.
 
         Args:
-            source: Who writes.
+            source: The author.
             sample: Different numbers are independent samples, each with a seed of its own.
-            sampling: How to choose tokens at the first call; None as the setting says.
+            sampling: How tokens are chosen at the first call; None for the setting's.
         """
         key = (source, sample)
         if key not in self._candidates or self._candidates[key].cancelled():
@@ -152,25 +154,25 @@ class Turn:
         return await self._candidates[key]
 
     async def samples(self, source: Source, count: int, *, sampling: Sampling | None = None) -> tuple[Candidate, ...]:
-        """Independent steps that ``source`` writes from this prefix, made together; none is made twice.
+        """Independent steps that ``source`` writes from this prefix, in one call; none is written twice.
 
         Args:
-            source: Who writes.
-            count: How many; their numbers are 0, 1, …
+            source: The author.
+            count: The number of steps; their sample numbers are 0, 1, …
             sampling: As for :meth:`candidate`.
         """
-        wanted = [(source, sample) for sample in range(count)]
-        missing = [key for key in wanted if key not in self._candidates or self._candidates[key].cancelled()]
+        keys = [(source, sample) for sample in range(count)]
+        missing = [key for key in keys if key not in self._candidates or self._candidates[key].cancelled()]
         if missing:
             work = self._propose_many(source, [sample for _, sample in missing], sampling or self.setting.sampling)
             together = asyncio.ensure_future(work)
             self._batches.append(together)
-            for place, key in enumerate(missing):
-                self._candidates[key] = asyncio.ensure_future(_item(together, place))
-        return tuple(await asyncio.gather(*(self._candidates[key] for key in wanted)))
+            for index, key in enumerate(missing):
+                self._candidates[key] = asyncio.ensure_future(_item(together, index))
+        return tuple(await asyncio.gather(*(self._candidates[key] for key in keys)))
 
     async def score(self, scorer: Scorer, candidate: Candidate) -> float:
-        """What ``scorer`` says of a candidate of this turn; computed at the first call only."""
+        """The score that ``scorer`` gives a candidate of this turn; only the first call computes it."""
         key = (scorer.name, candidate.source, candidate.sample)
         if key not in self._scores or self._scores[key].cancelled():
             self._scores[key] = asyncio.ensure_future(self._score(scorer, candidate))
@@ -184,8 +186,8 @@ class Turn:
     async def _propose_many(self, source: Source, samples: Sequence[int], sampling: Sampling) -> list[Candidate]:
         session = await self.history.session(source)
         requests = [self._request(source, sample, sampling) for sample in samples]
-        made = await session.propose_many(requests[0], [request.seed for request in requests])
-        return [replace(candidate, sample=sample) for sample, candidate in zip(samples, made, strict=True)]
+        written = await session.propose_many(requests[0], [request.seed for request in requests])
+        return [replace(candidate, sample=sample) for sample, candidate in zip(samples, written, strict=True)]
 
     def _request(self, source: Source, sample: int, sampling: Sampling) -> StepRequest:
         setting = self.setting
@@ -202,7 +204,7 @@ class Turn:
         return replace(await session.score(candidate), sample=candidate.sample)
 
     async def keep(self, decision: Decision) -> Step:
-        """Commit the decided candidate to every open session, and record what was made for it."""
+        """Commit the chosen candidate to every open session; return the step with all its candidates and scores."""
         candidate = await self.candidate(decision.source, decision.sample)
         await self.abandon()
         await self.history.commit(candidate)
@@ -210,23 +212,23 @@ class Turn:
             candidate=candidate,
             decision=decision,
             finish=candidate.finish,
-            candidates=self.made,
+            candidates=self.candidates,
             scores=_results(self._scores.values()),
         )
 
     async def abandon(self) -> None:
-        """Stop what is still being made; returns when the engines are at rest."""
-        made = (*self._candidates.values(), *self._scores.values(), *self._batches)
-        tasks = [task for task in made if not task.done()]
+        """Cancel the calls that still run; return when the engines are at rest."""
+        calls = (*self._candidates.values(), *self._scores.values(), *self._batches)
+        tasks = [task for task in calls if not task.done()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _item(together: asyncio.Task[list[Candidate]], place: int) -> Candidate:
-    return (await together)[place]
+async def _item(together: asyncio.Task[list[Candidate]], index: int) -> Candidate:
+    return (await together)[index]
 
 
 def _results(tasks: Iterable[asyncio.Task[R]]) -> tuple[R, ...]:
-    """What succeeded: a policy may go on without a call that failed or was cancelled."""
+    """Results of the calls that succeeded: a policy may go on without one that failed or was cancelled."""
     return tuple(task.result() for task in tasks if task.done() and not task.cancelled() and not task.exception())

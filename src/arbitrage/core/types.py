@@ -3,9 +3,11 @@
 import enum
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from typing import Any
 
+from arbitrage.core.delimiter import EMPTY_LINE
 from arbitrage.core.errors import ConfigError, ProblemError
 
 
@@ -34,23 +36,141 @@ class Finish(enum.StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """One question.
+class Role(enum.StrEnum):
+    """Who says a message of a conversation."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation.
 
     Raises:
-        ProblemError: If the question is empty.
+        ProblemError: If the role is unknown or the content is no text.
     """
 
-    id: str
-    question: str
-    answer: str | None = None
-    """The gold answer, where one is known; never shown to a model."""
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    role: Role
+    """A role, or its name."""
+    content: str
 
     def __post_init__(self) -> None:
-        if not self.question.strip():
+        if self.role not in tuple(Role):
+            raise ProblemError(f"the role of a message must be one of {', '.join(Role)}, got {self.role!r}")
+        if not isinstance(self.content, str):
+            raise ProblemError(f"the content of a message must be a text, got {self.content!r}")
+        object.__setattr__(self, "role", Role(self.role))
+
+    def to_json(self) -> dict[str, str]:
+        """The form in files, and the one that chat templates read."""
+        return {"role": self.role.value, "content": self.content}
+
+
+def read_messages(records: Any) -> tuple[Message, ...]:
+    """Read messages in the form that files hold.
+
+    Args:
+        records: A list of objects with ``role`` and ``content``; other keys are ignored.
+
+    Raises:
+        ProblemError: If this is no such list.
+    """
+    if not isinstance(records, list | tuple) or not all(isinstance(record, Mapping) for record in records):
+        raise ProblemError(f"messages must be a list of objects with role and content, got {records!r}")
+    return tuple(Message(record.get("role"), record.get("content")) for record in records)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, init=False)
+class Problem:
+    """One problem: a question, or a whole conversation that ends with one."""
+
+    id: str
+    messages: tuple[Message, ...]
+    """In order; the last one is the user's, or the beginning of the assistant's answer."""
+    answer: str | None = None
+    """The gold answer, where one is known; never shown to a model."""
+    metadata: Mapping[str, str]
+
+    def __init__(
+        self,
+        *,
+        id: str,
+        question: str | None = None,
+        messages: Sequence[Message] = (),
+        answer: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """Pose a problem.
+
+        Args:
+            id: Unique among the problems of a run.
+            question: The user's only message; with ``messages`` it stands in place of their last user message.
+            messages: The whole conversation.
+            answer: The gold answer.
+            metadata: Further facts, such as a level.
+
+        Raises:
+            ProblemError: If there is no question or it is empty, or if the last message is a system message or an
+                empty one.
+        """
+        given = tuple(messages) if messages else (Message(Role.USER, question or ""),)
+        if question is not None and messages:
+            given = _with_question(given, question)
+        values = {"id": id, "messages": given, "answer": answer, "metadata": {} if metadata is None else metadata}
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        self._check()
+
+    def _check(self) -> None:
+        asked = [message for message in self.messages if message.role is Role.USER]
+        if not asked:
+            raise ProblemError(f"problem {self.id!r} has no user message", hint="give a text to solve")
+        if not asked[-1].content.strip():
             raise ProblemError(f"the question of problem {self.id!r} is empty", hint="give a text to solve")
+        last = self.messages[-1]
+        if last.role is Role.SYSTEM or not last.content:
+            kind = "a system message" if last.role is Role.SYSTEM else "an empty assistant message"
+            raise ProblemError(
+                f"the last message of problem {self.id!r} is {kind}",
+                hint="end with a user message, or with the beginning of the answer",
+            )
+
+    @property
+    def question(self) -> str:
+        """The last user message."""
+        return next(message.content for message in reversed(self.messages) if message.role is Role.USER)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the conversation is one user message."""
+        return len(self.messages) == 1
+
+    @property
+    def prefix(self) -> str:
+        """The beginning of the answer that the conversation ends with; the solution goes on from it."""
+        last = self.messages[-1]
+        return last.content if last.role is Role.ASSISTANT else ""
+
+    @property
+    def text(self) -> str:
+        """The conversation as one text, for models that read a question; without :attr:`prefix`.
+
+        The question itself where it is the only message; else every message behind the name of its role, such as
+        ``User: ``, with an empty line between them.
+        """
+        messages = self.messages[:-1] if self.prefix else self.messages
+        if len(messages) == 1:
+            return messages[0].content
+        return "\n\n".join(f"{message.role.value.capitalize()}: {message.content}" for message in messages)
+
+
+def _with_question(messages: tuple[Message, ...], question: str) -> tuple[Message, ...]:
+    last = max((i for i, message in enumerate(messages) if message.role is Role.USER), default=None)
+    if last is None:
+        return messages
+    return (*messages[:last], Message(Role.USER, question), *messages[last + 1 :])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +214,8 @@ class Limits:
     max_step_tokens: int = 512
     max_idle_steps: int = 3
     """So many empty or repeated steps in a row end the solution: a greedy model would go on for ever."""
-    delimiter: str = "\n\n"
+    delimiter: str = EMPTY_LINE
+    """Ends a step; the usual one is an empty line however it is written, see :mod:`arbitrage.core.delimiter`."""
 
     def __post_init__(self) -> None:
         for name in ("max_steps", "max_tokens", "max_step_tokens", "max_idle_steps"):
@@ -226,6 +347,14 @@ def derive_seed(run_seed: int, problem_id: str, attempt: int, step: int, source:
 
     Returns:
         A number below 2**31, which every engine accepts.
+
+    Raises:
+        ProblemError: If the id is no text that can be encoded, such as a lone surrogate.
     """
     key = f"{run_seed}\0{problem_id}\0{attempt}\0{step}\0{source}" + (f"\0{sample}" if sample else "")
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") >> 1
+    try:
+        return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") >> 1
+    except UnicodeEncodeError as error:
+        raise ProblemError(
+            f"the id {problem_id!r} cannot be encoded: {error}", hint="give the problem another id"
+        ) from error

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from arbitrage.core.errors import ConfigError, MissingExtra, ProblemError, first_line
 from arbitrage.core.trace import last_boxed
-from arbitrage.core.types import Problem
+from arbitrage.core.types import Problem, read_messages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +24,9 @@ class FieldMap:
     """May hold a whole solution: then the answer is what its last box holds, or what follows ``####``."""
     id: str = "id"
     """Rows without one are numbered from 1."""
+    messages: str = ""
+    """A conversation, as a list of objects with ``role`` and ``content``, in place of the question. By default the
+    column ``messages`` of rows without a question."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -58,30 +61,40 @@ class FieldMap:
 
         Raises:
             ConfigError: If the question's column is missing, or another that does not have its usual name, or the
-                question is no text or empty.
+                question is no text or empty, or the messages are no conversation.
         """
         if not isinstance(record, Mapping):
             raise ConfigError(f"{place}: not a problem: {record!r}", hint="each row needs a question")
+        conversation = self._conversation_column(record)
         for field in fields(self):
             column = getattr(self, field.name)
-            if column not in record and (field.name == "question" or column != field.default):
+            is_needed = field.name == "question" and not conversation
+            if column not in record and (is_needed or column != field.default):
                 raise ConfigError(
                     f"{place}: not a problem: no column {column!r} for the {field.name}, only {', '.join(record)}",
                     hint=f"say which it is: --fields {field.name}=COLUMN",
                 )
-        question, found_id = record[self.question], record.get(self.id)
-        if not isinstance(question, str):
+        question = None if conversation else record[self.question]
+        if not (conversation or isinstance(question, str)):
             raise ConfigError(f"{place}: not a problem: the question must be a text, got {question!r}")
-        own = (self.question, self.answer, self.id)
+        own, row_id = (self.question, self.answer, self.id), record.get(self.id)
         try:
             return Problem(
-                id=str(number if found_id is None else found_id),
+                id=str(number if row_id is None else row_id),
                 question=question,
+                messages=read_messages(record[conversation]) if conversation else (),
                 answer=gold_of(record.get(self.answer)),
                 metadata={k: str(v) for k, v in record.items() if k not in own and isinstance(v, str | int | float)},
             )
         except ProblemError as error:
             raise ConfigError(f"{place}: {error}") from error
+
+    def _conversation_column(self, record: Mapping[str, Any]) -> str:
+        """The column that holds the row's conversation; empty where its question counts."""
+        if self.messages:
+            return self.messages if self.messages in record else ""
+        is_usual = self.question == "question" and self.question not in record
+        return "messages" if is_usual and "messages" in record else ""
 
 
 def gold_of(value: Any) -> str | None:

@@ -82,8 +82,7 @@ class Writing:
             return token
         self.new.append(token)
         self.logprobs.append(logprob)
-        model, delimiter = self.model, self.delimiter
-        if model.may_complete(token, delimiter) and delimiter in model.decode(self.new, self.prefix):
+        if self.model.ends_step(self.new, self.prefix, self.delimiter):
             self.finish, self.is_complete = Finish.STEP_END, True
         elif not self.num_left:
             self.is_complete = True

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
+from arbitrage.core.delimiter import stop_strings
 from arbitrage.core.errors import EngineError
 from arbitrage.core.ports import StepRequest
 from arbitrage.core.types import Finish
@@ -144,7 +145,7 @@ class VLLM:
             "model": model,
             "prompt": list(ids),
             "max_tokens": max_tokens,
-            "stop": [request.delimiter],
+            "stop": stop_strings(request.delimiter),
             "include_stop_str_in_output": True,
             "skip_special_tokens": False,
             "return_token_ids": True,
@@ -218,7 +219,8 @@ class SGLang:
 
     def generate(self, model: str, ids: Sequence[int], request: StepRequest, max_tokens: int) -> Call:
         """The text is not asked to hold the delimiter: ids do in any case."""
-        sampling = {"max_new_tokens": max_tokens, "stop": [request.delimiter], **_sampling(request, all_tokens=-1)}
+        stop = stop_strings(request.delimiter)
+        sampling = {"max_new_tokens": max_tokens, "stop": stop, **_sampling(request, all_tokens=-1)}
         if request.sampling.temperature:
             sampling["sampling_seed"] = request.seed
         return Call("/generate", {"input_ids": list(ids), "sampling_params": sampling, "return_logprob": True})
@@ -301,7 +303,7 @@ class LlamaServer:
         body = {
             "prompt": list(ids),
             "n_predict": max_tokens,
-            "stop": [request.delimiter],
+            "stop": stop_strings(request.delimiter),
             "cache_prompt": True,
             "return_tokens": True,
             "n_probs": 1,

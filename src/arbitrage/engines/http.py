@@ -153,8 +153,11 @@ class HTTPSession:
         call = engine.dialect.generate(engine.model, ids, request, max_tokens)
         made = engine.dialect.completion(await engine.client.post(*call))
         seconds = time.perf_counter() - started
-        new = list(made.token_ids)
-        if made.finish is Finish.TOKEN_LIMIT:
+        new, finish = list(made.token_ids), made.finish
+        if (length := engine.step_length(new, ids, request.delimiter)) is not None:
+            # The server stops only at the usual ways to write an empty line.
+            new, finish = new[:length], Finish.STEP_END
+        elif finish is Finish.TOKEN_LIMIT:
             new = engine.whole_characters(new, ids)
         cost = Cost(
             num_calls=1,
@@ -167,7 +170,7 @@ class HTTPSession:
             source=self._source,
             text=engine.decode(new, ids),
             token_ids=tuple(new),
-            finish=made.finish,
+            finish=finish,
             logprobs=None if made.logprobs is None else made.logprobs[: len(new)],
             cost=cost,
         )

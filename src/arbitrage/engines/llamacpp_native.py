@@ -13,7 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from arbitrage.core.errors import CheckpointError, ConfigError, EngineError, MissingExtra, first_line
+from arbitrage.core.errors import CheckpointError, ConfigError, EngineError, MissingExtra
+from arbitrage.engines.encoding import is_control
 from arbitrage.engines.worker import CancelFlag
 
 try:
@@ -111,15 +112,47 @@ class GGUFTokenizer:
         )
         """All tokens that end an answer: end-of-sequence, end-of-turn and their like."""
         self.chat_template = model.metadata("tokenizer.chat_template")
+        kinds = [llama_cpp.llama_vocab_get_attr(model.vocabulary, token) for token in range(model.num_tokens)]
+        self.control_tokens = {
+            self._pieces[token].decode(errors="replace"): token
+            for token, kind in enumerate(kinds)
+            if self._pieces[token] and self._steers(token, kind)
+        }
+        """Ids of the tokens that steer a conversation, by their spelling."""
+        self._never = {id for id in self.control_tokens.values() if not kinds[id] & llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN}
+        is_text = llama_cpp.LLAMA_TOKEN_ATTR_NORMAL | llama_cpp.LLAMA_TOKEN_ATTR_BYTE
+        self._bytes = {
+            self._pieces[token]: token  # The last one counts: a token of the text before one that stands for a byte.
+            for token in sorted(range(len(kinds)), key=lambda token: kinds[token] & llama_cpp.LLAMA_TOKEN_ATTR_NORMAL)
+            if kinds[token] & is_text and len(self._pieces[token]) == 1
+        }
+
+    def _steers(self, token: int, kind: int) -> bool:
+        if kind & (llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN):
+            return True
+        spelling = self._pieces[token].decode(errors="replace")
+        is_added = bool(kind & llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED)
+        return is_added and (token in self.end_ids or is_control(spelling, self.chat_template or ""))
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Ids of a text; special tokens that are spelt out in it are read as such, as transformers does."""
+        return self._tokenize(text, add_special_tokens, reads_special=True)
+
+    def encode_as_text(self, text: str) -> list[int]:
+        """Ids of a text's characters, also where they spell a control token; nothing is put around them."""
+        ids: list[int] = []
+        for id in self._tokenize(text, adds_special=False, reads_special=False):
+            # llama.cpp reads tokens of the kind "user-defined" in any case.
+            ids += [id] if id not in self._never else (self._bytes[bytes([byte])] for byte in self._pieces[id])
+        return ids
+
+    def _tokenize(self, text: str, adds_special: bool, reads_special: bool) -> list[int]:
         data = text.encode()
         room = len(data) + 2
         while True:
             ids = (llama_cpp.llama_token * room)()
             count = llama_cpp.llama_tokenize(
-                self._model.vocabulary, data, len(data), ids, room, add_special_tokens, True
+                self._model.vocabulary, data, len(data), ids, room, adds_special, reads_special
             )
             if count >= 0:
                 return list(ids[:count])
@@ -139,19 +172,12 @@ class GGUFTokenizer:
     ) -> list[int] | str:
         """Render messages by the file's template, and encode them unless the text itself is wanted.
 
-        Raises:
-            ConfigError: If the template refuses them.
+        The template raises what it likes where it refuses them.
         """
         assert self.chat_template
         begin, end = (self._special(name) for name in ("bos", "eos"))
-        try:
-            render = _template(self.chat_template, end, begin, add_generation_prompt)
-            text: str = render(messages=messages).prompt
-        except Exception as error:  # Templates raise what they like, and jinja its own.
-            raise ConfigError(
-                f"the chat template of {self.name_or_path!r} does not take this prompt: {first_line(error)}",
-                hint="use a plain prompt, or no system message",
-            ) from error
+        render = _template(self.chat_template, end, begin, add_generation_prompt)
+        text: str = render(messages=messages).prompt
         return self.encode(text, add_special_tokens=False) if tokenize else text
 
     def _special(self, name: str) -> str:

@@ -1,4 +1,4 @@
-"""How a question becomes a prompt: a chat template, or plain text around it."""
+"""How a problem becomes a prompt: a chat template, or plain text around it."""
 
 import difflib
 from collections.abc import Sequence
@@ -6,6 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from arbitrage.core.errors import ConfigError
+from arbitrage.core.types import Message, Problem, Role
+from arbitrage.engines.chat import chat_ids, check_template, render, with_system
+from arbitrage.engines.encoding import Mark, part_ids
 
 _ANSWER: Final = "(answer)"
 """Stands for an answer in a rendered chat."""
@@ -13,10 +16,24 @@ PLACE: Final = "{question}"
 
 
 class Prompt(Protocol):
-    """Turns a question into the token ids that a model starts from."""
+    """Turns a problem into the token ids that a model starts from."""
 
-    def encode(self, tokenizer: Any, question: str) -> list[int]:
-        """Encode one question with the model's tokenizer."""
+    def check(self, tokenizer: Any) -> None:
+        """Refuse a tokenizer that this prompt cannot be used with, whatever the problem.
+
+        Raises:
+            ConfigError: If it has no chat template where one is needed, or the template refuses the prompt's own parts.
+        """
+
+    def encode(self, tokenizer: Any, problem: Problem) -> list[int]:
+        """Encode one problem with the model's tokenizer; the answer goes on from the last id.
+
+        What messages and examples hold is text, also where it spells a control token.
+
+        Raises:
+            ConfigError: If the chat template refuses the conversation.
+            ProblemError: If the tokenizer cannot encode it.
+        """
 
     def follow_up(self, tokenizer: Any, text: str) -> str:
         """What stands between an answer and the next one, if ``text`` is asked in between."""
@@ -40,26 +57,26 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class ChatPrompt:
-    """The model's own chat template, with the generation prompt added."""
+    """The model's own chat template, with the beginning of an answer added.
+
+    The order: the prompt's system message and, behind it in the same message, the conversation's first one; the
+    examples; the rest of the conversation. Where the template refuses system messages, each goes in front of the next
+    user message.
+    """
 
     system: str = ""
     examples: tuple[Example, ...] = ()
     """Earlier turns: each question as the user's, its solution as the model's."""
 
-    def encode(self, tokenizer: Any, question: str) -> list[int]:
-        """Render system and user message.
+    def check(self, tokenizer: Any) -> None:
+        """See :meth:`Prompt.check`."""
+        check_template(tokenizer)
+        render(tokenizer, self._messages([Message(Role.USER, "?")]), opens_answer=True)
 
-        Raises:
-            ConfigError: If the tokenizer has no chat template.
-        """
-        _check_template(tokenizer)
-        messages = [{"role": "system", "content": self.system}] if self.system else []
-        for example in self.examples:
-            messages.append({"role": "user", "content": example.question})
-            messages.append({"role": "assistant", "content": example.solution})
-        messages.append({"role": "user", "content": question})
-        ids: list[int] = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-        return ids
+    def encode(self, tokenizer: Any, problem: Problem) -> list[int]:
+        """Render the conversation; see :meth:`Prompt.encode`."""
+        messages = problem.messages[:-1] if problem.prefix else problem.messages
+        return chat_ids(tokenizer, self._messages(messages), problem.prefix)
 
     def follow_up(self, tokenizer: Any, text: str) -> str:
         """The end of the answer, the user's ``text`` and the beginning of an answer, as the template writes them.
@@ -67,21 +84,18 @@ class ChatPrompt:
         Raises:
             ConfigError: If the tokenizer has no chat template.
         """
-        _check_template(tokenizer)
-        messages = [
-            {"role": "user", "content": "?"},
-            {"role": "assistant", "content": _ANSWER},
-            {"role": "user", "content": text},
+        messages = [Message(Role.USER, "?"), Message(Role.ASSISTANT, _ANSWER), Message(Role.USER, text)]
+        return render(tokenizer, messages, opens_answer=True).rpartition(_ANSWER)[2]
+
+    def _messages(self, conversation: Sequence[Message]) -> list[Message]:
+        whole = with_system(self.system, conversation)
+        shown = [
+            message
+            for example in self.examples
+            for message in (Message(Role.USER, example.question), Message(Role.ASSISTANT, example.solution))
         ]
-        whole: str = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        return whole.rpartition(_ANSWER)[2]
-
-
-def _check_template(tokenizer: Any) -> None:
-    if not tokenizer.chat_template:
-        raise ConfigError(
-            f"the tokenizer {tokenizer.name_or_path!r} has no chat template", hint="use a plain prompt for it"
-        )
+        num_system = int(whole[0].role is Role.SYSTEM)
+        return [*whole[:num_system], *shown, *whole[num_system:]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,18 +114,24 @@ class PlainPrompt:
         if PLACE not in self.template:
             raise ConfigError(f"prompt template must contain {PLACE}, got {self.template!r}")
 
-    def encode(self, tokenizer: Any, question: str) -> list[int]:
-        """Fill the template; special tokens are the tokenizer's own."""
-        shown = "".join(self._filled(example.question) + example.solution + "\n\n" for example in self.examples)
-        ids: list[int] = tokenizer.encode(shown + self._filled(question))
-        return ids
+    def check(self, tokenizer: Any) -> None:
+        """Any tokenizer serves."""
+
+    def encode(self, tokenizer: Any, problem: Problem) -> list[int]:
+        """Fill the template with the problem's text; special tokens are the tokenizer's own and the template's."""
+        parts: list[str | Mark] = []
+        for example in self.examples:
+            parts += [*self._filled(example.question), f"{example.solution}\n\n"]
+        parts += [*self._filled(problem.text), problem.prefix]
+        return part_ids(tokenizer, parts, add_special_tokens=True)
 
     def follow_up(self, tokenizer: Any, text: str) -> str:
         """A paragraph of its own."""
         return f"\n\n{text}\n\n"
 
-    def _filled(self, question: str) -> str:
-        return self.template.replace(PLACE, question)
+    def _filled(self, question: str) -> list[str | Mark]:
+        first, *rest = self.template.split(PLACE)
+        return [Mark(first), *(part for text in rest for part in (question, Mark(text)))]
 
 
 PROMPTS: Final[dict[str, ChatPrompt | PlainPrompt]] = {

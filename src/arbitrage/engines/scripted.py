@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Protocol
 
+from arbitrage.core.delimiter import split_steps
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.ports import StepRequest
 from arbitrage.core.types import Candidate, Cost, Finish, Likelihood, Limits, Problem, Source
@@ -109,7 +110,7 @@ class ScriptedSession:
 
     def __init__(self, engine: ScriptedEngine, script: Script, problem: Problem, source: Source) -> None:
         self._engine, self._script, self._source = engine, script, source
-        self._ids = engine.encode(problem.question)
+        self._ids = engine.encode(problem.text + problem.prefix)
         self._num_computed, self._num_committed = 0, 0
         self._is_open = True
 
@@ -169,9 +170,7 @@ class ScriptedSession:
     def _steps(self, delimiter: str) -> list[list[str]]:
         if not isinstance(self._script, str):
             return [list(step) for step in self._script]
-        parts = self._script.split(delimiter)
-        texts = [part + delimiter for part in parts[:-1]] + [parts[-1]]
-        return [re.findall(r"\s*\S+|\s+", text) for text in texts]
+        return [re.findall(r"\s*\S+|\s+", text) for text in split_steps(self._script, delimiter)]
 
     def _step(self, index: int, request: StepRequest) -> tuple[list[str], Finish]:
         steps = self._steps(request.delimiter)

@@ -10,7 +10,7 @@ from arbitrage.engines.hf import HFEngine
 from arbitrage.engines.hf_cache import CachedSequence
 
 DRAFT_TOKENS: Final = 6
-"""Guesses of a draft model for one forward pass of the target; see docs/policies.md for the choice."""
+"""Guesses of a draft model for one forward pass of the target; see docs/methods.md for the choice."""
 LOOKUP_TOKENS: Final = 4
 """Likewise of the look-up."""
 
@@ -83,7 +83,7 @@ class SpeculativeEngine(HFEngine):
             )
 
         def start(problem: Problem, prompt_ids: Sequence[int]) -> Guesser:
-            own = draft.prompt.encode(draft.tokenizer, problem.question)
+            own = draft.prompt.encode(draft.tokenizer, problem)
             return DraftGuesser(draft, own, len(prompt_ids), num_tokens, target)
 
         return cls(target, start, name=f"{draft.name}:{num_tokens}")

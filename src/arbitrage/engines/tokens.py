@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
+from arbitrage.core.delimiter import may_end_step, step_end
 from arbitrage.core.errors import CheckpointError, ContextOverflow, MissingExtra, first_line
 from arbitrage.core.types import Candidate, Problem, Source
+from arbitrage.engines.encoding import text_ids
 from arbitrage.engines.prompt import ChatPrompt, Prompt
 
 _CONTEXT_IDS: Final = 8
@@ -40,8 +42,12 @@ class TokenText:
             tokenizer: Of transformers, or one that offers the same calls.
             name: How traces and run keys call the model.
             prompt: Defaults to the model's chat template.
+
+        Raises:
+            ConfigError: If the prompt cannot be used with this tokenizer, whatever the problem.
         """
         self.tokenizer, self._name, self.prompt = tokenizer, name, prompt or ChatPrompt()
+        self.prompt.check(tokenizer)
         self._token_texts: dict[int, str] = {}
 
     @property
@@ -53,9 +59,11 @@ class TokenText:
         """Ids that a session starts from.
 
         Raises:
+            ConfigError: If the chat template refuses this problem's messages.
+            ProblemError: If the tokenizer cannot encode them.
             ContextOverflow: If they leave no room for an answer.
         """
-        ids = self.prompt.encode(self.tokenizer, problem.question)
+        ids = self.prompt.encode(self.tokenizer, problem)
         if len(ids) >= self.context_length:
             raise ContextOverflow(
                 f"the prompt of problem {problem.id!r} has {len(ids)} tokens, "
@@ -80,9 +88,12 @@ class TokenText:
         return whole[len(self.tokenizer.decode(head, clean_up_tokenization_spaces=False)) :]
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a foreign step."""
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
-        return ids
+        """Ids of a foreign step: of its characters, also where they spell a control token.
+
+        Raises:
+            ProblemError: If the tokenizer cannot encode it.
+        """
+        return text_ids(self.tokenizer, text)
 
     def ids_of(self, candidate: Candidate, source: Source) -> Sequence[int]:
         """Ids of a step in the session of ``source``: its own as they were generated, a foreign one's by its text."""
@@ -93,8 +104,17 @@ class TokenText:
         """Whether a token can be the one that completes the delimiter; spares decoding after each token."""
         if token not in self._token_texts:
             self._token_texts[token] = self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
-        text = self._token_texts[token]
-        return delimiter[-1] in text or "\ufffd" in text
+        return may_end_step(self._token_texts[token], delimiter)
+
+    def ends_step(self, new: Sequence[int], context: Sequence[int], delimiter: str) -> bool:
+        """Whether ``new``, behind ``context``, holds a whole step; its last token then completed the delimiter."""
+        is_candidate = self.may_complete(new[-1], delimiter)
+        return is_candidate and step_end(self.decode(new, context), delimiter) is not None
+
+    def step_length(self, new: Sequence[int], context: Sequence[int], delimiter: str) -> int | None:
+        """How many tokens of ``new``, behind ``context``, make up its first step; None where it holds no whole one."""
+        lengths = range(1, len(new) + 1)
+        return next((length for length in lengths if self.ends_step(new[:length], context, delimiter)), None)
 
     def whole_characters(self, new: list[int], context: Sequence[int]) -> list[int]:
         """Drop tokens at a cut that hold only part of a character: half of one is no text."""

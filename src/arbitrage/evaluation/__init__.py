@@ -1,1 +1,1 @@
-"""Judging policies: datasets, grading, metrics and comparisons."""
+"""Comparisons of methods on the same problems: running them, and computing figures from their solutions."""

@@ -1,5 +1,6 @@
-"""Pairs by name: their configuration, what a router of theirs reads, and their models without policies."""
+"""Pairs by name: those that ship, users' files, what a router of theirs reads, and their models without policies."""
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -7,24 +8,39 @@ from typing import Final
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.ports import Scorer
 from arbitrage.core.turn import Pair
-from arbitrage.pairs.config import ModelConfig, PairConfig, read_pair
+from arbitrage.pairs.config import PairConfig, read_pair
+from arbitrage.pairs.hf import HFModel
 from arbitrage.pairs.loading import load_engine, load_router_model, reads
 from arbitrage.scorers.format import InputFormat
-from arbitrage.tiny import MARKS as TINY_MARKS
-from arbitrage.tiny import WEIGHTS
 
+SHIPPED: Final = Path(__file__).parent / "shipped"
+"""Folder of the pairs that ship with the package: one TOML file each."""
 TINY: Final = "tiny"
-MARKS: Final = {"draft": "Model 0: ", "target": "Model 1: "}
-"""History annotation of the paper: who wrote a step."""
+"""The pair that commands use where none is named."""
+
+
+def shipped_pairs() -> list[str]:
+    """Names of the pairs that ship, in alphabetical order."""
+    return sorted(path.stem for path in SHIPPED.glob("*.toml"))
 
 
 def pair_config(name: str | Path) -> PairConfig:
-    """The configuration of a pair by name, nothing loaded.
+    """The configuration of a pair; no model is loaded.
+
+    Args:
+        name: One of :func:`shipped_pairs`, or a TOML file.
 
     Raises:
-        ConfigError: If the file cannot be used.
+        ConfigError: If there is no such pair, or the file cannot be used.
     """
-    return _tiny_config() if str(name) == TINY else read_pair(Path(name))
+    names = shipped_pairs()
+    if str(name) in names:
+        return read_pair(SHIPPED / f"{name}.toml", is_shipped=True)
+    if not Path(name).is_file():
+        near = difflib.get_close_matches(str(name), names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"name a TOML file, or a shipped pair: {', '.join(names)}"
+        raise ConfigError(f"no configuration file at {str(name)!r}", hint=hint)
+    return read_pair(Path(name))
 
 
 def router_format(name: str | Path, marks: Mapping[str, str] | None = None) -> tuple[InputFormat, str]:
@@ -40,23 +56,14 @@ def router_format(name: str | Path, marks: Mapping[str, str] | None = None) -> t
     config = pair_config(name)
     if config.prm is None:
         raise ConfigError(f"the pair {config.name!r} has no prm", hint="add a table [prm] to its configuration")
-    own = TINY_MARKS if config.name == TINY else MARKS
     input_format = InputFormat(
         kind="router",
         system=config.prm.system,
         prompt=config.prm.prompt,
-        annotation=own if marks is None else marks,
+        annotation=config.marks if marks is None else marks,
         trained_for={"draft": config.draft.called, "target": config.target.called},
     )
     return input_format, config.prm.path
-
-
-def _tiny_config() -> PairConfig:
-    draft, target, prm, router, probe = (
-        ModelConfig(path=str(WEIGHTS / role), name=f"tiny-{role}")
-        for role in ("draft", "target", "prm", "router", "probe")
-    )
-    return PairConfig(name=TINY, draft=draft, target=target, prm=prm, router=probe, routers={"model": router})
 
 
 def router_folder(name: str | Path, folder: str = "") -> Path:
@@ -79,7 +86,7 @@ def load_router(folder: Path, *, pair: str | Path = TINY, device: str = "cpu") -
     Raises:
         CheckpointError: If it is missing, broken, or no router.
     """
-    router = load_router_model(ModelConfig(path=str(folder), device=device))
+    router = load_router_model(HFModel(path=str(folder), device=device))
     return router, load_engines(pair) if reads(router, "likelihoods") else None
 
 

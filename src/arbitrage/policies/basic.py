@@ -1,4 +1,4 @@
-"""Policies that need no scorer: the two ends, and chance."""
+"""Rules that need no scorer: draft-only, target-only, and chance."""
 
 import random
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ def check_threshold(value: float, name: str = "threshold") -> None:
 
 @dataclass(frozen=True, slots=True)
 class DraftOnly:
-    """Keep every draft step; the target is never woken."""
+    """Keep every draft step; the target does no work."""
 
     name: str = "draft"
 
@@ -27,7 +27,7 @@ class DraftOnly:
 
 @dataclass(frozen=True, slots=True)
 class TargetOnly:
-    """Let the target write every step; the draft is never woken."""
+    """Let the target write every step; the draft does no work."""
 
     name: str = "target"
 
@@ -38,7 +38,7 @@ class TargetOnly:
 
 @dataclass(frozen=True, slots=True)
 class RandomEscalation:
-    """Escalate each step with a fixed probability: what any router must beat at the same rate."""
+    """Escalate each step with a fixed probability: a router must do better at the same rate."""
 
     probability: float
     name: str = "random"
@@ -47,9 +47,9 @@ class RandomEscalation:
         check_threshold(self.probability, "probability")
 
     async def decide(self, turn: Turn) -> Decision:
-        """Draft, then toss the step's own coin; it does not depend on order or concurrency."""
+        """Draw a number for the step from a seed of its own: order and concurrency do not change it."""
         await turn.draft()
         setting, problem = turn.setting, turn.history.problem
         seed = derive_seed(setting.seed, problem.id, setting.attempt, turn.index, Source.TARGET)
-        toss = random.Random(seed).random()
-        return Decision(source=Source.TARGET if toss < self.probability else Source.DRAFT, score=toss)
+        drawn = random.Random(seed).random()
+        return Decision(source=Source.TARGET if drawn < self.probability else Source.DRAFT, score=drawn)

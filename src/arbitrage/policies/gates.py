@@ -1,4 +1,4 @@
-"""Gates that read a number without a model of their own: of the draft's probabilities, or of the target's rating."""
+"""Gates: rules on one number that no trained router gives, such as the draft's confidence or the target's rating."""
 
 import math
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Confidence:
         """Read the draft's own log-probabilities; an empty step is certain."""
         logprobs = (await turn.draft()).logprobs
         if logprobs is None:
-            raise _untold("log-probabilities", self.name)
+            raise _missing("log-probabilities", self.name)
         confidence = math.exp(fmean(logprobs)) if logprobs else 1.0
         is_accepted = confidence >= self.threshold
         return Decision(source=Source.DRAFT if is_accepted else Source.TARGET, score=confidence)
@@ -50,10 +50,10 @@ class FirstEntropy:
         check_threshold(self.threshold)
 
     async def decide(self, turn: Turn) -> Decision:
-        """Read the entropy that the draft met at the step's start."""
+        """Read the entropy of the draft's distribution at the step's start."""
         entropy = (await turn.draft()).first_entropy
         if entropy is None:
-            raise _untold("first-token entropy", self.name)
+            raise _missing("first-token entropy", self.name)
         doubt = -math.expm1(-max(0.0, entropy))
         return Decision(source=Source.DRAFT if doubt <= self.threshold else Source.TARGET, score=doubt)
 
@@ -76,5 +76,7 @@ class Judge:
         return Decision(source=Source.DRAFT if rating >= self.threshold else Source.TARGET, score=rating)
 
 
-def _untold(what: str, policy: str) -> EngineError:
-    return EngineError(f"the draft's engine tells no {what}, which {policy!r} reads", hint="choose another policy")
+def _missing(figures: str, policy: str) -> EngineError:
+    return EngineError(
+        f"the draft's engine returns no {figures}; the policy {policy!r} needs them", hint="choose another policy"
+    )

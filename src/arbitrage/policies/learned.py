@@ -10,7 +10,7 @@ from arbitrage.policies.basic import check_threshold
 
 @dataclass(frozen=True, slots=True)
 class RouterPolicy:
-    """Accept iff the expected chance that the target writes a better step is at most the threshold."""
+    """Accept iff the predicted chance that the target writes a better step is at most the threshold."""
 
     router: Scorer
     threshold: float
@@ -20,7 +20,7 @@ class RouterPolicy:
         check_threshold(self.threshold)
 
     async def decide(self, turn: Turn) -> Decision:
-        """One forward pass of the router; the target runs only if it is worth it."""
+        """One call of the router; the target writes only where the score exceeds the threshold."""
         gain = await turn.score(self.router, await turn.draft())
         return Decision(source=Source.DRAFT if gain <= self.threshold else Source.TARGET, score=gain)
 
@@ -29,8 +29,8 @@ class RouterPolicy:
 class Oracle:
     """Escalate iff the advantage s_t - s_d exceeds the threshold: an upper bound, not a product.
 
-    It needs both candidates of every step. What a perfect router would not have run, the target's call for an
-    accepted step and both scores, is tagged as measurement and stays out of latency and tokens.
+    It needs both candidates of every step. A perfect router would run neither the target for an accepted step nor the
+    PRM: these calls are tagged as measurement, and count neither in the latency nor in the tokens.
     """
 
     prm: Scorer

@@ -1,4 +1,4 @@
-"""Whole solutions by other means than a rule for each step: on other engines, or by a vote."""
+"""The things that solve whole problems: a rule on a pair, and a vote among several solutions of the draft."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,18 +14,32 @@ from arbitrage.policies.basic import DraftOnly
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnPair:
-    """A policy on engines of its own, such as target-only on a target that verifies guessed tokens."""
+    """A rule for single steps on the engines that write them."""
 
     policy: Policy
     pair: Pair
-    name: str
+    name: str = ""
+    """The method's name in traces; the rule's own where it is empty."""
+    threshold: float | None = None
+    """The threshold in force; None for a rule without one."""
+    has_own_target: bool = False
+    """Whether the method brings its own target, such as one that verifies guessed tokens."""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", self.policy.name)
+
+    @property
+    def identity(self) -> tuple[str, float | None, str | None]:
+        """The rule's class, its threshold, and the name of its own target, which says how tokens are guessed."""
+        return type(self.policy).__name__, self.threshold, self.pair.target.name if self.has_own_target else None
 
     async def solve(
         self, problem: Problem, setting: Setting, *, watch: Callable[[Trace], None] = lambda trace: None
     ) -> Trace:
-        """Solve as the policy does; the trace bears this name."""
+        """Solve as the rule does; the trace bears this name."""
         trace = await solve(
-            problem, self.pair, self.policy, setting, watch=lambda made: watch(replace(made, policy=self.name))
+            problem, self.pair, self.policy, setting, watch=lambda trace: watch(replace(trace, policy=self.name))
         )
         return replace(trace, policy=self.name)
 
@@ -42,11 +56,17 @@ class Majority:
 
     pair: Pair
     is_same: Callable[[str, str], bool]
-    """Whether two answers say the same."""
+    """Whether two answers are equal."""
     num: int = 5
     sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.7))
-    """Used where the setting's is greedy: equal solutions are no vote."""
+    """Used where the setting's is greedy, since greedy solutions are all equal."""
     name: str = "majority"
+    threshold: float | None = field(default=None, init=False)
+
+    @property
+    def identity(self) -> tuple[str, float | None, str | None]:
+        """See :class:`arbitrage.core.policy.Solver`; the name says how many drafts vote."""
+        return type(self).__name__, None, None
 
     def __post_init__(self) -> None:
         if self.num < 1:
@@ -62,26 +82,26 @@ class Majority:
             candidates, numbered by solution, its seconds are those of all.
         """
         sampling = setting.sampling if setting.sampling.temperature else self.sampling
-        made: list[Trace] = []
+        traces: list[Trace] = []
         for number in range(self.num):
             own = replace(setting, sampling=sampling, attempt=setting.attempt * self.num + number)
-            made.append(await solve(problem, self.pair, DraftOnly(self.name), own))
-        trace = _billed(made, self._elected(made))
+            traces.append(await solve(problem, self.pair, DraftOnly(self.name), own))
+        trace = _with_all_costs(traces, self._elected(traces))
         watch(trace)
         return trace
 
-    def _elected(self, made: Sequence[Trace]) -> int:
+    def _elected(self, traces: Sequence[Trace]) -> int:
         """Number of the first solution whose answer most others share; the first of all if none has an answer."""
-        answers = [trace.answer for trace in made]
+        answers = [trace.answer for trace in traces]
         votes = [-1 if a is None else sum(b is not None and self.is_same(b, a) for b in answers) for a in answers]
         return votes.index(max(votes))
 
 
-def _billed(made: Sequence[Trace], elected: int) -> Trace:
-    """The elected solution with the candidates of all; those beyond its length go to its last step."""
-    winner = made[elected]
+def _with_all_costs(traces: Sequence[Trace], elected: int) -> Trace:
+    """The elected solution with the candidates of all solutions; those beyond its length go to its last step."""
+    winner = traces[elected]
     if not winner.steps:
-        return replace(winner, wall_s=sum(trace.wall_s for trace in made))
+        return replace(winner, wall_s=sum(trace.wall_s for trace in traces))
     num_steps = len(winner.steps)
     steps = [
         replace(
@@ -92,9 +112,9 @@ def _billed(made: Sequence[Trace], elected: int) -> Trace:
         )
         for step in winner.steps
     ]
-    for number, trace in enumerate(made):
+    for number, trace in enumerate(traces):
         for index, step in enumerate(trace.steps if number != elected else ()):
-            place = min(index, num_steps - 1)
-            lost = replace(step.candidate, sample=number)
-            steps[place] = replace(steps[place], candidates=(*steps[place].candidates, lost))
-    return replace(winner, steps=tuple(steps), wall_s=sum(trace.wall_s for trace in made))
+            last = min(index, num_steps - 1)
+            discarded = replace(step.candidate, sample=number)
+            steps[last] = replace(steps[last], candidates=(*steps[last].candidates, discarded))
+    return replace(winner, steps=tuple(steps), wall_s=sum(trace.wall_s for trace in traces))

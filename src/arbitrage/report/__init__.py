@@ -1,1 +1,1 @@
-"""What an evaluation shows to people: words, tables, pictures and one page."""
+"""The report of an evaluation: sentences, tables, plots, records for programs, and one page."""

@@ -1,80 +1,79 @@
-"""What the report's trace browser holds: whole problems with every policy's solution, as many as fit."""
+"""The data of the report's trace browser: problems with the solutions of every entry, as many as fit."""
 
 import json
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, zip_longest
 from typing import Any, Final
 
 from arbitrage.core.trace import Trace
 from arbitrage.core.types import Problem, Source, Step
+from arbitrage.evaluation.running.entry import Entry
 from arbitrage.evaluation.running.folder import Run, read_traces
 from arbitrage.evaluation.running.solutions import Solution, StepFacts
-from arbitrage.evaluation.running.sweep import Entry
 
 BUDGET: Final = 2_500_000
-"""Bytes; a report with its pictures stays under 5 MB."""
+"""Bytes; a report with its plots stays under 5 MB."""
 MOST_SOLUTIONS: Final = 10_000
-"""So many are looked at, so that a run need not fit in memory."""
+"""Solutions that are encoded at most, so that a run need not fit in memory."""
 AUTHORS: Final = (Source.DRAFT, Source.TARGET)
 
 
 def embedded(runs: Mapping[str, Run], *, budget: int = BUDGET, seed: int = 0) -> dict[str, Any]:
     """Choose problems and encode their solutions of the first attempt.
 
-    Problems come in equal shares from each level, and within a level from each pattern of who is right, until the
-    budget is spent.
+    Problems are drawn in equal shares from each level, and within a level from each pattern of right and wrong
+    answers, until the budget is spent.
 
     Args:
-        runs: By the name that their entries bear; one run bears none.
+        runs: By the run's name in labels; an empty name for a single run.
         budget: Bytes of JSON.
-        seed: Of the choice.
+        seed: Seed of the choice.
 
     Returns:
-        What ``page.js`` reads: texts once each under ``texts``, and numbers that refer to them.
+        The data for ``page.js``: each text once, under ``texts``, and numbers that refer to them.
     """
     encoder = _Encoder(entries=[_label(name, entry) for name, run in runs.items() for entry in run.solutions])
     order = stratified_order(runs, seed=seed)[: max(1, MOST_SOLUTIONS // len(encoder.entries))]
     first = next(iter(runs.values()))
-    waiting: dict[str, list[list[Any]]] = {problem: [] for problem in order}
+    encoded: dict[str, list[list[Any]]] = {problem: [] for problem in order}
     for name, run in runs.items():
-        known = {(e, s.problem): s for e, group in run.solutions.items() for s in group if s.attempt == 0}
-        for place, trace in read_traces(run.path):
-            entry = Entry(place.policy, place.threshold)
-            solution = known.get((entry, trace.problem.id))
-            if place.attempt == 0 and trace.problem.id in waiting and solution:
-                waiting[trace.problem.id].append(encoder.solution(_label(name, entry), trace, solution))
+        solutions = {(e, s.problem): s for e, group in run.solutions.items() for s in group if s.attempt == 0}
+        for position, trace in read_traces(run.path):
+            solution = solutions.get((position.entry, trace.problem.id))
+            if position.attempt == 0 and trace.problem.id in encoded and solution:
+                encoded[trace.problem.id].append(encoder.solution(_label(name, position.entry), trace, solution))
     shown: list[dict[str, Any]] = []
     for problem in order:
-        made = encoder.problem(first.problems[problem], waiting.pop(problem))
+        record = encoder.problem(first.problems[problem], encoded.pop(problem))
         if encoder.num_bytes > budget and shown:
             break
-        shown.append(made)
+        shown.append(record)
     return {"entries": encoder.entries, "scorers": encoder.scorers, "texts": encoder.texts, "problems": shown}
 
 
 def stratified_order(runs: Mapping[str, Run], *, seed: int) -> list[str]:
-    """Problems so that every beginning of the list holds all levels and all patterns of who is right."""
+    """Ids of problems in an order of which every beginning holds all levels and all patterns of right and wrong."""
     first = next(iter(runs.values()))
-    right: dict[str, list[bool | None]] = {problem: [] for problem in first.problems}
+    verdicts: dict[str, list[bool | None]] = {problem: [] for problem in first.problems}
     for run in runs.values():
-        for policy in dict.fromkeys(entry.policy for entry in run.solutions):
-            entry = next(entry for entry in run.solutions if entry.policy == policy)
+        for method in dict.fromkeys(entry.group for entry in run.solutions):
+            entry = next(entry for entry in run.solutions if entry.group == method)
             for solution in run.solutions[entry]:
                 if solution.attempt == 0:
-                    right[solution.problem].append(solution.is_correct)
+                    verdicts[solution.problem].append(solution.is_correct)
     groups: dict[tuple[str, str], list[str]] = {}
-    for problem, verdicts in right.items():
+    for problem, pattern in verdicts.items():
         level = first.problems[problem].metadata.get("level", "")
-        groups.setdefault((level, str(verdicts)), []).append(problem)
+        groups.setdefault((level, str(pattern)), []).append(problem)
     rng = random.Random(seed)
     shuffled = [rng.sample(groups[key], len(groups[key])) for key in rng.sample(sorted(groups), len(groups))]
     return [problem for problem in chain.from_iterable(zip_longest(*shuffled)) if problem is not None]
 
 
 def _label(name: str, entry: Entry) -> str:
-    return f"{entry.label} · {name}" if name else entry.label
+    return replace(entry, run=name).label
 
 
 @dataclass(slots=True, kw_only=True)
@@ -88,19 +87,19 @@ class _Encoder:
     _numbers: dict[str, int] = field(default_factory=dict)
 
     def problem(self, problem: Problem, solutions: Sequence[list[Any]]) -> dict[str, Any]:
-        """A problem with its solutions, the texts in these replaced by their numbers."""
-        made = {
+        """A problem with its solutions, whose texts are replaced by their numbers."""
+        record = {
             "id": problem.id,
             "question": problem.question,
             "gold": problem.answer,
             "level": problem.metadata.get("level"),
             "solutions": self._numbered(solutions),
         }
-        self.num_bytes += len(json.dumps(made, separators=(",", ":")))
-        return made
+        self.num_bytes += len(json.dumps(record, separators=(",", ":")))
+        return record
 
     def solution(self, label: str, trace: Trace, solution: Solution) -> list[Any]:
-        """A solution as page.js takes it apart; the only texts in it are those that a reader sees."""
+        """A solution as page.js reads it; its only texts are those that a reader sees."""
         return [
             self.entries.index(label),
             solution.is_correct,

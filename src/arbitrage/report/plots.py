@@ -1,450 +1,185 @@
-"""What an evaluation looks like: one picture a question, told apart by colour-blind readers too."""
+"""The plots of a report over thresholds and entries: accuracy, seconds, waste."""
 
-import io
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from statistics import fmean
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from arbitrage.core.errors import MissingExtra
-from arbitrage.core.types import Source
-from arbitrage.evaluation.figures.compare import SEPARATOR
 from arbitrage.evaluation.figures.frontier import pareto
-from arbitrage.evaluation.figures.metrics import Row
+from arbitrage.evaluation.figures.metrics import MethodFigures
 from arbitrage.evaluation.figures.summary import Evidence
-from arbitrage.evaluation.running.solutions import Solution
-from arbitrage.evaluation.running.sweep import TARGET, Entry, Graded
+from arbitrage.evaluation.running.entry import TARGET, Entry
+from arbitrage.evaluation.running.solutions import Graded
+from arbitrage.report.drawing import INK, Looks, Plot, axes_of, in_percent, legend, line, looks_of
+from arbitrage.report.highlights import LARGE_POINTS
 from arbitrage.report.markup import role_colours
+from arbitrage.report.step_plots import acceptance_by_level, acceptance_by_step, advantages, router_reliability
 from arbitrage.report.words import duration
 
-try:
-    import matplotlib as mpl
+if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator, NullFormatter
-except ImportError as error:
-    raise MissingExtra("report") from error
-
-COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F4FC9", "#8A6D00")
-"""Okabe and Ito's, with a violet and a brown for their black and yellow, which are ink and too pale here."""
-MARKERS: Final = "osD^vPX<>*"
-INK: Final = "#222222"
-FIXED_LOOK: Final = {
-    "target": {"color": INK, "marker": "s"},
-    "draft": {"color": "#777777", "marker": "o"},
-    "random": {"color": "#999999", "marker": ".", "linestyle": "--"},
-}
-"""What one compares with is grey."""
-LINES: Final = ("-", "--", ":", "-.")
-MIN_STEPS: Final = 10
-"""A share of fewer steps is not drawn: it would be noise."""
-
-Looks = Mapping[str, Mapping[str, Any]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plot:
-    """A picture with what it says."""
-
-    name: str
-    title: str
-    caption: str
-    figure: Figure
-
-    def svg(self) -> str:
-        """The picture as an SVG element, with ids of its own, so that many fit on one page."""
-        buffer = io.StringIO()
-        with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": self.name}):
-            self.figure.savefig(buffer, format="svg", metadata={"Date": None})
-        text = buffer.getvalue()
-        text = text[text.index("<svg") :]
-        text = re.sub(r'\bid="', f'id="{self.name}-', text)
-        text = re.sub(r"url\(#", f"url(#{self.name}-", text)
-        return re.sub(r'href="#', f'href="#{self.name}-', text)
-
-    def png(self, path: Any) -> None:
-        """Write the picture as PNG."""
-        self.figure.savefig(path, dpi=200)
 
 
 def plots_of(solutions: Graded, evidence: Evidence) -> list[Plot]:
-    """Every picture that the solutions have figures for.
+    """Every plot for which the solutions have figures.
 
     Args:
         solutions: Of all problems, by entry.
         evidence: Their figures.
     """
-    rows, looks = evidence.rows, looks_of([row.policy for row in evidence.rows])
+    figures, looks = evidence.figures, looks_of([one.entry for one in evidence.figures])
     shown = shown_entries(evidence, solutions)
-    made = [
-        accuracy_by_acceptance(rows, looks),
-        accuracy_by_seconds(rows, looks, evidence.summary.margin),
-        waste_by_escalation(rows, looks),
-        time_by_role(rows, shown),
+    plots = [
+        accuracy_by_acceptance(figures, looks),
+        accuracy_by_seconds(figures, looks, evidence.summary.margin),
+        waste_by_escalation(figures, looks),
+        time_by_role(figures, shown),
         advantages(solutions, looks),
         router_reliability(solutions, looks),
         acceptance_by_level(solutions, shown, looks),
         acceptance_by_step(solutions, shown, looks),
     ]
-    return [plot for plot in made if plot is not None]
+    return [plot for plot in plots if plot is not None]
 
 
 def shown_entries(evidence: Evidence, solutions: Graded) -> list[Entry]:
-    """One entry of each policy, where a picture has no room for all thresholds.
+    """One entry of each method, for plots without room for all thresholds.
 
-    It is the fastest one at the target's accuracy, or where none reaches it, the most accurate one.
+    It is the method's fastest threshold at the target's accuracy, or its most accurate one if none reaches it.
     """
-    chosen: dict[str, Entry] = {}
-    for row in evidence.rows:
-        entry, known = Entry(row.policy, row.threshold), chosen.get(row.policy)
-        best = evidence.summary.vs_target.get(row.policy)
-        if best:
-            chosen[row.policy] = best.entry
-        elif known is None or (row.accuracy or 0.0) > (_row(evidence.rows, known).accuracy or 0.0):
-            chosen[row.policy] = entry
-    return [entry for entry in chosen.values() if entry in solutions]
+    chosen: dict[Entry, MethodFigures] = {}
+    for one in evidence.figures:
+        earlier, fastest = chosen.get(one.entry.group), evidence.summary.of(one.entry.group).fastest
+        if earlier is None:
+            is_chosen = True
+        elif fastest:
+            is_chosen = one.entry == fastest.entry
+        else:
+            is_chosen = (one.accuracy or 0.0) > (earlier.accuracy or 0.0)
+        if is_chosen:
+            chosen[one.entry.group] = one
+    return [one.entry for one in chosen.values() if one.entry in solutions]
 
 
-def accuracy_by_acceptance(rows: Sequence[Row], looks: Looks) -> Plot | None:
+def accuracy_by_acceptance(figures: Sequence[MethodFigures], looks: Looks) -> Plot | None:
     """Accuracy over the share of steps that the draft wrote."""
-    found = _curves(rows, lambda row: row.acceptance_rate)
-    if not found:
+    curves = _curves(figures, lambda one: one.acceptance_rate)
+    if not curves:
         return None
-    figure, axes = _axes("share of steps accepted from the draft", "problems solved")
-    for policy, points in found.items():
-        _line(axes, looks[policy], [(x, row.accuracy) for x, row in points], policy)
-    _percent(axes, "xy")
-    _legend(figure, axes)
+    figure, axes = axes_of("share of steps accepted from the draft", "problems solved")
+    for method, points in curves.items():
+        line(axes, looks[method], [(x, one.accuracy) for x, one in points], method.policy)
+    in_percent(axes, "xy")
+    legend(figure, axes)
     return Plot(
         name="accuracy-acceptance",
         title="Accuracy at equal acceptance",
-        caption="Each point is a threshold. Higher at the same share of accepted steps means that the right steps were "
-        "given to the target. Random escalation is what any rule must beat.",
+        caption="Each point is a threshold. A higher point at the same share of accepted steps means that the target "
+        "wrote the right steps. Random escalation is the baseline of every rule.",
         figure=figure,
     )
 
 
-def accuracy_by_seconds(rows: Sequence[Row], looks: Looks, margin: float) -> Plot | None:
-    """Accuracy over seconds a problem, with the target's accuracy as a line and each policy's frontier."""
-    found = _curves(rows, lambda row: row.seconds_per_problem)
-    if not found:
+def accuracy_by_seconds(figures: Sequence[MethodFigures], looks: Looks, margin: float) -> Plot | None:
+    """Accuracy over seconds per problem, with the target's accuracy and each method's Pareto frontier as lines."""
+    curves = _curves(figures, lambda one: one.seconds_per_problem)
+    if not curves:
         return None
-    figure, axes = _axes("seconds per problem", "problems solved")
-    for policy, points in found.items():
-        look = looks[policy]
-        ends = [(x, row.accuracy or 0.0) for x, row in points]
-        size = 90 if _base(policy) in ("target", "speculative") else 24
+    figure, axes = axes_of("seconds per problem", "problems solved")
+    for method, points in curves.items():
+        look = looks[method]
+        ends = [(x, one.accuracy or 0.0) for x, one in points]
+        size = 90 if method.method in LARGE_POINTS else 24
         x, y = zip(*ends, strict=True)
-        axes.scatter(x, y, label=policy, s=size, color=look["color"], marker=look["marker"], zorder=3)
+        axes.scatter(x, y, label=method.policy, s=size, color=look["color"], marker=look["marker"], zorder=3)
         if len(frontier := pareto(ends)) > 1:
             axes.plot(*zip(*frontier, strict=True), **{**look, "marker": None})
-    for row in rows:
-        if _base(row.policy) == TARGET.policy and row.accuracy is not None:
-            axes.axhline(row.accuracy, color=INK, linewidth=1)
-            axes.axhspan(row.accuracy - margin, row.accuracy, color=INK, alpha=0.1, linewidth=0)
+    _draw_target(axes, figures, margin)
     axes.set_xlim(left=0.0)
-    _percent(axes, "y")
-    _legend(figure, axes)
+    in_percent(axes, "y")
+    legend(figure, axes)
     return Plot(
         name="accuracy-seconds",
         title="Accuracy for time",
-        caption="Each point is a threshold; the line joins those that no other threshold of the policy beats in both. "
-        f"Black: target-only's accuracy, and the margin of {margin * 100:g} points below it that counts "
-        "as matched. Further left on that band is faster at the target's accuracy.",
+        caption="Each point is a threshold. The line joins those that no other threshold of the policy beats in both. "
+        f"Black line: target-only's accuracy. Grey band: the margin of {margin * 100:g} points below it that counts as "
+        "matched. Further left in that band is faster at the target's accuracy.",
         figure=figure,
     )
 
 
-def waste_by_escalation(rows: Sequence[Row], looks: Looks) -> Plot | None:
-    """Steps regenerated without gain over steps regenerated."""
-    audited = [row for row in rows if row.wasted_step_share is not None and row.acceptance_rate is not None]
-    if all(row.policy == "oracle" for row in audited):  # It wastes nothing by definition, and alone says nothing.
+def _draw_target(axes: "Axes", figures: Sequence[MethodFigures], margin: float) -> None:
+    for one in figures:
+        if one.entry.method == TARGET.method and one.accuracy is not None:
+            axes.axhline(one.accuracy, color=INK, linewidth=1)
+            axes.axhspan(one.accuracy - margin, one.accuracy, color=INK, alpha=0.1, linewidth=0)
+
+
+def waste_by_escalation(figures: Sequence[MethodFigures], looks: Looks) -> Plot | None:
+    """Share of steps escalated without gain over share of steps escalated."""
+    audited = [one for one in figures if one.wasted_step_share is not None and one.acceptance_rate is not None]
+    # An upper bound wastes no step by definition, so without another method the plot says nothing.
+    if all(one.entry.is_bound for one in audited):
         return None
-    figure, axes = _axes("share of steps escalated to the target", "share of steps escalated without gain")
-    policies = dict.fromkeys(row.policy for row in audited)
-    for policy in policies:
-        points = sorted((1.0 - (r.acceptance_rate or 0.0), r.wasted_step_share) for r in audited if r.policy == policy)
-        _line(axes, looks[policy], points, policy)
-    limit = max(1.0 - (row.acceptance_rate or 0.0) for row in audited)
+    figure, axes = axes_of("share of steps escalated to the target", "share of steps escalated without gain")
+    for method in dict.fromkeys(one.entry.group for one in audited):
+        own = [one for one in audited if one.entry.group == method]
+        points = sorted((1.0 - (one.acceptance_rate or 0.0), one.wasted_step_share) for one in own)
+        line(axes, looks[method], points, method.policy)
+    limit = max(1.0 - (one.acceptance_rate or 0.0) for one in audited)
     axes.plot([0, limit], [0, limit], ":", color="#777777", linewidth=1)
-    top = max(row.wasted_step_share or 0.0 for row in audited)
+    top = max(one.wasted_step_share or 0.0 for one in audited)
     axes.set_ylim(-0.02 * top, max(0.05, 1.25 * top))
     axes.set_xlim(0.0, min(1.0, 1.05 * limit))
-    _percent(axes, "xy")
-    _legend(figure, axes)
+    in_percent(axes, "xy")
+    legend(figure, axes)
     return Plot(
         name="waste-escalation",
         title="Waste",
-        caption="Escalations whose target step scored no better than the draft's, by the PRM. Dotted: every escalation "
-        "wasted. Lower is better.",
+        caption="Escalations whose target step the PRM scored no higher than the draft's. Dotted line: every "
+        "escalation wasted. Lower is better.",
         figure=figure,
     )
 
 
-def time_by_role(rows: Sequence[Row], shown: Sequence[Entry]) -> Plot | None:
-    """Where the seconds go: stacked bars of one entry a policy."""
-    bars = {entry: row for entry in shown if (row := _row(rows, entry)).role_s}
+def time_by_role(figures: Sequence[MethodFigures], shown: Sequence[Entry]) -> Plot | None:
+    """Seconds by role as stacked bars, for one entry of each method."""
+    by_entry = {one.entry: one for one in figures}
+    bars = {entry: by_entry[entry] for entry in shown if by_entry[entry].role_s}
     if not bars:
         return None
     ordered = sorted(bars, key=lambda entry: bars[entry].seconds_per_problem or 0.0, reverse=True)
     colours = role_colours(role for entry in ordered for role in bars[entry].role_s)
-    figure, axes = _axes("mean seconds per problem", "", height=0.8 + 0.34 * len(ordered))
-    places, lefts = range(len(ordered)), [0.0] * len(ordered)
+    figure, axes = axes_of("mean seconds per problem", "", height=0.8 + 0.34 * len(ordered))
+    heights, lefts = range(len(ordered)), [0.0] * len(ordered)
     for role, colour in colours.items():
         spreads = [bars[entry].role_s.get(role) for entry in ordered]
         if not any(spreads):
             continue
         widths = [spread.mean if spread else 0.0 for spread in spreads]
-        axes.barh(places, widths, left=lefts, color=colour, label=role, edgecolor="white", linewidth=0.6)
+        axes.barh(heights, widths, left=lefts, color=colour, label=role, edgecolor="white", linewidth=0.6)
         lefts = [left + width for left, width in zip(lefts, widths, strict=True)]
-    for place, total in zip(places, lefts, strict=True):
-        axes.text(total, place, f" {duration(total)}", va="center", fontsize=9, color=INK)
-    axes.set_yticks(places, [entry.label for entry in ordered])
+    for height, total in zip(heights, lefts, strict=True):
+        axes.text(total, height, f" {duration(total)}", va="center", fontsize=9, color=INK)
+    axes.set_yticks(heights, [entry.label for entry in ordered])
     axes.set_xlim(0.0, 1.15 * max(lefts))
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
-    _legend(figure, axes)
+    legend(figure, axes)
     return Plot(
         name="time-role",
         title="Where the time goes",
         caption="One threshold of each policy: its fastest at the target's accuracy, or else its most accurate. "
-        "Calls that only measure are left out; 'outside' is what no model call explains.",
+        "Calls that only measure are left out; 'outside' is the time outside model calls.",
         figure=figure,
     )
 
 
-def advantages(solutions: Graded, looks: Looks) -> Plot | None:
-    """Histogram of s_t - s_d where one scorer has seen both candidates."""
-    found: dict[str, list[float]] = {}
-    for entry, group in solutions.items():
-        policy = entry.policy if entry.policy in ("oracle", "router", "rsd", "random") else None
-        if policy is None or found.get(policy):
-            continue  # One threshold a policy: the same steps come again at others.
-        values = [step.advantage for solution in group for step in solution.steps if step.advantage is not None]
-        if len(values) >= MIN_STEPS:
-            found[policy] = values
-    if not found:
-        return None
-    figure, axes = _axes("advantage of the target's step, s_t − s_d", "share of scored steps")
-    edges = [-1.0 + 0.05 * i for i in range(41)]
-    for policy, values in found.items():
-        look = looks[policy]
-        weights = [1.0 / len(values)] * len(values)
-        axes.hist(values, edges, weights=weights, histtype="step", label=policy, color=look["color"], linewidth=1.6)
-    axes.set_yscale("log")
-    axes.axvline(0.0, color=INK, linewidth=0.8, linestyle=":")
-    axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.yaxis.set_major_formatter(_as_percent)
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    _legend(figure, axes)
-    return Plot(
-        name="advantage",
-        title="What a target step gains",
-        caption="By the PRM, at each policy's first threshold, on a logarithmic scale. For the oracle all steps; for "
-        "the others those that they escalated, since only there both candidates exist. Right of zero the target was "
-        "better.",
-        figure=figure,
-    )
-
-
-def router_reliability(solutions: Graded, looks: Looks) -> Plot | None:
-    """Share of audited escalations with gain over the router's probability of it."""
-    lines: dict[str, list[tuple[float, float, int]]] = {}
-    floors: dict[str, float | None] = {}
-    for policy in dict.fromkeys(entry.policy for entry in solutions if entry.policy.partition(":")[0] == "router"):
-        entry = min(
-            (e for e in solutions if e.policy == policy), key=lambda e: -1.0 if e.threshold is None else e.threshold
-        )
-        pairs = [
-            (step.decided_on, step.advantage > 0.0)
-            for solution in solutions[entry]
-            for step in solution.steps
-            if step.decided_on is not None and step.advantage is not None and step.source is Source.TARGET
-        ]
-        if bins := _bins(pairs):
-            lines[policy], floors[policy] = bins, entry.threshold
-    if not lines:
-        return None
-    figure, axes = _axes("the router's probability that the target is better", "share where it is better")
-    axes.plot([0, 1], [0, 1], ":", color="#777777", linewidth=1)
-    for policy, bins in lines.items():
-        said, shown, counts = zip(*bins, strict=True)
-        look = looks[policy]
-        floor = floors[policy]
-        label = policy if floor is None else f"{policy}@{floor:g}"
-        axes.plot(said, shown, color=look["color"], linewidth=1.5, label=label)
-        axes.scatter(
-            said, shown, s=[20 + 300 * count / sum(counts) for count in counts], color=look["color"], alpha=0.6
-        )
-    axes.set_xlim(0.0, 1.0)
-    axes.set_ylim(-0.03, 1.03)
-    _percent(axes, "xy")
-    _legend(figure, axes)
-    return Plot(
-        name="router-reliability",
-        title="Does the router's probability mean what it says?",
-        caption="Audited escalations at each router's lowest threshold, in tenths of the probability; the area of a "
-        "dot is its number of steps. On the dotted line it does. Steps at or below the threshold were not escalated, "
-        "so nothing is known of them. A router that was trained with a margin means 'better by more than that'.",
-        figure=figure,
-    )
-
-
-def acceptance_by_level(solutions: Graded, shown: Sequence[Entry], looks: Looks) -> Plot | None:
-    """Share of steps accepted over the difficulty of the problem."""
-    levels = sorted({s.level for group in solutions.values() for s in group if s.level is not None}, key=_by_number)
-    if len(levels) < 2:
-        return None
-    found = {
-        entry: [
-            _accepted([step.source for s in solutions[entry] if s.level == level for step in s.steps])
-            for level in levels
-        ]
-        for entry in shown
-        if _has_both(solutions[entry])
-    }
-    return _acceptance(
-        found, looks, "level of the problem", levels, "acceptance-level", "Who writes at which difficulty"
-    )
-
-
-def acceptance_by_step(solutions: Graded, shown: Sequence[Entry], looks: Looks) -> Plot | None:
-    """Share of steps accepted over the place of the step in the solution."""
-    counts = [len(s.steps) for entry in shown for s in solutions[entry]]
-    longest = max(counts, default=0)
-    found = {
-        entry: [
-            _accepted([s.steps[index].source for s in solutions[entry] if index < len(s.steps)])
-            for index in range(longest)
-        ]
-        for entry in shown
-        if _has_both(solutions[entry])
-    }
-    known = [i for i in range(longest) if any(shares[i] is not None for shares in found.values())]
-    labels = [str(i + 1) for i in known]
-    found = {entry: [shares[i] for i in known] for entry, shares in found.items()}
-    return _acceptance(found, looks, "number of the step", labels, "acceptance-step", "Who writes at which step")
-
-
-def _acceptance(
-    found: Mapping[Entry, Sequence[float | None]], looks: Looks, x: str, labels: Sequence[str], name: str, title: str
-) -> Plot | None:
-    if not any(share is not None for shares in found.values() for share in shares):
-        return None
-    figure, axes = _axes(x, "share of steps accepted")
-    for entry, shares in found.items():
-        points = [(place, share) for place, share in enumerate(shares) if share is not None]
-        _line(axes, looks[entry.policy], points, entry.label)
-    axes.set_xlim(-0.3, len(labels) - 0.7)
-    axes.set_xticks(range(len(labels)), labels)
-    if len(labels) > 12:
-        axes.xaxis.set_major_locator(MaxNLocator(12, integer=True))
-        axes.xaxis.set_major_formatter(lambda value, _: labels[int(value)] if 0 <= value < len(labels) else "")
-    axes.set_ylim(-0.03, 1.03)
-    _percent(axes, "y")
-    _legend(figure, axes)
-    return Plot(
-        name=name,
-        title=title,
-        caption="One threshold of each policy: its fastest at the target's accuracy, or else its most accurate. "
-        f"Shares of fewer than {MIN_STEPS} steps are left out.",
-        figure=figure,
-    )
-
-
-def _has_both(solutions: Sequence[Solution]) -> bool:
-    """Whether both models wrote steps: where one wrote all, a share says nothing."""
-    return len({step.source for solution in solutions for step in solution.steps}) > 1
-
-
-def _accepted(sources: Sequence[Source]) -> float | None:
-    return fmean(source is Source.DRAFT for source in sources) if len(sources) >= MIN_STEPS else None
-
-
-def _bins(pairs: Sequence[tuple[float, bool]], num: int = 10) -> list[tuple[float, float, int]]:
-    """(Mean probability, share of truths, count) of each tenth that has enough of both."""
-    groups: dict[int, list[tuple[float, bool]]] = {}
-    for value, truth in pairs:
-        groups.setdefault(min(num - 1, int(value * num)), []).append((value, truth))
-    return [
-        (fmean(value for value, _ in group), fmean(truth for _, truth in group), len(group))
-        for _, group in sorted(groups.items())
-        if len(group) >= MIN_STEPS
-    ]
-
-
-def _curves(rows: Sequence[Row], x: Callable[[Row], float | None]) -> dict[str, list[tuple[float, Row]]]:
-    """Rows with an accuracy and ``x``, by policy and in order of ``x``."""
-    found: dict[str, list[tuple[float, Row]]] = {}
-    for row in rows:
-        value = x(row)
-        if value is not None and row.accuracy is not None:
-            found.setdefault(row.policy, []).append((value, row))
-    return {policy: sorted(points, key=lambda point: point[0]) for policy, points in found.items()}
-
-
-def _row(rows: Sequence[Row], entry: Entry) -> Row:
-    return next(row for row in rows if (row.policy, row.threshold) == (entry.policy, entry.threshold))
-
-
-def _by_number(text: str) -> tuple[float, str]:
-    return (float(text), "") if re.fullmatch(r"\d+(\.\d+)?", text) else (float("inf"), text)
-
-
-def looks_of(policies: Sequence[str]) -> Looks:
-    """Colour, marker and line of each policy, the same in all pictures of a page.
-
-    The router stands out, and what one compares with is grey. ``POLICY · RUN`` has the policy's colour, and each run a
-    line of its own.
-    """
-    bases = list(dict.fromkeys(map(_base, policies)))
-    free = [base for base in ("router", *bases) if base in bases and base not in FIXED_LOOK]
-    numbers = {base: number for number, base in enumerate(dict.fromkeys(free))}
-    runs = list(dict.fromkeys(policy.partition(SEPARATOR)[2] for policy in policies))
-    found: dict[str, dict[str, Any]] = {}
-    for policy in policies:
-        base, _, run = policy.partition(SEPARATOR)
-        number = numbers.get(base, 0)
-        plain = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
-        fixed: dict[str, Any] = dict(FIXED_LOOK.get(base, {}))
-        dashes = LINES[runs.index(run) % len(LINES)]
-        found[policy] = {"linewidth": 2.6 if base == "router" else 1.3, "linestyle": dashes, **plain, **fixed}
-    return found
-
-
-def _base(policy: str) -> str:
-    return policy.partition(SEPARATOR)[0]
-
-
-def _line(axes: Axes, look: Mapping[str, Any], points: Sequence[tuple[float, float | None]], label: str) -> None:
-    x, y = [point[0] for point in points], [float("nan") if point[1] is None else point[1] for point in points]
-    axes.plot(x, y, markersize=5, label=label, **look)
-
-
-def _axes(x: str, y: str, height: float = 3.4) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(5.4, height), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="#e6e6e6", linewidth=0.6)
-    axes.set_axisbelow(True)
-    return figure, axes
-
-
-def _percent(axes: Axes, which: str) -> None:
-    for name in which:
-        axis = axes.xaxis if name == "x" else axes.yaxis
-        axis.set_major_formatter(_as_percent)
-
-
-def _as_percent(value: float, _: object = None) -> str:
-    """A share as a tick is labelled: rounded only where the sum that made it was not exact."""
-    return f"{100 * value:.6g}%"
-
-
-def _legend(figure: Figure, axes: Axes) -> None:
-    """Beside the picture, where it hides no point."""
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=9)
+def _curves(
+    figures: Sequence[MethodFigures], x: Callable[[MethodFigures], float | None]
+) -> dict[Entry, list[tuple[float, MethodFigures]]]:
+    """Figures with an accuracy and ``x``, by method and in order of ``x``."""
+    curves: dict[Entry, list[tuple[float, MethodFigures]]] = {}
+    for one in figures:
+        value = x(one)
+        if value is not None and one.accuracy is not None:
+            curves.setdefault(one.entry.group, []).append((value, one))
+    return {method: sorted(points, key=lambda point: point[0]) for method, points in curves.items()}

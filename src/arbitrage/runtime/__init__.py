@@ -1,1 +1,1 @@
-"""Many problems at once, and records that survive a kill."""
+"""Bounded concurrency, run folders that survive a kill, the environment of a run, and model servers."""

@@ -1,4 +1,4 @@
-"""What a run ran on: noted beside its results, since seconds mean nothing without it."""
+"""The machine and the software of a run, recorded beside its results because seconds depend on them."""
 
 import os
 import platform
@@ -10,16 +10,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-PACKAGES: Final = ("arbitrage", "torch", "transformers", "tokenizers", "numpy", "llama-cpp-python", "math-verify")
+from arbitrage.version import __version__
+
+PACKAGES: Final = ("torch", "transformers", "tokenizers", "numpy", "llama-cpp-python", "math-verify")
 RAPL: Final = Path("/sys/class/powercap")
-"""Where Linux shows the energy counters of Intel's and AMD's processors."""
+"""Folder of the energy counters of Intel's and AMD's processors under Linux."""
 
 
 def environment(arguments: Sequence[str] = ()) -> dict[str, Any]:
-    """Time, commit, versions, device and threads, as far as they can be told.
+    """Time, commit, versions, devices and threads, as far as they can be read.
 
     Args:
-        arguments: The command line, to repeat it.
+        arguments: The command line, to repeat the run.
     """
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -35,10 +37,10 @@ def environment(arguments: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def commit(folder: Path) -> str | None:
-    """The commit that a folder's files are of, marked where they differ from it.
+    """The commit of a folder's files, with ``+changes`` if files differ from it.
 
     Returns:
-        None outside of a repository, and inside of another project's, which does not know these files.
+        None outside a repository, and in a repository that does not track the files, such as another project's.
     """
     try:
         git = ("git", "-C", str(folder))
@@ -52,13 +54,13 @@ def commit(folder: Path) -> str | None:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {"arbitrage": __version__}
     for package in PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _processor() -> str:
@@ -70,7 +72,7 @@ def _processor() -> str:
 
 
 def _torch() -> dict[str, Any]:
-    """Threads and graphics cards; only if the run has loaded torch, which is not loaded for this."""
+    """Threads and graphics cards if the run has imported torch; it is not imported for this alone."""
     torch = sys.modules.get("torch")
     if torch is None:
         return {"num_threads": None, "devices": []}
@@ -82,35 +84,35 @@ def _torch() -> dict[str, Any]:
 
 
 class EnergyMeter:
-    """The processor's energy counters (RAPL), in joules since the meter was made; graphics cards are not seen."""
+    """The processor's energy counters (RAPL) in joules since the meter was created; graphics cards are left out."""
 
     def __init__(self, folder: Path = RAPL) -> None:
-        """Find the counters that may be read.
+        """Find the counters that this process may read.
 
         Args:
-            folder: Where they are.
+            folder: Their folder.
         """
         zones = [zone for zone in sorted(folder.glob("intel-rapl:*")) if _is_package(zone)]
-        found = {zone: value for zone in zones if (value := _read(zone / "energy_uj")) is not None}
-        self._last, self._total_uj = found, 0
-        self._ranges = {zone: _read(zone / "max_energy_range_uj") or 0 for zone in found}
+        self._last = {zone: value for zone in zones if (value := _read(zone / "energy_uj")) is not None}
+        self._total_uj = 0
+        self._ranges = {zone: _read(zone / "max_energy_range_uj") or 0 for zone in self._last}
 
     def read(self) -> float | None:
-        """Joules so far; None where the machine reports none. Ask often: a counter that wraps twice is not noticed."""
+        """Joules so far; None if the machine reports none. A counter must not wrap around twice between two reads."""
         if not self._last:
             return None
         for zone, before in self._last.items():
             now = _read(zone / "energy_uj")
             if now is None:
                 return None
-            # A counter begins again behind its range.
+            # A counter restarts at 0 after its range.
             self._total_uj += now - before if now >= before else now - before + self._ranges[zone]
             self._last[zone] = now
         return self._total_uj / 1e6
 
 
 def _is_package(zone: Path) -> bool:
-    """Whether a zone is a whole processor: its parts, and the platform around it, hold the same joules again."""
+    """Whether a zone is a whole processor; zones of its parts and of the platform count the same joules again."""
     try:
         return (zone / "name").read_text().startswith("package")
     except OSError:

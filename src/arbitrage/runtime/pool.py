@@ -1,4 +1,4 @@
-"""Bounded concurrency: one coroutine for each item, nobody waits for the slowest."""
+"""Bounded concurrency: one coroutine for each item; a free slot takes the next item at once."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
@@ -12,19 +12,19 @@ T = TypeVar("T")
 async def each(items: Iterable[T], work: Callable[[T], Awaitable[None]], *, max_in_flight: int) -> None:
     """Run ``work`` on every item, at most ``max_in_flight`` at a time, started in order.
 
-    ``work`` turns what may go wrong with one item into a record of that item; an exception that leaves it
-    cancels all others.
+    ``work`` must turn a failure of one item into a record of that item. An exception that it raises is a bug and
+    cancels all other items.
 
     Raises:
         ConfigError: If ``max_in_flight`` is not positive.
-        Exception: The first one that left ``work``, once the others have stopped.
+        Exception: The first exception that ``work`` raised, once the other items have stopped.
     """
     if max_in_flight < 1:
         raise ConfigError(f"the number of problems in flight must be at least 1, got {max_in_flight}")
     waiting = iter(items)
 
     async def lane() -> None:
-        for item in waiting:  # Shared by all lanes: whoever is free takes the next.
+        for item in waiting:  # All lanes share the iterator.
             await work(item)
 
     try:

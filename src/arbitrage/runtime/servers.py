@@ -1,4 +1,4 @@
-"""Starts the model servers that a pair names, waits until they answer, and stops them without leaving one behind."""
+"""Start model servers, wait until they answer, and stop them with all their child processes."""
 
 import ctypes
 import os
@@ -16,9 +16,9 @@ from typing import IO, Final
 from arbitrage.core.errors import EngineError
 
 _GRACE_S: Final = 10.0
-"""A server may take so long to stop on its own."""
+"""Seconds that a server has to stop after SIGTERM, before SIGKILL."""
 _TAIL: Final = 15
-"""Lines of a dead server's log that the error quotes."""
+"""Lines at the end of a server's log that an error quotes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,34 +26,34 @@ class Server:
     """One server to start."""
 
     role: str
-    """Which of a pair's models it serves; names its log."""
+    """The role in the pair of the model that it serves; also the name of its log."""
     url: str
     about: str
-    """Path that answers once the model is loaded."""
+    """Path of the URL that answers once the model is loaded."""
     command: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict)
-    """Added to our own environment."""
+    """Variables added to the environment of this process."""
     api_key_env: str = ""
-    """Environment variable with the key that it wants."""
+    """Environment variable that holds its API key; empty for none."""
 
     def __str__(self) -> str:
-        """The command as one would type it."""
+        """The command as a shell reads it."""
         return shlex.join([*(f"{name}={value}" for name, value in self.env.items()), *self.command])
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A server that runs."""
+    """A running server."""
 
     server: Server
     process: "subprocess.Popen[bytes]"
     log: Path
 
     def check(self) -> None:
-        """Raise if it has ended.
+        """Check that the server still runs.
 
         Raises:
-            EngineError: With the last lines of its log.
+            EngineError: If it has ended; the message quotes the end of its log.
         """
         if (status := self.process.poll()) is not None:
             lines = self.log.read_text(errors="replace").splitlines()[-_TAIL:]
@@ -69,22 +69,22 @@ def running(
     logs: Path,
     *,
     is_ready: Callable[[Server], bool],
-    told: Callable[[Started], None] = lambda started: None,
+    on_ready: Callable[[Started], None] = lambda started: None,
     timeout_s: float = 600.0,
     poll_s: float = 0.5,
 ) -> Iterator[list[Started]]:
-    """Start servers side by side and keep them while the context is open.
+    """Start servers in parallel and keep them running while the context is open.
 
     Args:
-        servers: Which.
-        logs: Folder for one log a server, made if missing.
+        servers: The servers.
+        logs: Folder for one log of each server, created if missing.
         is_ready: Whether a server answers.
-        told: Called with each server once it answers.
-        timeout_s: How long each may take until then.
-        poll_s: Pause between two looks.
+        on_ready: Called with each server once it answers.
+        timeout_s: Seconds that each server may take until it answers.
+        poll_s: Seconds between two checks.
 
     Raises:
-        EngineError: If one ends or does not answer in time; all are stopped then.
+        EngineError: If a server ends or does not answer in time; then all are stopped.
     """
     logs.mkdir(parents=True, exist_ok=True)
     started: list[Started] = []
@@ -97,13 +97,13 @@ def running(
                 one.check()
                 if is_ready(one.server):
                     waiting.remove(one)
-                    told(one)
+                    on_ready(one)
             if waiting and time.monotonic() > deadline:
                 late = waiting[0]
                 raise EngineError(
                     f"the server of the {late.server.role} did not answer at {late.server.url} "
                     f"within {timeout_s:.0f} s",
-                    hint=f"see {late.log}, or give it more time with --timeout",
+                    hint=f"see {late.log}, or raise --timeout",
                 )
             time.sleep(poll_s if waiting else 0.0)
         yield started
@@ -125,30 +125,30 @@ def _spawn(server: Server, file: IO[bytes]) -> "subprocess.Popen[bytes]":
             stdout=file,
             stderr=subprocess.STDOUT,
             env={**os.environ, **server.env},
-            start_new_session=True,  # So that Ctrl-C reaches us alone, and its helpers can be stopped with it.
+            start_new_session=True,  # Ctrl-C then reaches this process only, and child processes stop with the server.
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         )
     except OSError as error:
         raise EngineError(
             f"cannot start the server of the {server.role}, {server.command[0]!r}: {error.strerror}",
-            hint="install it, or name its command in the table [launch] of the configuration",
+            hint="install it, or name its command in the table [launch] of the pair's file",
         ) from error
 
 
 def _die_with_parent() -> None:
-    """Have the kernel end this process if we are killed without a chance to do it ourselves."""
+    """Have the kernel send SIGTERM to the server when its parent dies: a killed parent cannot do it."""
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def stop(started: Sequence[Started]) -> None:
-    """End servers and whatever they started: politely, then by force."""
+    """Stop servers and their child processes: by SIGTERM, then by SIGKILL."""
     for one in started:
         _signal(one, signal.SIGTERM)
     deadline = time.monotonic() + _GRACE_S
     for one in started:
         with suppress(subprocess.TimeoutExpired):
             one.process.wait(max(0.0, deadline - time.monotonic()))
-        _signal(one, signal.SIGKILL)  # Its helpers too, if it has left any.
+        _signal(one, signal.SIGKILL)  # Also child processes that outlived the server.
         one.process.wait()
 
 

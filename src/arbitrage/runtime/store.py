@@ -1,4 +1,4 @@
-"""A run's folder: what determines it, and an append-only file of records that a kill can neither lose nor double."""
+"""A run's folder: the settings that identify the run, and an append-only file of records that survives a kill."""
 
 import hashlib
 import json
@@ -13,42 +13,42 @@ from filelock import FileLock, Timeout
 from arbitrage.core.errors import StoreError
 
 MANIFEST: Final = "manifest.json"
-"""Says what the results in the folder depend on."""
+"""File with the settings that the results in the folder depend on."""
 LOCK: Final = ".lock"
 PARTIAL: Final = "manifest.partial"
 SESSIONS: Final = "sessions.json"
-"""One environment for each start of a run, where it is noted."""
+"""File with one environment for each start of a run, where it is recorded."""
 NO_RESULTS: Final = (MANIFEST, LOCK, PARTIAL, SESSIONS, "sessions.partial")
-"""What a run writes before it has done anything."""
+"""Files that a run writes before its first result."""
 
 
 def run_key(settings: Mapping[str, Any]) -> str:
-    """Hash of everything that changes a run's result; the same settings give the same key."""
+    """Hash of all settings that change a run's result; the same settings give the same key."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a JSON file whole or not at all."""
+    """Write a JSON file atomically: a kill leaves the old file or the new one."""
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(record, indent=2) + "\n")
     partial.replace(path)
 
 
 class RunFolder:
-    """A run's folder, locked while it is open; its manifest says what the results depend on."""
+    """A run's folder, locked while it is open; its manifest holds the settings that the results depend on."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        """Describe a folder; nothing is read or written before it is entered.
+        """Describe a folder; entering it reads and writes.
 
         Args:
-            folder: Made if it is missing.
-            settings: Everything that changes the results; compared with the manifest's on resuming.
+            folder: Created if it is missing.
+            settings: All settings that change the results; on resuming they are compared with the manifest's.
         """
         self.folder, self.settings = folder, dict(settings)
         self._lock = FileLock(folder / LOCK)
 
     def __enter__(self) -> Self:
-        """Lock the folder and check that it is of the same run.
+        """Lock the folder and check that it belongs to the same run.
 
         Raises:
             StoreError: If the folder cannot be written, belongs to another run, or is in use.
@@ -57,7 +57,9 @@ class RunFolder:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
         except Timeout as error:
-            raise StoreError(f"{str(self.folder)!r} is in use by another process", hint="wait for it") from error
+            raise StoreError(
+                f"{str(self.folder)!r} is in use by another process", hint="wait until that process ends"
+            ) from error
         except OSError as error:
             raise StoreError(f"cannot write to {str(self.folder)!r}: {error.strerror or error}") from error
         try:
@@ -75,21 +77,21 @@ class RunFolder:
         others = [entry for entry in self.folder.iterdir() if entry.name not in NO_RESULTS]
         results = [entry.name for entry in others if _holds_bytes(entry)]
         if path.exists():
-            known = read_manifest(self.folder)
-            if results or run_key(known) == run_key(self.settings):
-                check_same(known, self.settings, str(self.folder))
+            earlier = read_manifest(self.folder)
+            if results or run_key(earlier) == run_key(self.settings):
+                check_same(earlier, self.settings, str(self.folder))
                 return
             (self.folder / SESSIONS).unlink(missing_ok=True)
         if results:
             raise StoreError(
-                f"{str(self.folder)!r} has no {MANIFEST}, but {results[0]!r}", hint="choose a new or empty folder"
+                f"{str(self.folder)!r} holds {results[0]!r} but no {MANIFEST}", hint="choose a new or empty folder"
             )
-        # Another run's claim without results, as its failure leaves it, holds nobody up.
+        # A manifest left by a run that failed before its first result is replaced.
         write_json(path, {"key": run_key(self.settings), "settings": self.settings})
 
 
 def _holds_bytes(entry: Path) -> bool:
-    """Whether a file has content, or a folder such a file."""
+    """Whether a file has content, or a folder holds a file with content."""
     files = entry.rglob("*") if entry.is_dir() else [entry]
     return any(file.is_file() and file.stat().st_size for file in files)
 
@@ -97,37 +99,37 @@ def _holds_bytes(entry: Path) -> bool:
 class GroupLog:
     """Records in groups (the steps of one problem), one JSON object a line, in a run's folder.
 
-    A group is written at once and its last record says so (``is_last``). After a kill the file can end in part of a
-    group; opening it again cuts that part off. No second process can write beside this one.
+    A group is written by one call, and its last record is marked by ``is_last``. After a kill the file can end in a
+    part of a group, which is cut off when the log is opened again. The folder's lock excludes a second process.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], *, id_field: str, name: str = "rows.jsonl") -> None:
-        """Describe a log; nothing is read or written before it is entered.
+        """Describe a log; entering it reads and writes.
 
         Args:
             folder: See :class:`RunFolder`.
-            settings: Likewise.
-            id_field: The field that all records of a group share.
+            settings: See :class:`RunFolder`.
+            id_field: The field with the id of a record's group.
             name: The file's name.
         """
         self.path = folder / name
         self._run, self._id_field = RunFolder(folder, settings), id_field
         self._file: int | None = None
         self.done: set[str] = set()
-        """Ids of the groups that are complete."""
+        """Ids of the complete groups."""
         self.num_records = 0
 
     def __enter__(self) -> Self:
-        """Open the folder, and find where to go on.
+        """Open the folder, and find the complete groups.
 
         Raises:
-            StoreError: See :meth:`RunFolder.__enter__`; also if the file holds something else.
+            StoreError: As for :meth:`RunFolder.__enter__`; also if a line of the file is not a record.
         """
         with ExitStack() as stack:
             stack.enter_context(self._run)
             self._recover()
             self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-            stack.pop_all()  # Nothing failed: the folder stays open.
+            stack.pop_all()  # The folder stays open unless opening the log fails.
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -139,26 +141,26 @@ class GroupLog:
     def _recover(self) -> None:
         if not self.path.exists():
             return
-        whole = 0
+        end_of_groups = 0
         pending: list[str] = []
         with self.path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 record = _parse(line, f"{self.path}:{number}") if line.endswith(b"\n") else None
                 if record is None:
-                    break  # Only the last line can lack its end.
+                    break  # Only the last line can be incomplete.
                 pending.append(str(record.get(self._id_field)))
                 if record.get("is_last"):
                     self.done.add(pending[-1])
                     self.num_records += len(pending)
                     pending.clear()
-                    whole = file.tell()
-        os.truncate(self.path, whole)
+                    end_of_groups = file.tell()
+        os.truncate(self.path, end_of_groups)
 
     def append(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Write one group; its last record must have ``is_last``.
 
         Raises:
-            StoreError: If the disk refuses it; what is there of the group is cut off when the log is opened again.
+            StoreError: If writing fails. A part of the group that was written is cut off when the log is opened again.
         """
         if self._file is None:
             raise StoreError("the log is not open")
@@ -177,7 +179,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The settings that a folder's records depend on.
 
     Raises:
-        StoreError: If there are none, or they cannot be read.
+        StoreError: If there is no manifest, or it cannot be read.
     """
     path = folder / MANIFEST
     try:
@@ -189,20 +191,22 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return settings
 
 
-def check_same(known: Mapping[str, Any], wanted: Mapping[str, Any], place: str) -> None:
-    """Compare a run's settings with those of the records that are there.
+def check_same(earlier: Mapping[str, Any], current: Mapping[str, Any], folder: str) -> None:
+    """Compare a run's settings with those of the records in its folder.
 
     Raises:
         StoreError: If they differ; the message names each field with both values.
     """
-    wanted = json.loads(json.dumps(wanted))  # As a manifest would hold them.
-    if told := "; ".join(_differences(known, wanted)):
-        raise StoreError(f"{place!r} belongs to another run: {told}", hint="choose another folder, or the same values")
+    current = json.loads(json.dumps(current))  # In the form in which a manifest holds them.
+    if differences := "; ".join(_differences(earlier, current)):
+        raise StoreError(
+            f"{folder!r} belongs to another run: {differences}", hint="choose another folder, or the same values"
+        )
 
 
-def _differences(known: Mapping[str, Any], wanted: Mapping[str, Any], above: str = "") -> Iterator[str]:
-    for name in dict.fromkeys((*known, *wanted)):
-        was, now = known.get(name), wanted.get(name)
+def _differences(earlier: Mapping[str, Any], current: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    for name in dict.fromkeys((*earlier, *current)):
+        was, now = earlier.get(name), current.get(name)
         if isinstance(was, dict) and isinstance(now, dict):
             yield from _differences(was, now, f"{above}{name}.")
         elif was != now:
@@ -210,10 +214,10 @@ def _differences(known: Mapping[str, Any], wanted: Mapping[str, Any], above: str
 
 
 def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (place, record) for each line; a line without its end, as a kill leaves it, ends the file.
+    """Yield (location, record) for each line; a last line without a line break, as a kill leaves it, is left out.
 
     Raises:
-        StoreError: If there is no such file, or a line is no JSON object.
+        StoreError: If the file is missing, or a line is not a JSON object.
     """
     if not path.is_file():
         raise StoreError(f"no records at {str(path)!r}", hint="name a folder that a run wrote")
@@ -223,11 +227,11 @@ def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield f"{path}:{number}", _parse(line, f"{path}:{number}")
 
 
-def _parse(line: bytes, place: str) -> dict[str, Any]:
+def _parse(line: bytes, location: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except ValueError as error:
-        raise StoreError(f"{place}: not a record: {error}") from error
+        raise StoreError(f"{location}: not a record: {error}") from error
     if not isinstance(record, dict):
-        raise StoreError(f"{place}: not a record: {type(record).__name__}")
+        raise StoreError(f"{location}: not a record: {type(record).__name__}")
     return record

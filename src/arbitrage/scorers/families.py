@@ -1,19 +1,25 @@
 """How public process reward models read a solution: ids in, which output to read, its numbers to a probability.
 
 Pure: a family needs a tokenizer, no model and no server, so that the same functions serve a model in process and one
-behind HTTP. Of every family the score stands at the last of a step's ``scored`` ids: a server is sent the ids up to
+behind HTTP. In every family the score stands at the last of a step's ``scored`` ids: a server is sent the ids up to
 there, and the numbers that it returns for the last one go through :meth:`Head.probability`.
+
+These models were trained on a question and steps. Of a conversation they read :attr:`Problem.text` as the question, and
+the beginning of an answer that it ends with as the beginning of the first step. Questions and steps are text: neither
+a control token nor a family's own mark comes from them.
 """
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar, Final, Protocol
 
-from arbitrage.core.errors import CheckpointError, ScorerError
-from arbitrage.engines.prompt import ChatPrompt
+from arbitrage.core.errors import CheckpointError, ConfigError, ScorerError
+from arbitrage.core.types import Message, Problem, Role
+from arbitrage.engines.chat import Chat, chat_ids
+from arbitrage.engines.encoding import Mark, encoded, part_ids, spelt_out, text_ids
 from arbitrage.scorers.format import Readout
 
 
@@ -41,6 +47,10 @@ class Head(StrEnum):
         if len(outputs) != self.num_outputs:
             raise ScorerError(f"a {self.value} head gives {self.num_outputs} numbers for a step, got {len(outputs)}")
         return Readout.PROBABILITY.probability(outputs[::-1] if self is Head.LANGUAGE else outputs)
+
+
+_ANY: Final = Problem(id="any", question="?")
+"""To see whether a tokenizer serves."""
 
 
 def checked_probability(value: float, name: str) -> float:
@@ -88,40 +98,29 @@ class Family(Protocol):
             CheckpointError: If it lacks a token or a template that the family needs.
         """
 
-    def prompt_ids(self, tokenizer: Any, question: str) -> list[int]:
+    def prompt_ids(self, tokenizer: Any, problem: Problem) -> list[int]:
         """Ids before the first step; none where the first step's hold the question."""
 
-    def step_ids(self, tokenizer: Any, question: str, index: int, text: str) -> StepIds:
+    def step_ids(self, tokenizer: Any, problem: Problem, index: int, text: str) -> StepIds:
         """Ids of one step.
 
         Args:
             tokenizer: The model's.
-            question: The problem in words.
+            problem: What is solved.
             index: Position of the step, from 0.
             text: As it was written, its delimiter included.
+
+        Raises:
+            ProblemError: If the tokenizer cannot encode it.
         """
 
     def label_ids(self, tokenizer: Any) -> tuple[int, ...]:
         """Ids of the good and the bad token for a language head, none for others."""
 
 
-def encode_solution(family: Family, tokenizer: Any, question: str, steps: Iterable[str]) -> tuple[list[int], list[int]]:
-    """Encode a whole solution for one call, as a server that scores every token wants it.
-
-    Returns:
-        The ids, and the positions of the steps' scores among them.
-    """
-    ids, positions = family.prompt_ids(tokenizer, question), []
-    for index, text in enumerate(steps):
-        step = family.step_ids(tokenizer, question, index, text)
-        positions.append(len(ids) + len(step.scored) - 1)
-        ids += (*step.scored, *step.closing)
-    return ids, positions
-
-
-def _encode(tokenizer: Any, text: str) -> list[int]:
-    ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
-    return ids
+def _step_text(problem: Problem, index: int, text: str) -> str:
+    """A step as a family reads it: the first one with the beginning of the answer that the problem gives."""
+    return problem.prefix + text if index == 0 else text
 
 
 def _lacks(name: str, thing: str) -> CheckpointError:
@@ -148,18 +147,18 @@ class Skywork:
         """Needs begin-of-sequence; see :class:`Family`."""
         if not tokenizer.bos_token:
             raise _lacks(self.name, "begin-of-sequence token")
-        if not _encode(tokenizer, self.separator):
+        if not encoded(tokenizer, self.separator):
             raise _lacks(self.name, f"token for {self.separator!r}")
 
-    def prompt_ids(self, tokenizer: Any, question: str) -> list[int]:
+    def prompt_ids(self, tokenizer: Any, problem: Problem) -> list[int]:
         """Begin-of-sequence and the problem's line."""
-        return _encode(tokenizer, f"{tokenizer.bos_token}{question}{self.separator}")
+        return part_ids(tokenizer, [Mark(tokenizer.bos_token), problem.text, Mark(self.separator)])
 
-    def step_ids(self, tokenizer: Any, question: str, index: int, text: str) -> StepIds:
+    def step_ids(self, tokenizer: Any, problem: Problem, index: int, text: str) -> StepIds:
         """Each line alone, a separator behind it."""
-        end, ids = _encode(tokenizer, self.separator)[-1], list[int]()
-        for line in text.rstrip().split(self.separator):
-            ids += [*(_encode(tokenizer, line) if line else ()), end]
+        end, ids = encoded(tokenizer, self.separator)[-1], list[int]()
+        for line in _step_text(problem, index, text).rstrip().split(self.separator):
+            ids += [*(text_ids(tokenizer, line) if line else ()), end]
         return StepIds(scored=tuple(ids))
 
     def label_ids(self, tokenizer: Any) -> tuple[int, ...]:
@@ -181,18 +180,24 @@ class QwenPRM:
 
     def check(self, tokenizer: Any) -> None:
         """Needs the separator as one token, and a chat template; see :class:`Family`."""
-        if len(_encode(tokenizer, self.separator)) != 1:
+        if len(encoded(tokenizer, self.separator)) != 1:
             raise _lacks(self.name, f"token {self.separator!r}")
         if not tokenizer.chat_template:
             raise _lacks(self.name, "chat template")
+        try:
+            self.prompt_ids(tokenizer, _ANY)
+        except ConfigError as error:
+            raise CheckpointError(str(error)) from error
 
-    def prompt_ids(self, tokenizer: Any, question: str) -> list[int]:
+    def prompt_ids(self, tokenizer: Any, problem: Problem) -> list[int]:
         """System and user message, and the head of the assistant's."""
-        return ChatPrompt(self.system).encode(tokenizer, question)
+        messages = [Message(Role.SYSTEM, self.system), Message(Role.USER, problem.text)]
+        return chat_ids(tokenizer, messages, marks=[self.separator])
 
-    def step_ids(self, tokenizer: Any, question: str, index: int, text: str) -> StepIds:
+    def step_ids(self, tokenizer: Any, problem: Problem, index: int, text: str) -> StepIds:
         """The step and the separator."""
-        return StepIds(scored=(*_encode(tokenizer, text.rstrip()), *_encode(tokenizer, self.separator)))
+        step = text_ids(tokenizer, _step_text(problem, index, text).rstrip(), marks=[self.separator])
+        return StepIds(scored=(*step, *encoded(tokenizer, self.separator)))
 
     def label_ids(self, tokenizer: Any) -> tuple[int, ...]:
         """None."""
@@ -214,17 +219,18 @@ class TRL:
 
     def check(self, tokenizer: Any) -> None:
         """Any tokenizer serves that can write the separator; see :class:`Family`."""
-        if not _encode(tokenizer, self.separator):
+        if not encoded(tokenizer, self.separator):
             raise _lacks(self.name, f"token for {self.separator!r}")
 
-    def prompt_ids(self, tokenizer: Any, question: str) -> list[int]:
+    def prompt_ids(self, tokenizer: Any, problem: Problem) -> list[int]:
         """The question as it is."""
         begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-        return [*begin, *_encode(tokenizer, question)]
+        return [*begin, *text_ids(tokenizer, problem.text)]
 
-    def step_ids(self, tokenizer: Any, question: str, index: int, text: str) -> StepIds:
+    def step_ids(self, tokenizer: Any, problem: Problem, index: int, text: str) -> StepIds:
         """The step and the separator, each encoded alone."""
-        return StepIds(scored=(*_encode(tokenizer, text.rstrip()), *_encode(tokenizer, self.separator)))
+        step = text_ids(tokenizer, _step_text(problem, index, text).rstrip())
+        return StepIds(scored=(*step, *encoded(tokenizer, self.separator)))
 
     def label_ids(self, tokenizer: Any) -> tuple[int, ...]:
         """None."""
@@ -248,40 +254,32 @@ class RLHFlow:
         """Needs a chat template whose turns follow one another unchanged; see :class:`Family`."""
         if not tokenizer.chat_template:
             raise _lacks(self.name, "chat template")
-        closing = self.step_ids(tokenizer, "?", 1, "!").closing
+        closing = self.step_ids(tokenizer, _ANY, 1, "!").closing
         if closing[:1] != self.label_ids(tokenizer)[:1]:
             raise _lacks(self.name, f"chat template with {self.good!r} as a token of its own")
 
-    def prompt_ids(self, tokenizer: Any, question: str) -> list[int]:
+    def prompt_ids(self, tokenizer: Any, problem: Problem) -> list[int]:
         """Nothing: question and first step are one message."""
         return []
 
-    def step_ids(self, tokenizer: Any, question: str, index: int, text: str) -> StepIds:
+    def step_ids(self, tokenizer: Any, problem: Problem, index: int, text: str) -> StepIds:
         """The user's turn and the head of the assistant's; behind the score the good answer."""
+        chat, answer = Chat(tokenizer), Message(Role.ASSISTANT, self.good)
+        step = _step_text(problem, index, text).strip()
         # Turns do not depend on what was said before: one pair of them stands for all.
-        past = [self._user("?"), self._answer()] if index else []
-        says = self._user(text.strip() if index else f"{question} {text.strip()}")
-        before = self._render(tokenizer, past) if past else ""
-        asked = self._render(tokenizer, [*past, says], add_generation_prompt=True)
-        whole = self._render(tokenizer, [*past, says, self._answer()])
+        past = [Message(Role.USER, "?"), answer] if index else []
+        turn = Message(Role.USER, step if index else f"{problem.text} {step}")
+        before = chat.render(past) if past else ""
+        asked = chat.render([*past, turn], opens_answer=True)
+        whole = chat.render([*past, turn, answer])
         if not (asked.startswith(before) and whole.startswith(asked)):
             raise _lacks(self.name, "chat template that leaves earlier turns as they are")
-        scored, closing = _encode(tokenizer, asked[len(before) :]), _encode(tokenizer, whole[len(asked) :])
+        scored, closing = chat.ids(asked[len(before) :]), chat.ids(whole[len(asked) :])
         return StepIds(scored=tuple(scored), closing=tuple(closing))
 
     def label_ids(self, tokenizer: Any) -> tuple[int, ...]:
         """Of ``+`` and ``-``."""
-        return _encode(tokenizer, self.good)[-1], _encode(tokenizer, self.bad)[-1]
-
-    def _user(self, text: str) -> dict[str, str]:
-        return {"role": "user", "content": text}
-
-    def _answer(self) -> dict[str, str]:
-        return {"role": "assistant", "content": self.good}
-
-    def _render(self, tokenizer: Any, messages: Sequence[Mapping[str, str]], **options: bool) -> str:
-        text: str = tokenizer.apply_chat_template(messages, tokenize=False, **options)
-        return text
+        return encoded(tokenizer, self.good)[-1], encoded(tokenizer, self.bad)[-1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -300,31 +298,38 @@ class MathShepherd:
 
     def check(self, tokenizer: Any) -> None:
         """Needs tag, ``+`` and ``-`` as one token each; see :class:`Family`."""
-        tag = _encode(tokenizer, self.tag)
-        if len(tag) != 1 or tag[0] == tokenizer.unk_token_id or _encode(tokenizer, f"1 {self.tag}")[-1:] != tag:
+        tag = encoded(tokenizer, self.tag)
+        if len(tag) != 1 or tag[0] == tokenizer.unk_token_id or encoded(tokenizer, f"1 {self.tag}")[-1:] != tag:
             raise _lacks(self.name, f"token {self.tag!r}")
         if len(self.label_ids(tokenizer)) != 2:
             raise _lacks(self.name, f"tokens {self.good!r} and {self.bad!r}")
-        self.step_ids(tokenizer, "?", 1, "!")
+        self.step_ids(tokenizer, _ANY, 1, "!")
 
-    def prompt_ids(self, tokenizer: Any, question: str) -> list[int]:
+    def prompt_ids(self, tokenizer: Any, problem: Problem) -> list[int]:
         """Nothing: question and first step are encoded at once."""
         return []
 
-    def step_ids(self, tokenizer: Any, question: str, index: int, text: str) -> StepIds:
+    def step_ids(self, tokenizer: Any, problem: Problem, index: int, text: str) -> StepIds:
         """The step and the tag, as they are encoded behind what stands before."""
-        step = text.strip()
+        step = _step_text(problem, index, text).strip()
         line = f"{step if re.match(r'Step [0-9]', step) else f'Step {index + 1}: {step}'} {self.tag}"
         if index == 0:
-            return StepIds(scored=tuple(tokenizer.encode(f"{question} {line}")))
-        before, whole = _encode(tokenizer, self.tag), _encode(tokenizer, f"{self.tag}\n{line}")
+            ids = part_ids(tokenizer, [f"{problem.text} {line}"], add_special_tokens=True)
+            return StepIds(scored=self._tagged(tokenizer, ids))
+        before, whole = encoded(tokenizer, self.tag), text_ids(tokenizer, f"{self.tag}\n{line}")
         if whole[: len(before)] != before:
             raise _lacks(self.name, f"token {self.tag!r} that stays as it is before a newline")
-        return StepIds(scored=tuple(whole[len(before) :]))
+        return StepIds(scored=self._tagged(tokenizer, whole[len(before) :]))
+
+    def _tagged(self, tokenizer: Any, ids: Sequence[int]) -> tuple[int, ...]:
+        """Keep the tag at the end and spell out those in the text, where the tag also begins words."""
+        tag = encoded(tokenizer, self.tag)[-1]
+        end = next((i for i in reversed(range(len(ids))) if ids[i] == tag), len(ids))
+        return (*spelt_out(tokenizer, ids[:end], {tag}), *ids[end:])
 
     def label_ids(self, tokenizer: Any) -> tuple[int, ...]:
         """Of ``+`` and ``-``."""
-        return tuple(_encode(tokenizer, f"{self.good} {self.bad}"))
+        return tuple(encoded(tokenizer, f"{self.good} {self.bad}"))
 
 
 FAMILIES: Final[dict[str, Family]] = {

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from arbitrage.core.errors import CheckpointError, ConfigError
-from arbitrage.core.types import Source
+from arbitrage.core.types import Problem, Source
+from arbitrage.engines.encoding import Mark, part_ids
 from arbitrage.engines.prompt import Prompt, prompt_of
 
 FILE: Final = "arbitrage.json"
@@ -86,27 +87,26 @@ class InputFormat:
         """How the question stands before the steps."""
         return prompt_of(self.prompt, system=self.system)
 
-    def step_text(self, source: Source, text: str) -> str:
-        """A step as the scorer reads it: its author's mark, then its text."""
-        return self.annotation.get(source, "") + text
-
     def step_ids(self, tokenizer: Any, source: Source, text: str) -> list[int]:
-        """Ids of a step with its author's mark, encoded alone."""
-        ids: list[int] = tokenizer.encode(self.step_text(source, text), add_special_tokens=False)
-        return ids
+        """Ids of a step with its author's mark in front, encoded alone; control tokens come only from the mark.
 
-    def encode(self, tokenizer: Any, question: str, steps: Iterable[tuple[Source, str]]) -> list[list[int]]:
-        """Encode a solution as it is scored: the question, then each step alone.
+        Raises:
+            ProblemError: If the tokenizer cannot encode it.
+        """
+        return part_ids(tokenizer, [Mark(self.annotation.get(source, "")), text])
+
+    def encode(self, tokenizer: Any, problem: Problem, steps: Iterable[tuple[Source, str]]) -> list[list[int]]:
+        """Encode a solution as it is scored: the problem, then each step alone.
 
         Args:
             tokenizer: The scorer's.
-            question: The problem in words.
+            problem: What is solved.
             steps: Author and text of each step.
 
         Returns:
-            Ids of the question's prompt and of each step; joined they are what the model reads.
+            Ids of the problem's prompt and of each step; joined they are what the model reads.
         """
-        prompt = self.question_prompt.encode(tokenizer, question)
+        prompt = self.question_prompt.encode(tokenizer, problem)
         return [prompt, *(self.step_ids(tokenizer, *step) for step in steps)]
 
     def save(self, folder: Path) -> None:

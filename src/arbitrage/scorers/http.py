@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from arbitrage.core.errors import EngineError, ScorerError
-from arbitrage.core.ports import Solution
-from arbitrage.core.types import Candidate, Cost, Score
+from arbitrage.core.ports import OpenSolution
+from arbitrage.core.types import Candidate, Cost, Problem, Score
 from arbitrage.engines.dialects import Dialect
 from arbitrage.engines.http_client import HTTPClient
 from arbitrage.engines.prompt import Prompt
@@ -26,10 +26,10 @@ class Layout(Protocol):
     def label_ids(self) -> tuple[int, ...]:
         """Tokens whose log-probabilities are read; none where a classifier's outputs are."""
 
-    def prompt_ids(self, question: str) -> list[int]:
+    def prompt_ids(self, problem: Problem) -> list[int]:
         """Ids before the first step."""
 
-    def step_ids(self, question: str, index: int, candidate: Candidate) -> StepIds:
+    def step_ids(self, problem: Problem, index: int, candidate: Candidate) -> StepIds:
         """Ids of a step."""
 
     def probability(self, outputs: Sequence[float]) -> float:
@@ -42,23 +42,30 @@ class Layout(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FormatLayout:
-    """A checkpoint that carries its input format."""
+    """A checkpoint that carries its input format.
+
+    Raises:
+        ConfigError: If its prompt cannot be used with this tokenizer.
+    """
 
     tokenizer: Any
     input_format: InputFormat
     prompt: Prompt | None = None
     """Defaults to the format's."""
 
+    def __post_init__(self) -> None:
+        (self.prompt or self.input_format.question_prompt).check(self.tokenizer)
+
     @property
     def label_ids(self) -> tuple[int, ...]:
         """None: it is a classifier."""
         return ()
 
-    def prompt_ids(self, question: str) -> list[int]:
-        """The question as the format or the pair puts it."""
-        return (self.prompt or self.input_format.question_prompt).encode(self.tokenizer, question)
+    def prompt_ids(self, problem: Problem) -> list[int]:
+        """The problem as the format or the pair puts it."""
+        return (self.prompt or self.input_format.question_prompt).encode(self.tokenizer, problem)
 
-    def step_ids(self, question: str, index: int, candidate: Candidate) -> StepIds:
+    def step_ids(self, problem: Problem, index: int, candidate: Candidate) -> StepIds:
         """The step with its author's mark."""
         return StepIds(scored=tuple(self.input_format.step_ids(self.tokenizer, candidate.source, candidate.text)))
 
@@ -94,13 +101,13 @@ class FamilyLayout:
         """The family's."""
         return self.family.label_ids(self.tokenizer)
 
-    def prompt_ids(self, question: str) -> list[int]:
+    def prompt_ids(self, problem: Problem) -> list[int]:
         """The family's."""
-        return self.family.prompt_ids(self.tokenizer, question)
+        return self.family.prompt_ids(self.tokenizer, problem)
 
-    def step_ids(self, question: str, index: int, candidate: Candidate) -> StepIds:
+    def step_ids(self, problem: Problem, index: int, candidate: Candidate) -> StepIds:
         """The family's; it reads no author."""
-        return self.family.step_ids(self.tokenizer, question, index, candidate.text)
+        return self.family.step_ids(self.tokenizer, problem, index, candidate.text)
 
     def probability(self, outputs: Sequence[float]) -> float:
         """By the family's head."""
@@ -133,11 +140,11 @@ class HTTPScorer:
         """The same server under another name, with sessions of its own."""
         return HTTPScorer(self.client, self.dialect, self.layout, name=name, model=self.model)
 
-    async def open(self, solution: Solution) -> "HTTPScoring":
+    async def open(self, solution: OpenSolution) -> "HTTPScoring":
         """Start judging a solution; nothing is sent yet."""
-        ids = self.layout.prompt_ids(solution.problem.question)
+        ids = self.layout.prompt_ids(solution.problem)
         self.client.acquire()
-        return HTTPScoring(self, solution.problem.question, ids)
+        return HTTPScoring(self, solution.problem, ids)
 
     async def outputs(self, ids: Sequence[int]) -> list[float]:
         """What the model says behind the last of ``ids``, raw.
@@ -155,8 +162,8 @@ class HTTPScorer:
 class HTTPScoring:
     """One problem's ids in a served scorer."""
 
-    def __init__(self, scorer: HTTPScorer, question: str, prompt_ids: list[int]) -> None:
-        self._scorer, self._question, self._ids = scorer, question, prompt_ids
+    def __init__(self, scorer: HTTPScorer, problem: Problem, prompt_ids: list[int]) -> None:
+        self._scorer, self._problem, self._ids = scorer, problem, prompt_ids
         self._index, self._is_open = 0, True
 
     async def score(self, candidate: Candidate) -> Score:
@@ -190,4 +197,4 @@ class HTTPScoring:
             await self._scorer.client.release()
 
     def _step(self, candidate: Candidate) -> StepIds:
-        return self._scorer.layout.step_ids(self._question, self._index, candidate)
+        return self._scorer.layout.step_ids(self._problem, self._index, candidate)

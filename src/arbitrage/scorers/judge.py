@@ -1,11 +1,13 @@
 """The target as a judge: asked in words for a rating of the draft's step, read off its next token."""
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
-from arbitrage.core.ports import Solution
+from arbitrage.core.ports import OpenSolution
 from arbitrage.core.types import Candidate, Cost, Finish, Score, Source
+from arbitrage.engines.encoding import Mark, part_ids
 
 RATING: Final = "Rate the last step: 0 is wrong, 9 is surely right. Answer with one digit."
 """What the target is asked, in the manner of SpecReason (arXiv 2504.07891)."""
@@ -25,8 +27,29 @@ class JudgeScorer:
     request: str = f"\n\n{RATING}\n\n"
     """All that stands between the step and the digit: the marks of a chat template too, where the target has one."""
     name: str = "judge"
+    encode: Callable[[str, str], Sequence[int]] | None = None
+    """From a step and what follows it to ids of the target: control tokens come only from what follows. None for an
+    engine that encodes both as text."""
 
-    async def open(self, solution: Solution) -> "JudgeScoring":
+    @classmethod
+    def of(cls, target: Any) -> "JudgeScorer":
+        """A judge that asks a target as its own chat asks; in plain words where the engine has no tokenizer.
+
+        Args:
+            target: An engine.
+
+        Raises:
+            ConfigError: If its chat template refuses the request.
+        """
+        prompt, tokenizer = getattr(target, "prompt", None), getattr(target, "tokenizer", None)
+        if prompt is None:
+            return cls()
+        return cls(
+            request=prompt.follow_up(tokenizer, RATING),
+            encode=lambda step, request: part_ids(tokenizer, [step, Mark(request)]),
+        )
+
+    async def open(self, solution: OpenSolution) -> "JudgeScoring":
         """Start judging a solution; the target is not asked before the first score."""
         return JudgeScoring(self, solution)
 
@@ -36,7 +59,7 @@ class JudgeScoring:
     """Asks the target's session of one solution."""
 
     scorer: JudgeScorer
-    solution: Solution
+    solution: OpenSolution
 
     async def score(self, candidate: Candidate) -> Score:
         """Rate a step."""
@@ -51,8 +74,11 @@ class JudgeScoring:
         return Score(scorer=self.scorer.name, source=candidate.source, value=rating / DIGITS[-1], cost=cost)
 
     def _rated(self, candidate: Candidate, digit: int) -> Candidate:
-        text = f"{candidate.text}{self.scorer.request}{digit}"
-        return Candidate(source=candidate.source, text=text, token_ids=(), finish=Finish.STEP_END, cost=Cost())
+        """Step, request and digit as one step of the target."""
+        request = f"{self.scorer.request}{digit}"
+        encode, text = self.scorer.encode, candidate.text + request
+        ids = () if encode is None else tuple(encode(candidate.text, request))
+        return Candidate(source=Source.TARGET, text=text, token_ids=ids, finish=Finish.STEP_END, cost=Cost())
 
     async def commit(self, candidate: Candidate) -> None:
         """The target's session hears of it on its own."""

@@ -7,4 +7,4 @@ WEIGHTS: Final = Path(__file__).parent / "weights"
 """Folder of the shipped checkpoints: draft, target, prm, router."""
 
 MARKS: Final = {"draft": "<|draft|>", "target": "<|target|>"}
-"""The router's history annotation, one token for each author (method: "Model 0: " and "Model 1: ")."""
+"""The routers' history annotation: one token for each author. The pair's file in ``pairs/shipped`` has the same."""

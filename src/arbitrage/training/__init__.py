@@ -1,1 +1,1 @@
-"""A router for any pair: collect rows, label them, train on them, judge and calibrate the result."""
+"""A router for any pair: collect training rows, label them, train on them, and measure the router's quality."""

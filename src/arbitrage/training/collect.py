@@ -1,4 +1,4 @@
-"""Collect router rows: from every prefix one draft step and several target steps, scored by the PRM."""
+"""Collect training rows: from every prefix one draft step and several target steps, scored by the PRM."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -13,15 +13,16 @@ from arbitrage.core.turn import Pair, Setting, Turn
 from arbitrage.core.types import Candidate, Decision, Finish, Problem, Sampling, Source, derive_seed
 from arbitrage.runtime.pool import each
 from arbitrage.runtime.store import GroupLog
-from arbitrage.training.rows import rows_of
+from arbitrage.training.rows import rows_from_trace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collecting:
-    """Makes and scores all that a row holds, then goes on as the behaviour policy decides.
+    """A policy that writes and scores all steps of a row; a behaviour policy then decides how the solution continues.
 
-    Any policy can be the behaviour; whatever it asks of the turn is there already. With ``Oracle`` at threshold 0
-    the solution continues with the better of two, as the authors' public code does.
+    Any policy can be the behaviour. It causes no model call of its own, because the turn already holds the draft's step
+    and the target's. With ``Oracle`` at threshold 0 the solution continues with the better step, as in the authors'
+    public code.
 
     Raises:
         ConfigError: If a number is out of range.
@@ -32,23 +33,23 @@ class Collecting:
     num_target_samples: int = 4
     target_sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.7))
     keep_draft: float = 0.0
-    """Where the behaviour escalates, go on with the draft's step all the same with this probability: the router
-    must also know the histories that follow a mistake."""
+    """Where the behaviour escalates, continue with the draft's step with this probability. A router also needs
+    histories that contain mistakes."""
     name: str = "collect"
 
     def __post_init__(self) -> None:
         if self.num_target_samples < 1:
-            raise ConfigError(f"the number of target samples must be at least 1, got {self.num_target_samples}")
+            raise ConfigError(f"num_target_samples must be at least 1, got {self.num_target_samples}")
         if self.num_target_samples > 1 and self.target_sampling.temperature == 0.0:
             raise ConfigError(
-                f"{self.num_target_samples} greedy target samples would all be the same",
-                hint="give a temperature above 0, or one sample",
+                f"temperature 0 makes all {self.num_target_samples} target samples equal",
+                hint="choose a temperature above 0, or 1 sample",
             )
         if not 0.0 <= self.keep_draft <= 1.0:
             raise ConfigError(f"keep_draft must be in [0, 1], got {self.keep_draft}")
 
     async def decide(self, turn: Turn) -> Decision:
-        """Draft, sample the target, score all, and ask the behaviour."""
+        """Write the draft's step and the target's samples, score them, and let the behaviour decide."""
         draft = await turn.draft()
         targets = await turn.samples(Source.TARGET, self.num_target_samples, sampling=self.target_sampling)
         for candidate in (draft, *targets):
@@ -62,8 +63,8 @@ class Collecting:
         value = await turn.score(self.prm, candidate)
         if not 0.0 <= value <= 1.0:
             raise ScorerError(
-                f"the PRM {self.prm.name!r} gave {value}, no probability",
-                hint="advantages need scores in [0, 1]; use a head with sigmoid or softmax",
+                f"a score of the PRM {self.prm.name!r} must be in [0, 1], got {value}",
+                hint="use a head with sigmoid or softmax",
             )
 
     def _keeps_draft(self, turn: Turn) -> bool:
@@ -73,14 +74,19 @@ class Collecting:
 
 
 @dataclass(slots=True, kw_only=True)
-class Report:
-    """What a collection did."""
+class RowsReport:
+    """Counts and times of one run that writes rows."""
 
     num_rows: int = 0
+    """Rows that this run added."""
+    total_rows: int = 0
+    """Rows in the folder after this run."""
+    wall_s: float = 0.0
+    """Seconds of this run; models are loaded before."""
     model_s: float = 0.0
-    """Seconds inside model calls, over all problems."""
+    """Seconds inside model calls, summed over all problems."""
     failures: dict[str, str] = field(default_factory=dict)
-    """Errors by problem id; these problems have no rows, and the next run tries them again."""
+    """Errors by problem id. These problems have no rows; the next run tries them again."""
 
 
 async def collect(
@@ -91,32 +97,37 @@ async def collect(
     log: GroupLog,
     *,
     max_in_flight: int = 8,
-    seen: Callable[[Trace], None] = lambda trace: None,
-) -> Report:
+    on_trace: Callable[[Trace], None] = lambda trace: None,
+) -> RowsReport:
     """Solve every problem that the log lacks, and append its rows as soon as it is solved.
 
     Args:
-        problems: What to solve.
+        problems: The problems to solve.
         pair: Draft and target.
-        policy: How rows are made and solutions go on.
+        policy: Writes and scores the steps of each row.
         setting: Limits, sampling of the draft, and seed.
-        log: An open log, whose groups are problems.
-        max_in_flight: How many problems at a time.
-        seen: Called with every finished trace.
+        log: An open log; each problem is a group.
+        max_in_flight: The number of problems in progress at a time.
+        on_trace: Called with every finished trace.
+
+    Raises:
+        ConfigError: If ``max_in_flight`` is below 1.
+        StoreError: If the log cannot be written.
     """
-    report = Report()
+    report = RowsReport()
     models = {"draft": pair.draft.name, "target": pair.target.name, "prm": policy.prm.name}
 
-    async def one(problem: Problem) -> None:
+    async def collect_problem(problem: Problem) -> None:
         trace = await solve(problem, pair, policy, setting)
         report.model_s += trace.model_s + sum(cost.seconds for cost in trace.measurement.values())
         if trace.finish is Finish.FAILED:
             report.failures[problem.id] = trace.error or "unknown"
         else:
-            rows = rows_of(trace, models, policy.prm.name)
+            rows = rows_from_trace(trace, models, policy.prm.name)
             log.append([row.to_json() for row in rows])
             report.num_rows += len(rows)
-        seen(trace)
+        on_trace(trace)
 
-    await each([p for p in problems if p.id not in log.done], one, max_in_flight=max_in_flight)
+    remaining = [problem for problem in problems if problem.id not in log.done]
+    await each(remaining, collect_problem, max_in_flight=max_in_flight)
     return report

@@ -1,4 +1,4 @@
-"""What a router learns from a row: labels, balance, and a split that shares no problem."""
+"""Training labels from advantages, balanced classes, and a split in which no problem is on both sides."""
 
 import bisect
 import random
@@ -15,23 +15,23 @@ T = TypeVar("T")
 
 
 class Labelling(Protocol):
-    """From a mean advantage to what the head is trained on, and how its output is read when served."""
+    """Maps a mean advantage to a training label, and says how a served head's output is read."""
 
     @property
     def readout(self) -> Readout:
-        """How a served head's output becomes one number in [0, 1]."""
+        """The conversion of a served head's output to one number in [0, 1]."""
 
     @property
     def num_labels(self) -> int:
-        """Outputs of the head."""
+        """The number of outputs of the head."""
 
     def label(self, advantage: float) -> float:
-        """The training target: a class number, or for a regression the value itself."""
+        """The training label: a class number, or the value itself for a regression."""
 
 
 @dataclass(frozen=True, slots=True)
 class Binary:
-    """y = 1{advantage > margin}: the paper's label, there with margin 0."""
+    """y = 1{advantage > margin}; the paper's label has margin 0."""
 
     margin: float = 0.0
     num_labels: int = 2
@@ -41,15 +41,15 @@ class Binary:
         _check_margin(self.margin)
 
     def label(self, advantage: float) -> int:
-        """1 where the target is better."""
+        """1 if the target's step is better, else 0."""
         return int(advantage > self.margin)
 
 
 @dataclass(frozen=True, slots=True)
 class Classes:
-    """Bins of equal width over [-1, 1], the middle edge moved to the margin.
+    """Bins of equal width over [-1, 1], with the middle edge moved to the margin.
 
-    The score when served is the probability of the upper half.
+    In serving, the score is the probability of the upper half.
 
     Raises:
         ConfigError: If the number of bins is odd or below 2.
@@ -66,22 +66,22 @@ class Classes:
 
     @property
     def edges(self) -> list[float]:
-        """The inner edges, ascending; a value on one belongs below it."""
+        """The inner edges in ascending order; a value on an edge belongs to the bin below it."""
         half = self.num_labels // 2
         below = [-1.0 + (1.0 + self.margin) * i / half for i in range(1, half)]
         above = [self.margin + (1.0 - self.margin) * i / half for i in range(1, half)]
         return [*below, self.margin, *above]
 
     def label(self, advantage: float) -> int:
-        """The bin, from 0."""
+        """The number of the bin, from 0."""
         return bisect.bisect_left(self.edges, advantage)
 
 
 @dataclass(frozen=True, slots=True)
 class Ordinal:
-    """Bins as in :class:`Classes`, learned as K - 1 questions "above edge k?" (Cheng et al. 2008, 0704.1028).
+    """Bins as in :class:`Classes`, learned as K - 1 questions "above edge k?" (Cheng et al. 2008, arXiv 0704.1028).
 
-    The score when served is the answer at the middle edge.
+    In serving, the score is the output at the middle edge.
     """
 
     num_bins: int
@@ -90,29 +90,29 @@ class Ordinal:
 
     @property
     def num_labels(self) -> int:
-        """One output for each inner edge."""
+        """The number of inner edges; each has one output."""
         return self.num_bins - 1
 
     def __post_init__(self) -> None:
         Classes(self.num_bins, self.margin)
 
     def label(self, advantage: float) -> int:
-        """The bin, from 0."""
+        """The number of the bin, from 0."""
         return Classes(self.num_bins, self.margin).label(advantage)
 
 
 @dataclass(frozen=True, slots=True)
 class Regression:
-    """The advantage itself, by the squared error of sigmoid(output) from (advantage + 1) / 2.
+    """The advantage itself; the loss is the squared error between sigmoid(output) and (advantage + 1) / 2.
 
-    The score when served is that sigmoid: 0.5 is an advantage of nothing.
+    In serving, the score is that sigmoid: 0.5 stands for an advantage of 0.
     """
 
     num_labels: int = 1
     readout: Readout = Readout.PROBABILITY
 
     def label(self, advantage: float) -> float:
-        """In [0, 1]."""
+        """The advantage, mapped from [-1, 1] to [0, 1]."""
         return (advantage + 1.0) / 2.0
 
 
@@ -127,10 +127,14 @@ LABELLINGS: Final[Mapping[str, str]] = {
 
 
 def labelling(name: str, margin: float = 0.0) -> Labelling:
-    """A labelling by name.
+    """Make a labelling by its name.
+
+    Args:
+        name: A key of :data:`LABELLINGS`.
+        margin: An advantage up to this value counts as no gain.
 
     Raises:
-        ConfigError: If there is none, or the margin is out of range.
+        ConfigError: If the name is unknown, or the margin out of range.
     """
     kind, _, bins = name.partition("-")
     if name not in LABELLINGS:
@@ -150,19 +154,24 @@ def _check_margin(margin: float) -> None:
 def split_by_problem(rows: Iterable[Row], validation_share: float, *, seed: int) -> tuple[list[Row], list[Row]]:
     """Split rows so that no problem is on both sides.
 
+    Args:
+        rows: The rows to split.
+        validation_share: The share of the problems for validation.
+        seed: Chooses the problems for validation.
+
     Returns:
-        Rows for training and for validation.
+        Rows for training, and rows for validation.
 
     Raises:
         ConfigError: If the share is not in (0, 1).
-        RowError: If there are too few problems for two sides.
+        RowError: If there are fewer than two problems.
     """
     if not 0.0 < validation_share < 1.0:
         raise ConfigError(f"validation share must be in (0, 1), got {validation_share}")
     rows = list(rows)
     problems = sorted({row.problem.id for row in rows})
     if len(problems) < 2:
-        raise RowError(f"a split needs rows of at least 2 problems, got {len(problems)}", hint="collect more")
+        raise RowError(f"a split needs rows of at least 2 problems, got {len(problems)}", hint="collect more problems")
     count = min(max(1, round(len(problems) * validation_share)), len(problems) - 1)
     held_out = set(random.Random(seed).sample(problems, count))
     sides: tuple[list[Row], list[Row]] = ([], [])
@@ -172,34 +181,46 @@ def split_by_problem(rows: Iterable[Row], validation_share: float, *, seed: int)
 
 
 def downsample(items: Sequence[T], classes: Sequence[int], *, seed: int) -> list[T]:
-    """Drop members of the larger classes at random until all are equal (method).
+    """Drop random members of the larger classes until all classes have the same size, as the paper does.
 
     Args:
-        items: What to choose from.
-        classes: The class of each.
-        seed: Chooses what to drop.
+        items: The items to choose from.
+        classes: The class of each item.
+        seed: Chooses the items to drop.
 
     Raises:
-        RowError: If there is only one class.
+        RowError: If there are fewer than two classes.
     """
-    smallest = min(check_classes(classes).values())
-    rng, kept = random.Random(seed), set[int]()
-    for wanted in sorted(set(classes)):
-        kept.update(rng.sample([i for i, found in enumerate(classes) if found == wanted], smallest))
-    return [item for i, item in enumerate(items) if i in kept]
+    smallest_size = min(check_classes(classes).values())
+    rng, kept_indices = random.Random(seed), set[int]()
+    for chosen_class in sorted(set(classes)):
+        members = [i for i, its_class in enumerate(classes) if its_class == chosen_class]
+        kept_indices.update(rng.sample(members, smallest_size))
+    return [item for i, item in enumerate(items) if i in kept_indices]
 
 
 def class_weights(classes: Sequence[int], num_classes: int) -> list[float]:
-    """Weights of the loss by class under which all classes count the same; mean 1 over items, 0 for empty ones."""
+    """Loss weights by class that give each class the same total; their mean over items is 1.
+
+    Args:
+        classes: The class of each item.
+        num_classes: The number of classes.
+
+    Returns:
+        One weight for each class; 0 for a class without items.
+
+    Raises:
+        RowError: If there are fewer than two classes.
+    """
     counts = check_classes(classes)
     return [len(classes) / (len(counts) * counts[c]) if counts[c] else 0.0 for c in range(num_classes)]
 
 
 def check_classes(classes: Sequence[int]) -> Counter[int]:
-    """Count the classes.
+    """Count the members of each class.
 
     Raises:
-        RowError: If there is only one, or none.
+        RowError: If there are fewer than two classes.
     """
     counts = Counter(classes)
     if len(counts) < 2:

@@ -1,14 +1,14 @@
-"""What a judgement looks like: how much gain at which escalation rate, and whether probabilities mean what they say."""
+"""Pictures of a router's quality: the gain curve and the reliability diagram."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from arbitrage.core.errors import MissingExtra
-from arbitrage.training.judge import reliability
-from arbitrage.training.replay import Scores, advantages, replay
+from arbitrage.training.replay import BASELINES, Scores, advantages, baseline, replay
+from arbitrage.training.router_quality import reliability
 from arbitrage.training.rows import Row
 
 try:
@@ -16,16 +16,30 @@ try:
 except ImportError as error:
     raise MissingExtra("train") from error
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#999999")
-"""Okabe and Ito's, told apart by colour-blind readers too; the router has the first."""
+COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#999999")
+"""The palette of Okabe and Ito, which colour-blind readers can tell apart; the router has the first colour."""
 
 
-def gain_curve(rows: Sequence[Row], scores: Mapping[str, Scores]) -> Figure:
-    """Mean PRM score over the share of steps escalated, one line a rule, and chance as the straight line.
+def save_pictures(rows: Sequence[Row], scores: Scores, folder: Path, *, margin: float = 0.0) -> None:
+    """Write the pictures ``gain`` and ``reliability``, each as SVG and as PNG.
 
     Args:
         rows: Held-out rows.
-        scores: By name of the rule; the router first.
+        scores: The router's score of each row.
+        folder: An existing folder.
+        margin: An advantage up to this value counts as no gain.
+    """
+    by_rule = {"router": scores, **{name: baseline(rows, name) for name in BASELINES}}
+    _save(gain_curve(rows, by_rule), folder, "gain")
+    _save(reliability_diagram(rows, scores, margin=margin), folder, "reliability")
+
+
+def gain_curve(rows: Sequence[Row], scores: Mapping[str, Scores]) -> Figure:
+    """Draw the mean PRM score over the share of escalated steps, one line for each rule; chance is a straight line.
+
+    Args:
+        rows: Held-out rows.
+        scores: Scores of each row by the name of the rule; the router first.
     """
     figure, axes = _axes("share of steps by the target", "mean PRM score of the kept steps")
     for number, (name, values) in enumerate(scores.items()):
@@ -42,13 +56,13 @@ def gain_curve(rows: Sequence[Row], scores: Mapping[str, Scores]) -> Figure:
 
 
 def reliability_diagram(rows: Sequence[Row], scores: Scores, *, margin: float = 0.0) -> Figure:
-    """Share of rows with gain over the router's probability; on the diagonal it means what it says."""
+    """Draw the share of rows with gain over the router's probability; a calibrated router follows the diagonal."""
     bins = reliability(scores, (advantages(rows) > margin).astype(np.int64))
     figure, axes = _axes("the router's probability of a better step by the target", "share of steps where it is better")
     axes.plot([0, 1], [0, 1], "--", color="#777777", linewidth=1.2)
-    said, shown, counts = (np.array(column) for column in zip(*bins, strict=True))
-    axes.plot(said, shown, color=COLOURS[0], linewidth=1.5)
-    axes.scatter(said, shown, s=20 + 300 * counts / counts.sum(), color=COLOURS[0], alpha=0.7)
+    probabilities, gain_rates, counts = (np.array(column) for column in zip(*bins, strict=True))
+    axes.plot(probabilities, gain_rates, color=COLOURS[0], linewidth=1.5)
+    axes.scatter(probabilities, gain_rates, s=20 + 300 * counts / counts.sum(), color=COLOURS[0], alpha=0.7)
     for x, y, count in bins:
         axes.annotate(f"{count}", (x, y), textcoords="offset points", xytext=(6, -10), fontsize=7, color="#555555")
     axes.set_xlim(-0.02, 1.02)
@@ -66,7 +80,6 @@ def _axes(x: str, y: str) -> tuple[Figure, Any]:
     return figure, axes
 
 
-def save(figure: Figure, folder: Path, name: str) -> None:
-    """Write a picture as SVG and as PNG."""
+def _save(figure: Figure, folder: Path, name: str) -> None:
     for ending in ("svg", "png"):
         figure.savefig(folder / f"{name}.{ending}", dpi=150)

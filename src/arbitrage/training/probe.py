@@ -1,4 +1,4 @@
-"""Train a probe router: a small head on what the draft and the target say of a step, from the rows of any router."""
+"""Train a probe: a router with a small head on the log-probabilities, likelihoods or hidden state of a draft step."""
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -27,21 +27,22 @@ except ImportError as error:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeRecipe:
-    """How a probe is trained.
+    """The settings of probe training.
 
     Raises:
         ConfigError: If a value is out of range.
     """
 
     margin: float = 0.0
-    """Advantages up to this are noise of the PRM, not gain."""
+    """An advantage up to this value counts as noise of the PRM, not as gain."""
     inputs: Inputs = Inputs.LIKELIHOODS
-    """What the probe reads."""
+    """The features that the probe reads."""
     ask_above: float = 0.0
-    """On ``likelihoods``: see :class:`ProbeHead`; steps that are kept unasked teach nothing."""
+    """For ``likelihoods``: see :class:`ProbeHead`. Steps that are kept without a call of the target are not used for
+    training."""
     num_units: int = 32
     weight_decays: tuple[float, ...] = (0.1, 1.0, 10.0, 100.0)
-    """The one with the least loss on held-out problems is taken."""
+    """Weight decays to try; the probe with the lowest loss on held-out problems is kept."""
     validation_share: float = 0.1
     num_epochs: int = 30
     seed: int = 0
@@ -51,14 +52,17 @@ class ProbeRecipe:
         if not 0.0 <= self.ask_above < 1.0:
             raise ConfigError(f"ask_above must be in [0, 1), got {self.ask_above}")
         if self.ask_above and self.inputs is not Inputs.LIKELIHOODS:
-            raise ConfigError(f"only a probe on likelihoods asks the target, got ask_above with {self.inputs}")
+            raise ConfigError(
+                f"ask_above is for a probe on likelihoods, got ask_above with {self.inputs}",
+                hint="leave out --ask-above, or choose --inputs likelihoods",
+            )
         for name in ("num_units", "num_epochs"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
-def asked_rows(rows: Sequence[Row], recipe: ProbeRecipe) -> list[Row]:
-    """The rows that a probe learns from: all but those whose step it would keep unasked."""
+def rows_for_head(rows: Sequence[Row], recipe: ProbeRecipe) -> list[Row]:
+    """Select the rows whose step the probe scores with its head; the others it keeps without a call of the target."""
     return [
         row
         for row in rows
@@ -75,29 +79,29 @@ def train_probe(
     settings: Mapping[str, Any],
     likelihoods: Callable[[Sequence[Row]], Sequence[float]] | None = None,
 ) -> dict[str, Any]:
-    """Train a probe, or return the report of one that is done.
+    """Train a probe, or return the report of a finished training.
 
     Args:
-        rows: Collected with hidden states, if the probe reads them.
-        out: Becomes a checkpoint folder with the input format and a report inside.
+        rows: Training rows; for the inputs ``state`` with hidden states.
+        out: Becomes a checkpoint folder with the input format and the report.
         recipe: Labels and optimisation.
-        input_format: Of the pair's routers; the annotation is dropped, since a probe reads no text.
-        settings: What identifies the rows; a folder of another run is refused.
-        likelihoods: Gives the target's score of each row's draft step, for a probe that reads it. It costs a forward
-            pass a row, so it is asked only if the probe is still to be trained.
+        input_format: The format of the pair's routers; its annotation is dropped, because a probe reads no text.
+        settings: Identifies the rows; a folder of another run is refused.
+        likelihoods: Gives the target's likelihood score of each row's draft step; needed for the inputs
+            ``likelihoods``. It costs one forward pass for each row, so a finished training does not call it.
 
     Returns:
         The report.
 
     Raises:
-        RowError: If the rows lack hidden states, or have one class only.
+        RowError: If the rows lack what the probe reads, or have only one class.
         StoreError: If ``out`` belongs to another run.
     """
     settings = {**settings, "recipe": asdict(recipe)}
     with RunFolder(out, settings):
-        if done := read_report(out):
-            return done
-        rows = asked_rows(rows, recipe)
+        if finished_report := read_report(out):
+            return finished_report
+        rows = rows_for_head(rows, recipe)
         by_row: Sequence[float | None] = likelihoods(rows) if likelihoods else [None] * len(rows)
         scores = {(row.problem.id, row.step): score for row, score in zip(rows, by_row, strict=True)}
         sides = split_by_problem(rows, recipe.validation_share, seed=recipe.seed)
@@ -125,17 +129,26 @@ def _labels(rows: Sequence[Row], recipe: ProbeRecipe) -> list[int]:
 def _fit(
     inputs: Sequence[Any], labels: Sequence[list[int]], recipe: ProbeRecipe
 ) -> tuple[ProbeHead, dict[float, float]]:
-    """The best of all weight decays, and the held-out loss of each; for training and held-out rows each."""
+    """Train one head for each weight decay.
+
+    Args:
+        inputs: Features of the training rows and of the held-out rows, each of shape [rows, features].
+        labels: Their labels.
+        recipe: The settings.
+
+    Returns:
+        The head with the lowest held-out loss, and the held-out loss by weight decay.
+    """
     scaler = StandardScaler().fit(inputs[0])
     train_x, test_x = (scaler.transform(side) for side in inputs)
     fitted = {decay: _classifier(decay, recipe) for decay in recipe.weight_decays}
     for model in fitted.values():
-        with warnings.catch_warnings():  # The number of epochs is what was asked for.
+        with warnings.catch_warnings():  # Training ends after num_epochs by intention, converged or not.
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(train_x, labels[0])
     losses = {d: float(log_loss(labels[1], m.predict_proba(test_x), labels=[0, 1])) for d, m in fitted.items()}
-    best = fitted[min(losses, key=losses.__getitem__)]
-    (inner, outer), (inner_bias, outer_bias) = best.coefs_, best.intercepts_
+    chosen = fitted[min(losses, key=losses.__getitem__)]
+    (inner, outer), (inner_bias, outer_bias) = chosen.coefs_, chosen.intercepts_
     weights = {"mean": scaler.mean_, "scale": scaler.scale_, "inner": inner, "inner_bias": inner_bias}
     weights |= {"outer": outer[:, 0], "outer_bias": outer_bias}
     arrays = {name: np.ascontiguousarray(values, np.float32) for name, values in weights.items()}

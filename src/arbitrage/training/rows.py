@@ -1,4 +1,4 @@
-"""The row that router training, judging, replay and calibration share: one draft step, and what the target could do."""
+"""A training row: one draft step beside target steps from the same prefix, all scored by the PRM."""
 
 import base64
 import json
@@ -12,17 +12,17 @@ from typing import Any, Final
 
 from arbitrage.core.errors import ArbitrageError, MissingExtra, RowError
 from arbitrage.core.trace import Trace
-from arbitrage.core.types import Candidate, Cost, Finish, Problem, Source, Step
+from arbitrage.core.types import Candidate, Cost, Finish, Problem, Source, Step, read_messages
 from arbitrage.runtime.store import read_records
 
 SCHEMA: Final = 1
-"""Version of a row's JSON form. Raise it when a field changes its meaning."""
+"""Version of a row's JSON form. Increase it when the meaning of a field changes."""
 FILE: Final = "rows.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """A step that a model wrote from a row's prefix, with what the PRM says of it."""
+    """A step that a model wrote from a row's prefix, with its PRM score."""
 
     text: str
     score: float
@@ -31,12 +31,12 @@ class Sample:
     seconds: float
     logprobs: tuple[float, ...] | None = None
     first_entropy: float | None = None
-    """Nats; of the distribution that the step's first token was drawn from."""
+    """Entropy, in nats, of the distribution of the step's first token."""
     hidden_state: tuple[float, ...] | None = None
-    """Last layer's state at the step's last token, rounded to half precision."""
+    """The last layer's state at the step's last token, shape [hidden]; rounded to half precision."""
 
     def as_candidate(self, source: Source) -> Candidate:
-        """The step as a model meets it when served; its ids are not known."""
+        """The step as a candidate, as scorers get it in serving. Rows store no token ids, so they are empty."""
         return Candidate(
             source=source,
             text=self.text,
@@ -49,7 +49,7 @@ class Sample:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON form; the state as base64 of little-endian fp16."""
+        """The JSON form; the hidden state is base64 of little-endian fp16."""
         state = self.hidden_state
         packed = None if state is None else base64.b64encode(struct.pack(f"<{len(state)}e", *state)).decode()
         return {
@@ -82,30 +82,30 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Past:
-    """A step of the prefix with its author."""
+    """A step of a row's prefix with its author."""
 
     source: Source
     text: str
 
     def as_candidate(self) -> Candidate:
-        """The step as a model meets it, of which only the text is known."""
+        """The step as a candidate. Rows store only its author and text."""
         return Candidate(source=self.source, text=self.text, token_ids=(), finish=Finish.STEP_END, cost=Cost())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One draft step from a prefix, beside independent target steps from the same prefix."""
+    """One draft step, beside independent target steps from the same prefix."""
 
     problem: Problem
     step: int
     """Position in the solution, from 0."""
     is_last: bool
-    """Whether the solution ended behind this step."""
+    """Whether the solution ended after this step."""
     history: tuple[Past, ...]
     draft: Sample
     targets: tuple[Sample, ...]
     kept: Source
-    """Whose step the solution went on with."""
+    """The author of the step that the solution continued with."""
     models: Mapping[str, str]
     """Names of draft, target and PRM."""
 
@@ -115,23 +115,24 @@ class Row:
         return self.advantage_of(None)
 
     def advantage_of(self, num_target_samples: int | None) -> float:
-        """The same over the first so many target samples only; None for all."""
+        """The advantage over the first ``num_target_samples`` target samples; None for all of them."""
         scores = [sample.score for sample in self.targets[:num_target_samples]]
         return statistics.fmean(scores) - self.draft.score
 
     @property
     def advantage_se(self) -> float | None:
-        """Standard error of the mean over target samples; None with one sample."""
+        """Standard error of the advantage over target samples; None with one sample."""
         if len(self.targets) < 2:
             return None
         return statistics.stdev(sample.score for sample in self.targets) / math.sqrt(len(self.targets))
 
     def to_json(self) -> dict[str, Any]:
-        """The versioned JSON form, the derived figures included."""
+        """The versioned JSON form, with the derived figures."""
         return {
             "schema": SCHEMA,
             "problem_id": self.problem.id,
             "question": self.problem.question,
+            **({} if self.problem.is_plain else {"messages": [m.to_json() for m in self.problem.messages]}),
             "answer": self.problem.answer,
             "metadata": dict(self.problem.metadata),
             "step": self.step,
@@ -150,15 +151,16 @@ class Row:
         """Read the JSON form.
 
         Raises:
-            RowError: If the record is of another schema, or is no row.
+            RowError: If the record has another schema version, or its fields are not those of a row.
         """
         if (schema := record.get("schema")) != SCHEMA:
-            raise RowError(f"row schema must be {SCHEMA}, got {schema!r}", hint="collect again with this version")
+            raise RowError(f"row schema must be {SCHEMA}, got {schema!r}", hint="collect the rows with this version")
         try:
             return cls(
                 problem=Problem(
                     id=record["problem_id"],
                     question=record["question"],
+                    messages=read_messages(record.get("messages", ())),
                     answer=record["answer"],
                     metadata=record["metadata"],
                 ),
@@ -171,23 +173,23 @@ class Row:
                 models=record["models"],
             )
         except (LookupError, TypeError, ValueError, struct.error, ArbitrageError) as error:
-            raise RowError(f"not a row: {error!r}") from error
+            raise RowError(f"not a row: {error!r}", hint="collect the rows again, or delete this line") from error
 
 
-def rows_of(trace: Trace, models: Mapping[str, str], scorer: str) -> list[Row]:
-    """Read the rows off a trace whose every step has a draft, target samples, and their scores.
+def rows_from_trace(trace: Trace, models: Mapping[str, str], scorer: str) -> list[Row]:
+    """Make one row of each step of a trace; each step has a draft, target samples, and their scores.
 
     Args:
-        trace: Made by :class:`arbitrage.training.collect.Collecting`.
+        trace: A trace under the policy :class:`arbitrage.training.collect.Collecting`.
         models: Names of draft, target and PRM.
-        scorer: Name of the scorer in the trace whose values count.
+        scorer: The name of the scorer whose values become the rows' scores.
     """
     rows: list[Row] = []
     history: list[Past] = []
     for number, step in enumerate(trace.steps):
         scores = {(score.source, score.sample): score.value for score in step.scores if score.scorer == scorer}
         samples = {
-            source: [_sample(c, scores[source, c.sample]) for c in _by_number(step, source)] for source in Source
+            source: [_sample(c, scores[source, c.sample]) for c in _candidates(step, source)] for source in Source
         }
         rows.append(
             Row(
@@ -205,46 +207,49 @@ def rows_of(trace: Trace, models: Mapping[str, str], scorer: str) -> list[Row]:
     return rows
 
 
-def _by_number(step: Step, source: Source) -> list[Candidate]:
+def _candidates(step: Step, source: Source) -> list[Candidate]:
+    """A model's candidates of a step, by sample number."""
     return sorted((c for c in step.candidates if c.source is source), key=lambda c: c.sample)
 
 
-def _sample(made: Candidate, score: float) -> Sample:
+def _sample(candidate: Candidate, score: float) -> Sample:
     return Sample(
-        text=made.text,
+        text=candidate.text,
         score=score,
-        finish=made.finish,
-        num_tokens=made.num_tokens,
-        seconds=made.cost.seconds,
-        logprobs=made.logprobs,
-        first_entropy=made.first_entropy,
-        hidden_state=made.hidden_state,
+        finish=candidate.finish,
+        num_tokens=candidate.num_tokens,
+        seconds=candidate.cost.seconds,
+        logprobs=candidate.logprobs,
+        first_entropy=candidate.first_entropy,
+        hidden_state=candidate.hidden_state,
     )
 
 
 def read_rows(folder: Path) -> Iterator[Row]:
-    """Read the rows of a collect folder, solution by solution; an unfinished solution at the end is left out.
+    """Read the rows in a folder of collect or label, solution by solution.
+
+    An unfinished solution at the end of the file is left out.
 
     Raises:
-        StoreError: If there are none.
-        RowError: If a line is no row of this version; its place is named.
+        StoreError: If the folder has no rows.
+        RowError: If a line is not a row of this version; the message names file and line.
     """
     solution: list[Row] = []
-    for place, record in read_records(folder / FILE):
+    for location, record in read_records(folder / FILE):
         try:
             solution.append(Row.from_json(record))
         except RowError as error:
-            raise RowError(f"{place}: {error}") from error
+            raise RowError(f"{location}: {error}") from error
         if solution[-1].is_last:
             yield from solution
             solution.clear()
 
 
 def write_parquet(rows: Iterable[Row], path: Path, *, batch_size: int = 1000) -> int:
-    """Write rows as Parquet, in batches; nested fields as structs and lists.
+    """Write rows as Parquet, in batches; nested fields become structs and lists.
 
     Returns:
-        How many rows were written.
+        The number of rows written.
 
     Raises:
         MissingExtra: If pyarrow is not installed.
@@ -277,7 +282,7 @@ def _batches(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
 
 
 def _parquet_schema(pa: Any) -> Any:
-    # Named, not inferred: a batch whose optional fields are all missing must have the same columns.
+    # The schema is explicit: inferred from a batch without optional fields, it would lack their columns.
     sample = pa.struct(
         [
             ("text", pa.string()),

@@ -1,1 +1,1 @@
-"""Figures of a comparison: metrics, intervals, paired comparisons, frontiers."""
+"""Figures of a comparison, computed from condensed solutions."""

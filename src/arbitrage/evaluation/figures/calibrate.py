@@ -1,10 +1,10 @@
-"""A threshold for a budget, chosen on solved problems with a bound on the risk of missing it.
+"""Choose a threshold for a budget on solved problems, with a bound on the risk of exceeding the budget.
 
 Method: Learn-then-Test (Angelopoulos et al., arXiv 2110.01052). Each threshold is a hypothesis "its mean loss exceeds
-the limit"; thresholds are tested one after another, beginning with the safest, each at level 1 - confidence, until one
-cannot be rejected (fixed-sequence testing). The test is the betting martingale of Waudby-Smith and Ramdas
-(arXiv 2010.09686), valid for any loss in [0, 1] and any number of problems. Then, with the stated confidence over the
-choice of problems, the mean loss on problems of the same kind is within the limit.
+the limit". Thresholds are tested one after another, the safest first, each at level 1 - confidence, until one cannot be
+rejected (fixed-sequence testing). The test is the betting martingale of Waudby-Smith and Ramdas (arXiv 2010.09686),
+valid for any loss in [0, 1] and any number of problems. Then, with the stated confidence over the choice of problems,
+the mean loss on problems of the same kind is within the limit.
 """
 
 import enum
@@ -20,6 +20,8 @@ from arbitrage import grading
 from arbitrage.core.errors import ConfigError, MissingExtra, TraceError
 from arbitrage.core.trace import Trace
 from arbitrage.core.types import Finish
+from arbitrage.evaluation.running.entry import TARGET, Entry
+from arbitrage.evaluation.running.solutions import by_problem
 
 try:
     import numpy as np
@@ -28,18 +30,18 @@ except ImportError as error:
     raise MissingExtra("train") from error
 
 LATE_SHARE: Final = 0.1
-"""A budget of seconds allows so many problems to take longer."""
+"""Share of the problems that may exceed a budget of seconds."""
 
 
 class Goal(enum.StrEnum):
-    """What a budget limits."""
+    """The quantity that a budget limits."""
 
     TARGET_TOKENS = "target-tokens"
     """Share of a problem's tokens that the target writes, on average over problems; in (0, 1)."""
     SECONDS = "seconds"
-    """Seconds that nine of ten problems take at most: a mean of times without a bound cannot be certified."""
+    """Seconds that nine of ten problems take at most. The mean of times without a bound cannot be certified."""
     ACCURACY_LOSS = "accuracy-loss"
-    """Share of problems right minus that of target-only, at most so much below; in (0, 1)."""
+    """Accuracy of target-only minus accuracy; in (0, 1)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +62,7 @@ class Budget:
 
     @property
     def name(self) -> str:
-        """The budget in words, as checkpoints and ``solve --budget`` know it."""
+        """The budget as text, under which a checkpoint and ``solve --budget`` name it."""
         return f"{self.goal}<={self.limit:g}"
 
     @classmethod
@@ -68,12 +70,12 @@ class Budget:
         """Read a budget.
 
         Raises:
-            ConfigError: If it is none.
+            ConfigError: If the text is not a budget.
         """
-        found = re.fullmatch(rf"\s*({'|'.join(Goal)})\s*<=\s*([0-9.eE+-]+)\s*", text)
+        match = re.fullmatch(rf"\s*({'|'.join(Goal)})\s*<=\s*([0-9.eE+-]+)\s*", text)
         try:
-            if found:
-                return cls(goal=Goal(found[1]), limit=float(found[2]))
+            if match:
+                return cls(goal=Goal(match[1]), limit=float(match[2]))
         except ValueError:
             pass
         raise ConfigError(
@@ -88,18 +90,19 @@ class Budget:
         return self.limit if self.goal is Goal.TARGET_TOKENS else (1.0 + self.limit) / 2.0
 
     def loss(self, attempts: Sequence["Outcome"], reference: Sequence["Outcome"]) -> float:
-        """What one problem adds to the mean that is limited, in [0, 1].
+        """The loss of one problem, in [0, 1]; the budget limits its mean.
 
         Args:
-            attempts: Under the threshold in question; of several the mean counts, since they are not independent.
-            reference: Under target-only; needed for the loss of accuracy.
+            attempts: Under the threshold in question. Several attempts at a problem are not independent, so their mean
+                is one loss.
+            reference: Under target-only; needed for a loss of accuracy.
         """
         if self.goal is Goal.TARGET_TOKENS:
             return fmean(outcome.target_token_share for outcome in attempts)
         if self.goal is Goal.SECONDS:
             return fmean(outcome.seconds > self.limit for outcome in attempts)
-        own, theirs = (fmean(outcome.is_correct is True for outcome in found) for found in (attempts, reference))
-        return (1.0 + theirs - own) / 2.0
+        own, other = (fmean(outcome.is_correct is True for outcome in group) for group in (attempts, reference))
+        return (1.0 + other - own) / 2.0
 
     @property
     def is_safest_high(self) -> bool:
@@ -109,10 +112,10 @@ class Budget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What one attempt at a problem under one threshold came to; a failure is the worst of all."""
+    """One attempt at a problem under one threshold; a failure has the largest loss for every budget."""
 
     problem: str
-    """Its id."""
+    """The problem's id."""
     target_token_share: float
     seconds: float
     is_correct: bool | None
@@ -133,12 +136,15 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tested:
-    """One threshold's mean loss, in the budget's unit, with the bound that holds with the wanted confidence."""
+    """The test of one threshold."""
 
     threshold: float
     mean: float
+    """Mean loss, in the budget's unit."""
     bound: float
+    """Upper bound of the true mean with the required confidence, in the budget's unit."""
     is_certified: bool
+    """Whether the bound is within the budget."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,17 +167,17 @@ def calibrate(
     confidence: float = 0.9,
     seed: int = 0,
 ) -> Calibration:
-    """Choose the threshold that makes the most of a budget and still keeps it.
+    """Choose the threshold that uses a budget best and still keeps it.
 
-    Of the thresholds that are certified, that is the one with the most escalations for a budget of tokens or seconds,
-    and with the fewest for one of accuracy.
+    Of the certified thresholds it is the one with the most escalations for a budget of tokens or seconds, and with the
+    fewest for a budget of accuracy.
 
     Args:
         outcomes: Of the same held-out problems under every threshold.
-        reference: Of target-only on these; only a budget of accuracy needs it.
-        budget: What to keep.
-        confidence: That the budget is kept on new problems of the same kind, in (0, 1).
-        seed: Of the order in which problems are looked at.
+        reference: Of target-only on these problems; needed for a budget of accuracy.
+        budget: The budget to keep.
+        confidence: Probability that the budget is kept on new problems of the same kind, in (0, 1).
+        seed: Seed of the order in which problems enter the test.
 
     Raises:
         ConfigError: If the confidence is out of range, or no threshold keeps the budget.
@@ -181,11 +187,11 @@ def calibrate(
         raise ConfigError(f"confidence must be in (0, 1), got {confidence}")
     order = _shared_problems(outcomes, reference, budget)
     random.Random(seed).shuffle(order)
-    of_target = _by_problem(reference)
+    of_target = by_problem(reference)
     tested: list[Tested] = []
     for threshold in sorted(outcomes, reverse=budget.is_safest_high):
-        found = _by_problem(outcomes[threshold])
-        losses = [budget.loss(found[problem], of_target.get(problem, ())) for problem in order]
+        attempts = by_problem(outcomes[threshold])
+        losses = [budget.loss(attempts[problem], of_target.get(problem, ())) for problem in order]
         tested.append(_test(threshold, losses, budget, confidence))
         if not tested[-1].is_certified:
             break
@@ -194,7 +200,7 @@ def calibrate(
         raise ConfigError(
             f"no threshold keeps {budget.name} with confidence {confidence:g} on {len(order)} problems: the safest, "
             f"{tested[0].threshold:g}, has {tested[0].mean:.4g}, and at most {tested[0].bound:.4g} can be promised",
-            hint="allow more, or solve more problems",
+            hint="raise the limit, or solve more problems",
         )
     return Calibration(
         budget=budget.name,
@@ -208,34 +214,28 @@ def calibrate(
 def _shared_problems(
     outcomes: Mapping[float, Sequence[Outcome]], reference: Sequence[Outcome], budget: Budget
 ) -> list[str]:
-    """The problems, which must be the same everywhere; for a budget of accuracy those that could be graded."""
+    """Ids of the problems, which must be the same everywhere; for a budget of accuracy only the graded problems."""
     if not any(outcomes.values()):
         raise TraceError("a calibration needs solved problems, got none")
-    groups = {f"threshold {threshold:g}": found for threshold, found in outcomes.items()}
+    groups = {f"threshold {threshold:g}": of_threshold for threshold, of_threshold in outcomes.items()}
     if budget.goal is Goal.ACCURACY_LOSS:
         groups["target-only"] = reference
-    ids = {name: sorted(outcome.problem for outcome in found) for name, found in groups.items()}
+    ids = {name: sorted(outcome.problem for outcome in group) for name, group in groups.items()}
     first = next(iter(ids))
-    for name, found in ids.items():
-        if found != ids[first]:
+    for name, own_ids in ids.items():
+        if own_ids != ids[first]:
             raise TraceError(
-                f"{name} has {len(found)} solutions, {first} has {len(ids[first])}: they must be of the same problems",
+                f"{name} has {len(own_ids)} solutions, {first} has {len(ids[first])}: they must be of the same "
+                "problems",
                 hint="evaluate all thresholds and target-only in one run",
             )
-    needs_grade = budget.goal is Goal.ACCURACY_LOSS
-    known = chain.from_iterable(groups.values()) if needs_grade else ()
-    ungraded = {outcome.problem for outcome in known if outcome.is_correct is None}
+    if budget.goal is not Goal.ACCURACY_LOSS:
+        return list(dict.fromkeys(ids[first]))
+    ungraded = {outcome.problem for outcome in chain.from_iterable(groups.values()) if outcome.is_correct is None}
     graded = [problem for problem in dict.fromkeys(ids[first]) if problem not in ungraded]
     if not graded:
         raise TraceError(f"{budget.name} needs graded problems, got none", hint="solve problems with gold answers")
     return graded
-
-
-def _by_problem(outcomes: Iterable[Outcome]) -> dict[str, list[Outcome]]:
-    found: dict[str, list[Outcome]] = {}
-    for outcome in outcomes:
-        found.setdefault(outcome.problem, []).append(outcome)
-    return found
 
 
 def _test(threshold: float, losses: Sequence[float], budget: Budget, confidence: float) -> Tested:
@@ -247,10 +247,10 @@ def _test(threshold: float, losses: Sequence[float], budget: Budget, confidence:
 
 
 def upper_bound(losses: Sequence[float], delta: float) -> float:
-    """What the true mean exceeds with a chance of at most ``delta``.
+    """Upper bound of the true mean of losses, exceeded with a probability of at most ``delta``.
 
     Args:
-        losses: In [0, 1], in an order that does not depend on them.
+        losses: In [0, 1], in an order that does not depend on them; shape [problems].
         delta: In (0, 1).
     """
 
@@ -261,40 +261,44 @@ def upper_bound(losses: Sequence[float], delta: float) -> float:
 
 
 def evidence(losses: Sequence[float], limit: float, delta: float) -> float:
-    """How strongly losses speak against "their mean is at least ``limit``": the largest capital of a bettor.
+    """Evidence against "the mean of the losses is at least ``limit``": the largest capital of a bettor against it.
 
-    If that were true, the chance of ever reaching 1 / d is at most d, for every d (Ville's inequality).
+    If the hypothesis is true, the capital ever reaches 1 / d with a probability of at most d, for every d (Ville's
+    inequality).
 
     Args:
-        losses: In [0, 1], in an order that does not depend on them.
+        losses: In [0, 1], in an order that does not depend on them; shape [problems].
         limit: In [0, 1].
-        delta: The bets are tuned for a test at this level and valid at all.
+        delta: Level that the bets are tuned for; the test is valid for any bets.
     """
     x = np.asarray(losses, dtype=float)
     count = np.arange(1, len(x) + 1)
     means = (0.5 + np.cumsum(x)) / (count + 1)
     variances = (0.25 + np.cumsum((x - means) ** 2)) / (count + 1)
-    known = np.concatenate([[0.25], variances[:-1]])  # A bet may depend on what was seen before only.
-    bets = np.minimum(1.0, np.sqrt(2.0 * np.log(1.0 / delta) / (len(x) * known)))
-    with np.errstate(divide="ignore"):  # A bet of everything can be lost.
+    earlier = np.concatenate([[0.25], variances[:-1]])  # A bet may depend on earlier losses only.
+    bets = np.minimum(1.0, np.sqrt(2.0 * np.log(1.0 / delta) / (len(x) * earlier)))
+    with np.errstate(divide="ignore"):  # A bet of the whole capital can lose all of it.
         capital = np.cumsum(np.log1p(-bets * (x - limit)))
     return float(np.exp(np.minimum(capital.max(), 700.0)))
 
 
 def outcomes_of(
-    records: Iterable[tuple[float | None, Trace]], policy: str
+    records: Iterable[tuple[Entry, Trace]], method: Entry
 ) -> tuple[dict[float, list[Outcome]], list[Outcome]]:
-    """Sort traces of a comparison: those of ``policy`` by threshold, and those of target-only.
+    """Sort the traces of a comparison.
 
     Args:
-        records: Threshold and trace.
-        policy: Whose thresholds are calibrated.
+        records: Entry and trace.
+        method: The method whose thresholds are calibrated.
+
+    Returns:
+        Outcomes of the method by threshold, and those of target-only.
     """
-    found: dict[float, list[Outcome]] = {}
+    outcomes: dict[float, list[Outcome]] = {}
     reference: list[Outcome] = []
-    for threshold, trace in records:
-        if trace.policy == "target":
+    for entry, trace in records:
+        if entry == TARGET:
             reference.append(Outcome.of(trace))
-        elif trace.policy == policy and threshold is not None:
-            found.setdefault(threshold, []).append(Outcome.of(trace))
-    return found, reference
+        elif entry.group == method and entry.threshold is not None:
+            outcomes.setdefault(entry.threshold, []).append(Outcome.of(trace))
+    return outcomes, reference

@@ -1,47 +1,45 @@
-"""Several runs on the same problems: what differs between them."""
+"""Comparisons of several runs on the same problems."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from arbitrage.core.errors import ConfigError
-from arbitrage.evaluation.figures.intervals import Interval, percentiles, randomization_p
+from arbitrage.evaluation.figures.intervals import Estimate
 from arbitrage.evaluation.figures.paired import Paired
+from arbitrage.evaluation.running.entry import Entry
 from arbitrage.evaluation.running.folder import Run, check_same_problems
 from arbitrage.evaluation.running.solutions import Solution
-from arbitrage.evaluation.running.sweep import Entry
-
-SEPARATOR = " · "
-"""Between policy and run, where several runs are shown together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """One policy and threshold in two runs."""
+    """One entry in two runs."""
 
     entry: Entry
     first: str
+    """Name of the first run."""
     second: str
+    """Name of the second run."""
     accuracy: tuple[float, float]
-    gap_interval: Interval
-    """Of the second run's accuracy minus the first's."""
+    gap: Estimate
+    """Accuracy in the second run minus accuracy in the first."""
     p_value: float
     """Of "equally accurate", two-sided."""
     seconds: tuple[float | None, float | None]
-    speedup: float | None
-    """Seconds of the first over seconds of the second."""
-    speedup_interval: Interval | None
+    speedup: Estimate | None
+    """Seconds in the first run over seconds in the second."""
 
 
 def named(runs: Sequence[Run]) -> dict[str, Run]:
-    """Runs by a name of their own: their folder's, with as much of the path before it as tells them apart.
+    """Runs by a unique name: their folder's, preceded by as much of the path as distinguishes them.
 
     Raises:
-        ConfigError: If a run is named twice.
+        ConfigError: If a run is given twice.
     """
     paths = [run.path.resolve() for run in runs]
     if len(set(paths)) < len(paths):
-        twice = next(path for path in paths if paths.count(path) > 1)
-        raise ConfigError(f"{str(twice)!r} is given twice", hint="name different runs")
+        repeated = next(path for path in paths if paths.count(path) > 1)
+        raise ConfigError(f"{str(repeated)!r} is given twice", hint="name different runs")
     for depth in range(1, max(len(path.parts) for path in paths) + 1):
         names = ["/".join((*path.parts[-depth:-1], run.name)) for path, run in zip(paths, runs, strict=True)]
         if len(set(names)) == len(names):
@@ -50,21 +48,25 @@ def named(runs: Sequence[Run]) -> dict[str, Run]:
 
 
 def merged(runs: Mapping[str, Run]) -> dict[Entry, list[Solution]]:
-    """The solutions of all runs, each policy with its run's name."""
+    """The solutions of all runs, by entries that name their run."""
     return {
-        tagged(entry, name): [replace(solution, policy=tagged(entry, name).policy) for solution in solutions]
+        tagged(entry, name): [replace(solution, entry=tagged(entry, name)) for solution in solutions]
         for name, run in runs.items()
         for entry, solutions in run.solutions.items()
     }
 
 
 def tagged(entry: Entry, run: str) -> Entry:
-    """An entry that says of which run it is."""
-    return Entry(f"{entry.policy}{SEPARATOR}{run}", entry.threshold)
+    """The entry with the name of its run."""
+    return replace(entry, run=run)
 
 
 def differences(runs: Mapping[str, Run], *, seed: int = 0) -> list[Difference]:
-    """Compare each run with the first one, wherever both have a policy at the same threshold.
+    """Compare each run with the first one, for every entry that both have.
+
+    Args:
+        runs: By name.
+        seed: Seed of the bootstrap.
 
     Raises:
         TraceError: If the runs are not on the same problems.
@@ -84,17 +86,13 @@ def differences(runs: Mapping[str, Run], *, seed: int = 0) -> list[Difference]:
 
 def _difference(paired: Paired, entry: Entry, first: str, second: str) -> Difference:
     before, after = tagged(entry, first), tagged(entry, second)
-    gaps = zip(paired.accuracies(after), paired.accuracies(before), strict=True)
-    seconds = (paired.seconds(before), paired.seconds(after))
-    ratios = [a / b for a, b in zip(paired.times(before), paired.times(after), strict=True) if a and b]
     return Difference(
         entry=entry,
         first=first,
         second=second,
         accuracy=(paired.accuracy(before), paired.accuracy(after)),
-        gap_interval=percentiles([a - b for a, b in gaps if a is not None and b is not None]),
-        p_value=randomization_p(paired.differences(after, before)),
-        seconds=seconds,
-        speedup=seconds[0] / seconds[1] if seconds[0] and seconds[1] else None,
-        speedup_interval=percentiles(ratios) if ratios else None,
+        gap=paired.gap(after, before),
+        p_value=paired.p_value(after, before),
+        seconds=(paired.seconds(before), paired.seconds(after)),
+        speedup=paired.speedup(after, before),
     )

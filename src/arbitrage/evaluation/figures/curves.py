@@ -1,18 +1,23 @@
-"""Figures read off curves over the acceptance rate, where thresholds of different policies do not compare."""
+"""Figures from curves over the acceptance rate, which make thresholds of different methods comparable."""
 
 from collections.abc import Sequence
 from itertools import pairwise
 from statistics import fmean
 
-from arbitrage.evaluation.figures.metrics import Row
+from arbitrage.evaluation.figures.metrics import MethodFigures
 
 Curve = list[tuple[float, float]]
 """Points (acceptance rate, figure), sorted."""
 
 
-def curve(rows: Sequence[Row], figure: str) -> Curve:
-    """A figure of :class:`Row` over the acceptance rate; rows without it are left out."""
-    points = ((row.acceptance_rate, getattr(row, figure)) for row in rows)
+def curve(figures: Sequence[MethodFigures], name: str) -> Curve:
+    """One figure over the acceptance rate.
+
+    Args:
+        figures: Of one method at several thresholds; those without the figure are left out.
+        name: A field of :class:`MethodFigures`.
+    """
+    points = ((one.acceptance_rate, getattr(one, name)) for one in figures)
     return sorted((x, y) for x, y in points if x is not None and y is not None)
 
 
@@ -31,26 +36,32 @@ def common_means(curves: Sequence[Curve], num_points: int = 50) -> list[float] |
     return [fmean(_interpolate(c, x) for x in points) for c in curves]
 
 
-def gain_share(router: Sequence[Row], oracle: Sequence[Row], chance: Sequence[Row]) -> float | None:
-    """Share of the oracle's accuracy gain over chance that the router captures, averaged over acceptance rates.
+def gain_share(
+    method: Sequence[MethodFigures], bound: Sequence[MethodFigures], chance: Sequence[MethodFigures]
+) -> float | None:
+    """Share of an upper bound's accuracy gain over chance that a method captures, averaged over acceptance rates.
 
     Args:
-        router: Its rows at several thresholds.
-        oracle: Likewise.
-        chance: Rows of random escalation, with draft-only and target-only as its ends.
+        method: Figures of the method at several thresholds.
+        bound: Figures of the upper bound, likewise.
+        chance: Figures of random escalation, with draft-only and target-only as the ends of its curve.
 
     Returns:
-        The area between router and chance over the area between oracle and chance; None without such an area.
+        The area between method and chance over the area between bound and chance; None without such an area.
     """
-    means = common_means([curve(rows, "accuracy") for rows in (router, oracle, chance)])
+    means = common_means([curve(figures, "accuracy") for figures in (method, bound, chance)])
     if means is None or means[1] <= means[2]:
         return None
     return (means[0] - means[2]) / (means[1] - means[2])
 
 
-def waste_ratio(router: Sequence[Row], rsd: Sequence[Row]) -> float | None:
-    """Escalations without gain, router over RSD, averaged over equal acceptance rates; None without overlap."""
-    means = common_means([curve(rows, "wasted_escalation_rate") for rows in (router, rsd)])
+def waste_ratio(method: Sequence[MethodFigures], reference: Sequence[MethodFigures]) -> float | None:
+    """Rate of escalations without gain, method over reference, averaged over equal acceptance rates.
+
+    Returns:
+        None if the curves share no range, or the reference wastes no escalation.
+    """
+    means = common_means([curve(figures, "wasted_escalation_rate") for figures in (method, reference)])
     return means[0] / means[1] if means and means[1] else None
 
 

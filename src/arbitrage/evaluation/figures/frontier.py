@@ -1,4 +1,4 @@
-"""How fast at which accuracy: the Pareto frontier of one policy's thresholds."""
+"""The Pareto frontier of one method's thresholds in seconds and accuracy."""
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -10,7 +10,7 @@ Point = tuple[float, float]
 
 
 def pareto(points: Iterable[Point]) -> list[Point]:
-    """The points that no other one beats in both: slower ones are more accurate, in order of seconds."""
+    """The points that no other point beats in both seconds and accuracy, in order of seconds."""
     frontier: list[Point] = []
     for seconds, accuracy in sorted(points, key=lambda point: (point[0], -point[1])):
         if not frontier or accuracy > frontier[-1][1]:
@@ -21,12 +21,12 @@ def pareto(points: Iterable[Point]) -> list[Point]:
 def seconds_at(frontier: Sequence[Point], accuracy: float) -> float | None:
     """Seconds at which a frontier reaches an accuracy, interpolated linearly between its points.
 
-    The mean seconds and the accuracy of a policy that tosses a coin for each problem between two thresholds lie on the
-    straight line between theirs, so what is interpolated can be had.
+    A method that chooses between two thresholds at random for each problem has mean seconds and accuracy on the
+    straight line between theirs, so an interpolated point is attainable.
 
     Args:
-        frontier: As :func:`pareto` makes it.
-        accuracy: What to reach.
+        frontier: As :func:`pareto` returns it.
+        accuracy: The accuracy to reach.
 
     Returns:
         The fastest point's seconds if it is accurate enough; None if no point is.
@@ -38,15 +38,15 @@ def seconds_at(frontier: Sequence[Point], accuracy: float) -> float | None:
     for (fast, low), (slow, high) in pairwise(frontier):
         if low < accuracy <= high:
             return fast + (slow - fast) * (accuracy - low) / (high - low)
-    raise AssertionError("a frontier rises")
+    raise AssertionError("accuracy must rise along a frontier")
 
 
 def mean_gap(first: Sequence[Point], second: Sequence[Point]) -> float | None:
-    """Area between two frontiers over the seconds that both cover, divided by these: mean accuracy at equal time.
+    """Mean accuracy difference of two frontiers at equal seconds, over the seconds that both cover.
 
     Args:
         first: A frontier.
-        second: The one that it is compared with.
+        second: The frontier that it is compared with.
 
     Returns:
         How much more accurate the first is on average; None if they share no range.

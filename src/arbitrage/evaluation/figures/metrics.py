@@ -1,24 +1,24 @@
-"""Figures of one policy on one set of problems."""
+"""Figures of one method on one set of problems."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from statistics import fmean
-from typing import Any, Final
+from typing import Final
 
-from arbitrage.core.trace import Trace
 from arbitrage.core.types import Source
-from arbitrage.evaluation.figures.intervals import Interval, Resamples, quantile, wilson
+from arbitrage.evaluation.figures.intervals import Interval, Resamples, percentiles, quantile, wilson
 from arbitrage.evaluation.figures.rates import Rates, billed
-from arbitrage.evaluation.running.solutions import Fates, Place, Solution, StepFacts, condense
+from arbitrage.evaluation.running.entry import TARGET, Entry
+from arbitrage.evaluation.running.solutions import Fates, Graded, Solution, StepFacts, by_problem
 
 OUTSIDE: Final = "outside"
-"""The role of seconds that no model call explains."""
+"""The role of seconds outside model calls."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """Seconds over solutions."""
+    """Mean, median and 95th percentile of seconds over solutions."""
 
     mean: float
     p50: float
@@ -31,11 +31,10 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """Figures of one policy at one threshold; None where a figure has no meaning."""
+class MethodFigures:
+    """Figures of one entry; None where the solutions do not determine a figure."""
 
-    policy: str
-    threshold: float | None
+    entry: Entry
     accuracy: float | None
     """Mean over problems of the share of attempts that are right (pass@1)."""
     accuracy_low: float | None
@@ -45,8 +44,9 @@ class Row:
     token_acceptance_rate: float | None
     """Share of tokens kept from the draft."""
     target_token_share: float | None
+    """Share of kept tokens written by the target."""
     wasted_escalation_rate: float | None
-    """Share of escalations with s_t <= s_d, of those where both were scored."""
+    """Share of escalations with s_t <= s_d, over those where one scorer scored both candidates."""
     seconds_per_problem: float | None
     speedup_vs_target: float | None
     overhead_share: float | None
@@ -58,24 +58,24 @@ class Row:
     """Solutions without a verdict."""
     num_steps: int = 0
     num_audited: int = 0
-    """Escalations where both candidates were scored."""
+    """Escalations where one scorer scored both candidates."""
     target_better_rate: float | None = None
-    """P(s_t > s_d | escalated), over the audited."""
+    """P(s_t > s_d | escalated), over the audited escalations."""
     mean_advantage: float | None = None
     """Mean s_t - s_d of the audited escalations."""
     wasted_step_share: float | None = None
-    """Share of all steps that are escalations without gain; audited ones speak for the others."""
+    """Share of all steps that are escalations without gain, if those not audited are like the audited ones."""
     wasted_token_share: float | None = None
     """Share of the kept target tokens of audited escalations that were written without gain: W of arXiv 2512.05033."""
     tokens: Fates = field(default_factory=Fates)
     """Over all solutions that did not fail."""
     seconds: Spread | None = None
     role_s: Mapping[str, Spread] = field(default_factory=dict)
-    """Seconds by model, and ``outside`` of them; a solution that did not call a model spent 0 there."""
+    """Seconds by model, and ``outside`` of them; a solution that did not call a model spent 0 seconds there."""
     tokens_per_second: float | None = None
     """Kept tokens over seconds of one solution after another."""
     solutions_per_second: float | None = None
-    """Over the time in which this policy had solutions in flight; None where calls only measured."""
+    """Solutions over the time in which this entry had solutions in flight; None if calls only measured."""
     flops_per_problem: float | None = None
     """Estimated from the parameter counts that the user gave."""
     cost_per_problem: float | None = None
@@ -83,32 +83,28 @@ class Row:
     energy_j_per_problem: float | None = None
 
 
-def summarize(policy: str, threshold: float | None, traces: Iterable[Trace], target_s: float | None) -> Row:
-    """Condense the traces of one policy.
+def all_figures(solutions: Graded, rates: Rates | None = None) -> list[MethodFigures]:
+    """Figures of every entry; speed-ups are over target-only of the same run.
 
     Args:
-        policy: Its name.
-        threshold: Its threshold, if it has one.
-        traces: One per problem. Failed ones count as wrong, and not in the times.
-        target_s: Mean seconds of target-only on the same problems in the same run, if it ran.
+        solutions: By entry, of all problems and attempts.
+        rates: To estimate operations and cost with.
     """
-    place = Place(policy=policy, threshold=threshold)
-    return row_of(policy, threshold, [condense(trace, place) for trace in traces], target_s)
+    target_s = _mean(solution.seconds for solution in solutions.get(TARGET, ()) if not solution.is_failed)
+    return [figures_of(entry, of_entry, target_s, rates) for entry, of_entry in solutions.items()]
 
 
-def row_of(
-    policy: str,
-    threshold: float | None,
+def figures_of(
+    entry: Entry,
     solutions: Sequence[Solution],
     target_s: float | None,
     rates: Rates | None = None,
-) -> Row:
-    """Figures of one policy's solutions.
+) -> MethodFigures:
+    """Figures of one entry's solutions.
 
     Args:
-        policy: Its name.
-        threshold: Its threshold, if it has one.
-        solutions: Of all problems and attempts. Failed ones count as wrong, and in nothing else.
+        entry: The method.
+        solutions: Of all problems and attempts. Failed ones are wrong, and left out of all figures but accuracy.
         target_s: Mean seconds of target-only on the same problems in the same run, if it ran.
         rates: To estimate operations and cost with.
     """
@@ -119,12 +115,11 @@ def row_of(
     seconds = [solution.seconds for solution in done]
     tokens = sum((solution.fates for solution in done), Fates())
     num_tokens = tokens.draft_accepted + tokens.target_kept
-    mean_s = fmean(seconds) if seconds else None
+    mean_s = _mean(seconds)
     waste = _Waste([step for step in steps if step.is_wasted is not None])
-    acceptance = fmean(step.source is Source.DRAFT for step in steps) if steps else None
-    return Row(
-        policy=policy,
-        threshold=threshold,
+    acceptance = _mean(step.source is Source.DRAFT for step in steps)
+    return MethodFigures(
+        entry=entry,
         accuracy=accuracy,
         accuracy_low=interval.low if interval else None,
         accuracy_high=interval.high if interval else None,
@@ -150,50 +145,38 @@ def row_of(
         role_s=role_seconds(done),
         tokens_per_second=num_tokens / sum(seconds) if sum(seconds) else None,
         solutions_per_second=throughput(done),
-        flops_per_problem=_mean(rates.flops(billed(policy, solution.usage)) for solution in done),
-        cost_per_problem=_mean(rates.money(billed(policy, solution.usage)) for solution in done),
+        flops_per_problem=_mean(rates.flops(billed(entry.method, solution.usage)) for solution in done),
+        cost_per_problem=_mean(rates.money(billed(entry.method, solution.usage)) for solution in done),
         energy_j_per_problem=_mean(solution.energy_j for solution in done),
     )
 
 
 def accuracy_of(solutions: Sequence[Solution]) -> tuple[float | None, Interval | None]:
-    """Mean over problems of the share of attempts that are right, with its interval; ungraded ones left out.
+    """Mean over problems of the share of attempts that are right, with its interval; ungraded solutions left out.
 
-    With one attempt a problem the interval is Wilson's; with several, that of a bootstrap over problems, since attempts
-    at one problem are not independent.
+    With one attempt at each problem the interval is Wilson's. With several it is that of a bootstrap over problems,
+    since attempts at one problem are not independent.
     """
-    right: dict[str, list[bool]] = {}
-    for solution in solutions:
-        if solution.is_correct is not None:
-            right.setdefault(solution.problem, []).append(solution.is_correct)
-    if not right:
+    graded = [solution for solution in solutions if solution.is_correct is not None]
+    if not graded:
         return None, None
-    shares = [fmean(verdicts) for verdicts in right.values()]
-    if max(map(len, right.values())) == 1:
+    problems = list(by_problem(graded).values())
+    shares = [fmean(attempt.is_correct is True for attempt in attempts) for attempts in problems]
+    if max(map(len, problems)) == 1:
         return fmean(shares), wilson(round(sum(shares)), len(shares))
-    means = sorted(mean for mean in Resamples(len(shares)).means(shares) if mean is not None)
-    return fmean(shares), Interval(low=quantile(means, 0.025), high=quantile(means, 0.975))
-
-
-def wasted_escalations(trace: Trace) -> list[bool]:
-    """Whether the target's step scored no better than the draft's, for each escalation where both were scored.
-
-    Returns:
-        One truth value for each such step; none where nothing was audited.
-    """
-    verdicts = (StepFacts.of(step).is_wasted for step in trace.steps)
-    return [is_wasted for is_wasted in verdicts if is_wasted is not None]
+    means = Resamples(len(shares)).means(shares)
+    return fmean(shares), percentiles([mean for mean in means if mean is not None])
 
 
 @dataclass(frozen=True, slots=True)
 class _Waste:
-    """What escalations gained, of those where both candidates were scored."""
+    """Gains of the audited escalations, those where one scorer scored both candidates."""
 
     audited: Sequence[StepFacts]
 
     @property
     def rate(self) -> float | None:
-        return fmean(step.is_wasted is True for step in self.audited) if self.audited else None
+        return _mean(step.is_wasted is True for step in self.audited)
 
     @property
     def mean_advantage(self) -> float | None:
@@ -206,32 +189,31 @@ class _Waste:
 
 
 def role_seconds(solutions: Sequence[Solution]) -> dict[str, Spread]:
-    """Seconds by role, and outside of models, over solutions."""
+    """Seconds by model and outside models, over solutions."""
     if not solutions:
         return {}
     each = [solution.role_s for solution in solutions]
     roles = dict.fromkeys(chain.from_iterable(each))
-    found = {role: Spread.of([seconds.get(role, 0.0) for seconds in each]) for role in roles}
-    return {**found, OUTSIDE: Spread.of([solution.outside_s for solution in solutions])}
+    spreads = {role: Spread.of([seconds.get(role, 0.0) for seconds in each]) for role in roles}
+    return {**spreads, OUTSIDE: Spread.of([solution.outside_s for solution in solutions])}
 
 
 def throughput(solutions: Sequence[Solution]) -> float | None:
     """Solutions over the time in which at least one of them was in flight, within each session.
 
     Returns:
-        None where times of beginning are not known, or calls that only measure took a part of them.
+        None if starting times were not recorded, or calls that only measure took a part of the time.
     """
     spans: dict[int, list[tuple[float, float]]] = {}
     for solution in solutions:
         if solution.began_s is None or solution.measured_s:
             return None
         spans.setdefault(solution.session, []).append((solution.began_s, solution.began_s + solution.seconds))
-    busy = sum(_covered(session) for session in spans.values())
+    busy = sum(_length_of_union(of_session) for of_session in spans.values())
     return len(solutions) / busy if busy else None
 
 
-def _covered(spans: Sequence[tuple[float, float]]) -> float:
-    """Length of the union of spans."""
+def _length_of_union(spans: Sequence[tuple[float, float]]) -> float:
     total, reached = 0.0, float("-inf")
     for start, end in sorted(spans):
         total += max(0.0, end - max(start, reached))
@@ -240,19 +222,7 @@ def _covered(spans: Sequence[tuple[float, float]]) -> float:
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-    """The mean; None if there are no values, or one is not known."""
-    found = list(values)
-    known = [value for value in found if value is not None]
-    return fmean(known) if known and len(known) == len(found) else None
-
-
-def flat(record: Any, prefix: str = "") -> dict[str, Any]:
-    """A dataclass as one level of columns: ``tokens.target_kept``, ``role_s.draft.p95``."""
-    pairs = (
-        [(f.name, getattr(record, f.name)) for f in fields(record)] if is_dataclass(record) else list(record.items())
-    )
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        is_nested = is_dataclass(value) or isinstance(value, Mapping)
-        found |= flat(value, f"{prefix}{name}.") if is_nested else {f"{prefix}{name}": value}
-    return found
+    """The mean; None if there are no values, or one of them is None."""
+    numbers = list(values)
+    present = [number for number in numbers if number is not None]
+    return fmean(present) if present and len(present) == len(numbers) else None

@@ -1,4 +1,4 @@
-"""What tokens are estimated to cost: floating-point operations from parameter counts, money from prices."""
+"""Estimates of cost from tokens: floating-point operations from parameter counts, money from prices."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -6,33 +6,34 @@ from typing import Final, Self
 
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.types import Cost
+from arbitrage.policies.spec import MethodSpec
 
 FLOPS_PER_PARAMETER: Final = 2.0
-"""Of a forward pass, for each token: one multiplication and one addition a weight, attention left out
+"""Operations of a forward pass for each token and parameter: one multiplication and one addition, attention left out
 (Kaplan et al., arXiv 2001.08361)."""
 MILLION: Final = 1e6
 
 
-def billed(policy: str, usage: Mapping[str, Cost]) -> dict[str, Cost]:
-    """What each model's tokens are, with guesses: who made them, and who read those that were not confirmed.
+def billed(method: MethodSpec, usage: Mapping[str, Cost]) -> dict[str, Cost]:
+    """Usage with guessed tokens billed: to the guesser as generated, to the target that rejects them as computed.
 
     Args:
-        policy: Under ``speculative``, and any rule with it, the draft makes the guesses; under ``ngram`` no model does.
-        usage: As a trace has it, where guesses are a part of the model that they were made for.
+        method: Tells which model guesses, if one does.
+        usage: Cost by model as a trace holds it, with guessed tokens under the model that verifies them.
     """
-    found = dict(usage)
-    guesser = "draft" if policy.rpartition("+")[2].partition(":")[0] == "speculative" else ""
+    bills = dict(usage)
+    guesser = method.guesser
     for model, cost in usage.items():
         if cost.num_guessed:
-            found[model] = replace(cost, num_computed=cost.num_computed + cost.num_guessed - cost.num_confirmed)
+            bills[model] = replace(cost, num_computed=cost.num_computed + cost.num_guessed - cost.num_confirmed)
             if guesser:
-                found[guesser] = found.get(guesser, Cost()) + Cost(num_generated=cost.num_guessed)
-    return found
+                bills[guesser] = bills.get(guesser, Cost()) + Cost(num_generated=cost.num_guessed)
+    return bills
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
-    """Of a million tokens, in whatever currency.
+    """Prices of a million tokens, in any currency.
 
     Raises:
         ConfigError: If a price is negative.
@@ -41,7 +42,7 @@ class Price:
     prompt: float
     generated: float
     cached: float
-    """Of prompt tokens that a cache answered for."""
+    """Of prompt tokens that were read from a cache."""
 
     def __post_init__(self) -> None:
         for name in ("prompt", "generated", "cached"):
@@ -49,7 +50,7 @@ class Price:
                 raise ConfigError(f"the {name} price must be at least 0, got {getattr(self, name)}")
 
     def of(self, cost: Cost) -> float:
-        """What a model's calls cost."""
+        """The cost of a model's calls."""
         tokens = (
             (cost.num_computed, self.prompt),
             (cost.num_cached, self.cached),
@@ -60,13 +61,13 @@ class Price:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
-    """Parameter counts and prices by model, as far as the user gave them."""
+    """Parameter counts and prices by model, for the models that the user named."""
 
     parameters: Mapping[str, float] = field(default_factory=dict)
     prices: Mapping[str, Price] = field(default_factory=dict)
 
     def flops(self, usage: Mapping[str, Cost]) -> float | None:
-        """Estimated floating-point operations; None if a model that ran is of unknown size."""
+        """Estimated floating-point operations; None if a model that ran has no parameter count."""
         if not usage.keys() <= self.parameters.keys():
             return None
         return sum(
@@ -82,15 +83,15 @@ class Rates:
 
     @classmethod
     def parse(cls, parameters: str = "", prices: str = "") -> Self:
-        """Read what a user wrote.
+        """Read the options of a command line.
 
         Args:
             parameters: ``draft=0.5e9,target=7e9``.
-            prices: ``draft=0.1:0.4,target=0.5:1.5:0.05``: a million prompt tokens, generated tokens, and cached prompt
-                tokens (by default as dear as others).
+            prices: ``draft=0.1:0.4,target=0.5:1.5:0.05``: prices of a million prompt tokens, generated tokens, and
+                cached prompt tokens (by default the price of prompt tokens).
 
         Raises:
-            ConfigError: If it cannot be read.
+            ConfigError: If an option cannot be read.
         """
         return cls(
             parameters={model: _number(value, "params", model) for model, value in _pairs(parameters, "params")},
@@ -102,7 +103,7 @@ def _pairs(text: str, option: str) -> list[tuple[str, str]]:
     parts = [part.strip() for part in text.split(",") if part.strip()]
     for part in parts:
         if not all(part.partition("=")):
-            raise ConfigError(f"{option}: not MODEL=VALUE: {part!r}", hint="write draft=…,target=…")
+            raise ConfigError(f"{option}: not MODEL=VALUE: {part!r}", hint="write draft=NUMBER,target=NUMBER")
     return [(part.partition("=")[0].strip(), part.partition("=")[2].strip()) for part in parts]
 
 

@@ -1,11 +1,10 @@
-"""What a comparison says at a glance."""
+"""All figures of a run: of each entry, and of methods compared with one another."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Final
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 
 from arbitrage.evaluation.figures.curves import gain_share, waste_ratio
-from arbitrage.evaluation.figures.frontier import mean_gap, pareto
+from arbitrage.evaluation.figures.frontier import mean_gap
 from arbitrage.evaluation.figures.matched import (
     MARGIN,
     Matched,
@@ -15,115 +14,74 @@ from arbitrage.evaluation.figures.matched import (
     fastest_noninferior,
     matched_speedup,
 )
-from arbitrage.evaluation.figures.metrics import Row
+from arbitrage.evaluation.figures.metrics import MethodFigures, all_figures
 from arbitrage.evaluation.figures.paired import Paired
 from arbitrage.evaluation.figures.rates import Rates
-from arbitrage.evaluation.running.sweep import TARGET, Entry, Graded, table_of
+from arbitrage.evaluation.running.entry import TARGET, Entry
+from arbitrage.evaluation.running.solutions import Graded
 
-ENDS_AND_CHANCE: Final = ("random", "draft", "target")
-NO_PRODUCTS: Final = (*ENDS_AND_CHANCE, "oracle")
-"""Policies that nobody would serve, or that are what one compares with."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """A method compared with a reference; None where the solutions do not determine a figure.
+
+    Method and reference are entries without a threshold: a comparison covers all thresholds of both.
+    """
+
+    method: Entry
+    reference: Entry
+    interpolated: Speedup | None = None
+    """At the target's accuracy minus the margin, thresholds of both interpolated."""
+    fastest: Matched | None = None
+    """The method's fastest threshold that reaches this accuracy, with the reference's; None for a baseline."""
+    noninferior: Matched | None = None
+    """The method's fastest threshold that is shown to lose less accuracy than the margin, with the reference's; None
+    for a baseline, and where no threshold of one of them is shown."""
+    mean_gap: float | None = None
+    """Accuracy minus the reference's at equal seconds, averaged over the seconds that both frontiers cover."""
+    gain_share: float | None = None
+    """Share of the reference's accuracy gain over chance; only where the reference is an upper bound. See
+    :func:`arbitrage.evaluation.figures.curves.gain_share`."""
+    waste_ratio: float | None = None
+    """Rate of wasted escalations over the reference's at equal acceptance; see
+    :func:`arbitrage.evaluation.figures.curves.waste_ratio`."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no figure could be determined."""
+        return all(getattr(self, f.name) is None for f in fields(self) if f.name not in ("method", "reference"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """Figures across rows; None where the comparison lacks what they need."""
+    """Comparisons of a run's methods."""
 
     margin: float = MARGIN
-    """How much accuracy below target-only counts as matched."""
-    vs_target: Mapping[str, Matched] = field(default_factory=dict)
-    """By policy: its fastest threshold at the target's accuracy, against target-only. Those that reach it only."""
-    router_vs_rsd: Matched | None = None
-    """The same threshold of the router, against RSD's fastest at the target's accuracy."""
-    noninferior: Mapping[str, Mapping[str, Matched]] = field(default_factory=dict)
-    """By policy: its fastest threshold that is shown to lose less accuracy than the margin, against target-only; the
-    routers' also against such thresholds of other policies. Empty where no threshold is so shown, or
-    target-only has no times."""
-    speedups: Mapping[str, Speedup] = field(default_factory=dict)
-    """By policy: against target-only at its accuracy minus the margin, thresholds interpolated."""
-    router_vs: Mapping[str, Speedup] = field(default_factory=dict)
-    """The router likewise, against other policies."""
-    router_mean_gap: Mapping[str, float] = field(default_factory=dict)
-    """The router's accuracy minus another policy's at equal seconds, mean over the seconds that both cover."""
-    gain_share: float | None = None
-    """See :func:`arbitrage.evaluation.figures.curves.gain_share`."""
-    waste_ratio: float | None = None
-    """See :func:`arbitrage.evaluation.figures.curves.waste_ratio`."""
+    """How far below target-only's accuracy an accuracy counts as matched."""
+    comparisons: Mapping[tuple[Entry, Entry], Comparison] = field(default_factory=dict)
+    """By method and reference: every method with target-only, and every method that one would serve with every other
+    one and with every upper bound."""
+
+    def of(self, method: Entry, reference: Entry = TARGET) -> Comparison:
+        """The comparison of a method with a reference; an empty one if it was not made."""
+        return self.comparisons.get((method, reference)) or Comparison(method=method, reference=reference)
+
+    def references(self, method: Entry) -> list[Entry]:
+        """The references that a method is compared with."""
+        return [reference for other, reference in self.comparisons if other == method]
 
     @property
-    def headline(self) -> str | None:
-        """The policy that a reader asks about first: the router, or the fastest one that reaches the accuracy."""
-        known = {policy: speedup.speedup for policy, speedup in self.speedups.items() if policy not in NO_PRODUCTS}
-        return "router" if "router" in known else max(known, key=lambda policy: known[policy], default=None)
-
-
-def summary_of(solutions: Graded, rows: list[Row], *, margin: float = MARGIN, seed: int = 0) -> Summary:
-    """Compare policies where they ran.
-
-    Args:
-        solutions: Of all problems, by entry.
-        rows: The same, condensed.
-        margin: How much accuracy below target-only counts as matched.
-        seed: Of the bootstrap.
-    """
-    by_policy = {name: [row for row in rows if row.policy == name] for name in ("router", "rsd", "oracle")}
-    chance = [row for row in rows if row.policy in ENDS_AND_CHANCE]
-    paired = Paired(solutions, seed=seed)
-    vs_target: dict[str, Matched] = {}
-    speedups: dict[str, Speedup] = {}
-    shown: dict[str, Entry | None] = {}
-    has_target = TARGET in solutions and bool(paired.problems)
-    policies = dict.fromkeys(entry.policy for entry in solutions)
-    for policy in policies if has_target else ():
-        if policy not in ENDS_AND_CHANCE and (matched := fastest_matched(paired, policy, TARGET, margin=margin)):
-            vs_target[policy] = matched
-        if policy not in ENDS_AND_CHANCE:
-            shown[policy] = fastest_noninferior(paired, policy, margin=margin)
-        if policy != TARGET.policy and (speedup := matched_speedup(paired, policy, TARGET.policy, margin=margin)):
-            speedups[policy] = speedup
-    rsd = vs_target.get("rsd")
-    rivals = [policy for policy in policies if policy not in (*NO_PRODUCTS, "router")] if "router" in policies else []
-    versus = {rival: matched_speedup(paired, "router", rival, margin=margin) for rival in rivals if has_target}
-    frontiers = {policy: _frontier(paired, policy) for policy in policies} if paired.problems else {}
-    gaps = {rival: mean_gap(frontiers["router"], frontiers[rival]) for rival in rivals if frontiers}
-    return Summary(
-        margin=margin,
-        vs_target=vs_target,
-        router_vs_rsd=fastest_matched(paired, "router", rsd.entry, margin=margin) if rsd else None,
-        noninferior={policy: _beside(paired, policy, shown) for policy in shown},
-        speedups=speedups,
-        router_vs={rival: speedup for rival, speedup in versus.items() if speedup},
-        router_mean_gap={rival: gap for rival, gap in gaps.items() if gap is not None},
-        gain_share=gain_share(by_policy["router"], by_policy["oracle"], chance),
-        waste_ratio=waste_ratio(by_policy["router"], by_policy["rsd"]),
-    )
-
-
-def is_router(policy: str) -> bool:
-    """Whether a policy is a rule of this package's routers, in whatever combination."""
-    return policy.startswith("router")
-
-
-def _beside(paired: Paired, policy: str, shown: Mapping[str, Entry | None]) -> dict[str, Matched]:
-    """A policy's threshold beside target-only; a router's also beside those of policies that are none."""
-    if not (entry := shown[policy]):
-        return {}
-    rivals = [rival for name, rival in shown.items() if rival and not is_router(name) and name not in NO_PRODUCTS]
-    references = [TARGET, *rivals] if is_router(policy) else [TARGET]
-    compared = {reference.policy: beside(paired, entry, reference) for reference in references}
-    known = {name: matched for name, matched in compared.items() if matched}
-    return known if TARGET.policy in known else {}
-
-
-def _frontier(paired: Paired, policy: str) -> list[tuple[float, float]]:
-    return pareto((paired.seconds(entry) or 0.0, paired.accuracy(entry)) for entry in paired.of(policy))
+    def methods(self) -> list[Entry]:
+        """The methods that are compared with target-only."""
+        return [method for method, reference in self.comparisons if reference == TARGET]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """All figures of one run."""
 
-    rows: list[Row]
+    figures: Sequence[MethodFigures]
+    """Of each entry."""
     summary: Summary
 
 
@@ -133,8 +91,71 @@ def evidence_of(solutions: Graded, *, rates: Rates | None = None, margin: float 
     Args:
         solutions: Of all problems, by entry.
         rates: To estimate operations and cost with.
-        margin: How much accuracy below target-only counts as matched.
-        seed: Of the bootstrap.
+        margin: How far below target-only's accuracy an accuracy counts as matched.
+        seed: Seed of the bootstrap.
     """
-    rows = table_of(solutions, rates)
-    return Evidence(rows=rows, summary=summary_of(solutions, rows, margin=margin, seed=seed))
+    figures = all_figures(solutions, rates)
+    return Evidence(figures=figures, summary=summary_of(solutions, figures, margin=margin, seed=seed))
+
+
+def summary_of(
+    solutions: Graded, figures: Sequence[MethodFigures], *, margin: float = MARGIN, seed: int = 0
+) -> Summary:
+    """Compare the methods of a run.
+
+    Args:
+        solutions: Of all problems, by entry.
+        figures: Of the same entries.
+        margin: How far below target-only's accuracy an accuracy counts as matched.
+        seed: Seed of the bootstrap.
+    """
+    comparer = _Comparer(figures, Paired(solutions, seed=seed), margin)
+    methods = list(dict.fromkeys(entry.group for entry in solutions))
+    pairs = _pairs(methods, comparer.has_target)
+    return Summary(margin=margin, comparisons={pair: comparer.compare(*pair) for pair in pairs})
+
+
+def _pairs(methods: Sequence[Entry], has_target: bool) -> Iterator[tuple[Entry, Entry]]:
+    for method in methods:
+        if has_target and method != TARGET:
+            yield method, TARGET
+        for reference in methods if method.is_product else ():
+            if reference != method and not reference.is_baseline:
+                yield method, reference
+
+
+class _Comparer:
+    """Computes comparisons; the thresholds of each method are chosen once."""
+
+    def __init__(self, figures: Sequence[MethodFigures], paired: Paired, margin: float) -> None:
+        self._figures, self._paired, self._margin = figures, paired, margin
+        self._chance = [one for one in figures if one.entry.is_baseline]
+        self.has_target = TARGET in paired.entries and bool(paired.problems)
+        """Whether there is an accuracy to match."""
+        methods = dict.fromkeys(entry.group for entry in paired.entries if not entry.is_baseline)
+        chosen = methods if self.has_target else ()
+        self._fastest = {method: fastest_matched(paired, method, margin=margin) for method in chosen}
+        self._noninferior = {method: fastest_noninferior(paired, method, margin=margin) for method in chosen}
+        if self.has_target:
+            self._fastest[TARGET] = self._noninferior[TARGET] = TARGET
+
+    def compare(self, method: Entry, reference: Entry) -> Comparison:
+        own, other = (self._of(one) for one in (method, reference))
+        paired, margin = self._paired, self._margin
+        return Comparison(
+            method=method,
+            reference=reference,
+            interpolated=matched_speedup(paired, method, reference, margin=margin) if self.has_target else None,
+            fastest=self._matched(self._fastest, method, reference),
+            noninferior=self._matched(self._noninferior, method, reference),
+            mean_gap=mean_gap(paired.frontier(method), paired.frontier(reference)) if paired.problems else None,
+            gain_share=gain_share(own, other, self._chance) if reference.is_bound else None,
+            waste_ratio=waste_ratio(own, other),
+        )
+
+    def _of(self, method: Entry) -> list[MethodFigures]:
+        return [one for one in self._figures if one.entry.group == method]
+
+    def _matched(self, chosen: Mapping[Entry, Entry | None], method: Entry, reference: Entry) -> Matched | None:
+        entry, other = chosen.get(method), chosen.get(reference)
+        return beside(self._paired, entry, other) if entry and other else None

@@ -1,1 +1,1 @@
-"""Running a comparison: plan, sweep, run folder, condensed solutions."""
+"""Running a comparison: its plan, the sweep over problems, the run folder, and solutions condensed for the figures."""

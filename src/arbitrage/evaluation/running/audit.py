@@ -1,4 +1,4 @@
-"""What each escalation gained: a finished solution's candidates, scored outside its latency."""
+"""The audit: the PRM scores every candidate of a finished solution, outside the measured latency."""
 
 from dataclasses import replace
 
@@ -10,18 +10,19 @@ from arbitrage.core.types import Step
 
 
 async def audited(trace: Trace, auditor: Scorer) -> Trace:
-    """Add a PRM's score of every candidate, tagged as measurement.
+    """Add the auditor's score of every candidate, tagged as measurement.
 
-    The solution is as it was, its latency and usage included: the auditor's seconds are added to ``wall_s``, which
-    holds what is measured.
+    The solution stays the same, its latency and usage included. The auditor's seconds are added to ``wall_s``, which
+    includes measurement.
 
     Args:
-        trace: A finished solution; returned as it is where no step has two writers, since there is nothing to compare.
-        auditor: The PRM, under a name of its own where the policy asks the same.
+        trace: A finished solution. If no step has candidates of both models, there is nothing to compare, and it is
+            returned unchanged.
+        auditor: The PRM, under a name that differs from that of the PRM in the policy.
 
     Returns:
-        The trace. Where the auditor fails, or its context is full, the steps from there on have no score, and the error
-        is the trace's unless it has one.
+        The trace with scores. If the auditor fails or its context is full, the remaining steps have no score, and the
+        trace's error says so unless it has an error already.
     """
     if all(len({candidate.source for candidate in step.candidates}) < 2 for step in trace.steps):
         return trace
@@ -30,14 +31,14 @@ async def audited(trace: Trace, auditor: Scorer) -> Trace:
         for step in trace.steps:
             steps.append(await _scored(step, auditor, history))
             await history.commit(step.candidate)
-    except ArbitrageError as stopped:
-        error = error or f"audit stopped at step {len(steps)}: {stopped}"
+    except ArbitrageError as failure:
+        error = error or f"audit stopped at step {len(steps)}: {failure}"
     finally:
         await history.close()
     steps += trace.steps[len(steps) :]
-    made = replace(trace, steps=tuple(steps), error=error)
-    spent = made.measurement.get(auditor.name)
-    return replace(made, wall_s=made.wall_s + (spent.seconds if spent else 0.0))
+    scored = replace(trace, steps=tuple(steps), error=error)
+    cost = scored.measurement.get(auditor.name)
+    return replace(scored, wall_s=scored.wall_s + (cost.seconds if cost else 0.0))
 
 
 async def _scored(step: Step, auditor: Scorer, history: History) -> Step:

@@ -1,4 +1,4 @@
-"""An evaluation's run folder: every trace as it is made, and a run read back from its traces alone."""
+"""An evaluation's run folder: every trace is written as soon as it exists, and a run is read from its traces alone."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,30 +10,32 @@ from typing import Any, Final, Self
 from arbitrage.core.errors import TraceError
 from arbitrage.core.trace import Trace
 from arbitrage.core.types import Problem
-from arbitrage.evaluation.running.solutions import Place, Solution, condense
-from arbitrage.evaluation.running.sweep import Entry, Finished
+from arbitrage.evaluation.running.entry import Entry
+from arbitrage.evaluation.running.solutions import Solution, TracePosition, condense
+from arbitrage.evaluation.running.sweep import Finished
+from arbitrage.policies.table import METHODS
 from arbitrage.runtime.store import MANIFEST, SESSIONS, GroupLog, read_manifest, read_records, run_key, write_json
 
 TRACES: Final = "traces.jsonl"
 
 
 class EvalFolder:
-    """A run folder that is being written; see :class:`arbitrage.runtime.store.GroupLog` for what a kill leaves."""
+    """A run folder open for writing; :class:`arbitrage.runtime.store.GroupLog` says in which state a kill leaves it."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
-        """Describe a folder; nothing is read or written before it is entered.
+        """Describe a folder; entering it reads and writes.
 
         Args:
-            folder: Made if it is missing.
-            settings: Everything that changes the results; compared with those of an earlier start.
-            environment: What this session runs on.
+            folder: Created if it is missing.
+            settings: Everything that changes the results; compared with those of earlier sessions.
+            environment: The machine and the software of this session.
         """
         self._folder, self._environment = folder, dict(environment)
         self._log = GroupLog(folder, settings, id_field="id", name=TRACES)
         self._session = 0
 
     def __enter__(self) -> Self:
-        """Open the folder, find what is done, and note this session.
+        """Open the folder, find the finished solutions, and record this session.
 
         Raises:
             StoreError: If the folder cannot be written, belongs to another run, or is in use.
@@ -51,11 +53,11 @@ class EvalFolder:
 
     @property
     def num_done(self) -> int:
-        """Solutions that are there."""
+        """Finished solutions."""
         return len(self._log.done)
 
     def is_done(self, entry: Entry, problem: Problem, attempt: int) -> bool:
-        """Whether a solution is there."""
+        """Whether a solution is finished."""
         return _id(entry, problem, attempt) in self._log.done
 
     def append(self, done: Finished) -> None:
@@ -64,14 +66,14 @@ class EvalFolder:
         Raises:
             StoreError: If the disk refuses it.
         """
-        place = {
+        position = {
             "id": _id(done.entry, done.trace.problem, done.attempt),
             "is_last": True,
             "session": self._session,
             "began_s": done.began_s,
             "energy_j": done.energy_j,
         }
-        self._log.append([place | trace_record(done.entry, done.trace, done.attempt)])
+        self._log.append([position | trace_record(done.entry, done.trace, done.attempt)])
 
 
 def trace_record(entry: Entry, trace: Trace, attempt: int = 0) -> dict[str, Any]:
@@ -84,7 +86,7 @@ def _id(entry: Entry, problem: Problem, attempt: int) -> str:
 
 
 def read_sessions(folder: Path) -> list[dict[str, Any]]:
-    """The environments of a run's sessions; none where they were not noted.
+    """The environments of a run's sessions; empty if the folder does not record them.
 
     Raises:
         TraceError: If the file is broken.
@@ -96,28 +98,27 @@ def read_sessions(folder: Path) -> list[dict[str, Any]]:
         sessions: list[dict[str, Any]] = json.loads(path.read_text())["sessions"]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise TraceError(
-            f"{path}: no list of sessions: {error}", hint="remove the file; only the notes are lost"
+            f"{path}: no list of sessions: {error}", hint="remove the file; it holds notes on the machine only"
         ) from error
     return sessions
 
 
-def read_traces(path: Path) -> Iterator[tuple[Place, Trace]]:
-    """Read traces with their places from a run folder, or from a file of ``arbitrage eval --traces``.
+def read_traces(path: Path) -> Iterator[tuple[TracePosition, Trace]]:
+    """Read traces with their positions from a run folder, or from a file of ``arbitrage eval --traces``.
 
     Raises:
-        StoreError: If there are none, or a line is no record.
-        TraceError: If a line is no trace, or of a newer schema.
+        StoreError: If the file is missing, or a line is not a JSON object.
+        TraceError: If a line is not a trace, or has a newer schema.
     """
     file = path / TRACES if path.is_dir() else path
-    for place, record in read_records(file):
+    for line, record in read_records(file):
         try:
             trace = Trace.from_json(record)
         except TraceError as error:
-            raise TraceError(f"{place}: {error}") from error
+            raise TraceError(f"{line}: {error}") from error
         yield (
-            Place(
-                policy=record.get("entry", trace.policy),
-                threshold=record.get("threshold"),
+            TracePosition(
+                entry=Entry.recorded(record.get("entry", trace.policy), record.get("threshold")),
                 attempt=record.get("attempt", 0),
                 session=record.get("session", 0),
                 began_s=record.get("began_s"),
@@ -129,16 +130,17 @@ def read_traces(path: Path) -> Iterator[tuple[Place, Trace]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """An evaluation as its traces tell it."""
+    """An evaluation, read from its traces."""
 
     name: str
     path: Path
     solutions: Mapping[Entry, Sequence[Solution]]
     problems: Mapping[str, Problem]
-    """By id; for unfinished runs those that every entry has solved: what only some have solved is left out."""
+    """By id. In an unfinished run only problems that every entry has solved; other solutions are left out."""
     settings: Mapping[str, Any]
-    """The manifest's; empty for a file of traces."""
+    """The manifest's settings; empty for a file of traces."""
     sessions: Sequence[Mapping[str, Any]]
+    """The environment of each session."""
 
     @property
     def key(self) -> str | None:
@@ -152,46 +154,49 @@ class Run:
 
     @property
     def protocol(self) -> str:
-        """How it was timed, in words."""
+        """The protocol of its timings, in words."""
         if not self.settings:
-            return "how it was timed is not recorded in a file of traces"
+            return "a file of traces does not record how it was timed"
         if self.jobs > 1:
             return f"throughput protocol: {self.jobs} solutions of one policy in flight, policies taking turns"
         return "latency protocol: one solution at a time, warmed up, policies in random order for each problem"
 
 
 def read_run(path: Path) -> Run:
-    """Read a run, solution by solution: its traces need not fit in memory.
+    """Read a run one trace at a time: its traces need not fit in memory.
 
     Args:
         path: A run folder, or a file of traces.
 
     Raises:
         StoreError: If there are no traces.
-        TraceError: If a record is no trace or of a newer schema, or two problems share an id.
+        TraceError: If a record is not a trace or has a newer schema, or two problems share an id.
     """
     problems: dict[str, Problem] = {}
-    found: dict[Entry, list[Solution]] = {}
-    for place, trace in read_traces(path):
-        known = problems.setdefault(trace.problem.id, trace.problem)
-        if (known.question, known.answer) != (trace.problem.question, trace.problem.answer):
+    solutions: dict[Entry, list[Solution]] = {}
+    for position, trace in read_traces(path):
+        first = problems.setdefault(trace.problem.id, trace.problem)
+        if (first.messages, first.answer) != (trace.problem.messages, trace.problem.answer):
             raise TraceError(
-                f"{path}: two problems have the id {known.id!r}: {known.question[:60]!r} and "
+                f"{path}: two problems have the id {first.id!r}: {first.question[:60]!r} and "
                 f"{trace.problem.question[:60]!r}"
             )
-        found.setdefault(Entry(place.policy, place.threshold), []).append(condense(trace, place))
-    if not found:
+        solutions.setdefault(position.entry, []).append(condense(trace, position))
+    if not solutions:
         raise TraceError(f"{str(path)!r} holds no traces", hint="name a folder of `arbitrage eval --out`")
-    return _whole(path, found, problems)
+    return _run(path, solutions, problems)
 
 
-def _whole(path: Path, found: Mapping[Entry, list[Solution]], problems: Mapping[str, Problem]) -> Run:
-    """A run without what only some entries have solved, in an order that does not depend on kills."""
-    solved = [{(solution.problem, solution.attempt) for solution in solutions} for solutions in found.values()]
-    common = set.intersection(*solved)
-    whole = {problem for problem, _ in common}
-    if not whole:
-        raise TraceError(f"{str(path)!r}: no problem is solved by all {len(found)} policies", hint="let the run go on")
+def _run(path: Path, solutions: Mapping[Entry, list[Solution]], problems: Mapping[str, Problem]) -> Run:
+    """A run of the attempts that all entries have solved, in an order that kills and resumptions do not change."""
+    attempts = [{(solution.problem, solution.attempt) for solution in of_entry} for of_entry in solutions.values()]
+    common = set.intersection(*attempts)
+    common_problems = {problem for problem, _ in common}
+    if not common_problems:
+        raise TraceError(
+            f"{str(path)!r}: no problem is solved by all {len(solutions)} policies",
+            hint="start the run again with the same options until more problems are solved",
+        )
     order = {problem: number for number, problem in enumerate(problems)}
     settings = read_manifest(path) if path.is_dir() and (path / MANIFEST).exists() else {}
     return Run(
@@ -199,61 +204,61 @@ def _whole(path: Path, found: Mapping[Entry, list[Solution]], problems: Mapping[
         path=path,
         solutions={
             entry: sorted(
-                (solution for solution in found[entry] if (solution.problem, solution.attempt) in common),
+                (solution for solution in solutions[entry] if (solution.problem, solution.attempt) in common),
                 key=lambda solution: (solution.attempt, order[solution.problem]),
             )
-            for entry in _ordered(found, settings)
+            for entry in _ordered(solutions, settings)
         },
-        problems={name: problem for name, problem in problems.items() if name in whole},
+        problems={name: problem for name, problem in problems.items() if name in common_problems},
         settings=settings,
         sessions=read_sessions(path) if path.is_dir() else [],
     )
 
 
-def told_entries(settings: Mapping[str, Any]) -> list[Entry]:
-    """The policies and thresholds that a run's manifest names."""
-    return [Entry(policy, threshold) for policy, threshold, *_ in settings.get("policies", ())]
+def planned_entries(settings: Mapping[str, Any]) -> list[Entry]:
+    """The entries that a run's manifest names."""
+    return [Entry.recorded(policy, threshold) for policy, threshold, *_ in settings.get("policies", ())]
 
 
 def _ordered(entries: Iterable[Entry], settings: Mapping[str, Any]) -> list[Entry]:
-    """Entries as the run was told them; those of a mere file with the ends and chance first, by threshold."""
-    told = told_entries(settings)
-    first = ("draft", "target", "random")
+    """Entries in the manifest's order; without a manifest the baselines come first, then names and thresholds."""
+    planned, rules = planned_entries(settings), list(METHODS)
 
-    def place(entry: Entry) -> tuple[int, int, str, float]:
-        rank = first.index(entry.policy) if entry.policy in first else len(first)
-        place = told.index(entry) if entry in told else len(told)
-        return place, rank, entry.policy, -1.0 if entry.threshold is None else entry.threshold
+    def position(entry: Entry) -> tuple[int, int, str, float]:
+        by_plan = planned.index(entry) if entry in planned else len(planned)
+        is_baseline = entry.is_baseline and not entry.method.solver
+        by_rule = rules.index(entry.method.rule) if is_baseline else len(rules)
+        return by_plan, by_rule, entry.policy, -1.0 if entry.threshold is None else entry.threshold
 
-    return sorted(entries, key=place)
+    return sorted(entries, key=position)
 
 
 def check_same_problems(runs: Sequence[Run]) -> None:
     """Refuse to compare runs on different problems.
 
     Raises:
-        TraceError: If they differ; the message says which problems only one run has, and which are other problems under
-            the same id.
+        TraceError: If the problems differ. The message names problems that only one run has, and problems that have
+            the same id but another question or answer.
     """
     first = runs[0]
     for other in runs[1:]:
-        if told := _differences(first, other):
+        if differences := _differences(first, other):
             raise TraceError(
-                f"{first.name!r} and {other.name!r} are not on the same problems: {'; '.join(told)}",
+                f"{first.name!r} and {other.name!r} are not on the same problems: {'; '.join(differences)}",
                 hint="evaluate with the same --dataset and --limit",
             )
 
 
 def _differences(first: Run, second: Run) -> list[str]:
-    told = []
+    differences = []
     for one, other in ((first, second), (second, first)):
         if only := [problem for problem in one.problems if problem not in other.problems]:
-            told.append(f"{_some(only)} only in {one.name!r}")
+            differences.append(f"{_some(only)} only in {one.name!r}")
     shared = [(first.problems[p], second.problems[p]) for p in first.problems if p in second.problems]
-    for field in ("question", "answer"):
+    for field, name in (("messages", "question"), ("answer", "answer")):
         if changed := [a.id for a, b in shared if getattr(a, field) != getattr(b, field)]:
-            told.append(f"{_some(changed)} with another {field}")
-    return told
+            differences.append(f"{_some(changed)} with another {name}")
+    return differences
 
 
 def _some(ids: Sequence[str]) -> str:

@@ -1,13 +1,15 @@
-"""One solved problem, condensed: all that figures are computed from, so that a run need not hold its traces."""
+"""A trace condensed to what the figures are computed from, so that a run's traces need not fit in memory."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from statistics import fmean
-from typing import Self
+from typing import Protocol, Self, TypeVar
 
 from arbitrage.core.trace import Trace
 from arbitrage.core.types import Cost, Finish, Source, Step
-from arbitrage.grading import is_correct
+from arbitrage.evaluation.running.entry import Entry
+from arbitrage.grading import grade_traces, is_correct
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,24 +18,25 @@ class StepFacts:
 
     source: Source
     num_tokens: int
-    """Of the kept candidate."""
+    """Tokens of the kept candidate."""
     decided_on: float | None
     """The number that the policy compared with its threshold."""
     draft_score: float | None
-    """By a scorer that scored both candidates, the auditor where there is one; mean over several drafts."""
+    """Score of the draft's candidate by a scorer that scored both candidates, preferably the auditor; the mean over
+    several drafts. None if no scorer scored both."""
     target_score: float | None
-    """Likewise; both are None where no scorer has seen both."""
+    """Score of the target's candidate by the same scorer; the mean over several."""
 
     @property
     def advantage(self) -> float | None:
-        """Target's score minus draft's, s_t - s_d; None where no scorer has seen both candidates."""
+        """Target's score minus draft's, s_t - s_d; None if no scorer scored both candidates."""
         if self.draft_score is None or self.target_score is None:
             return None
         return self.target_score - self.draft_score
 
     @property
     def is_wasted(self) -> bool | None:
-        """Whether the target's step replaced one that was as good; None unless it was escalated and audited."""
+        """Whether the target's step replaced a draft step with at least the same score; None unless it was audited."""
         if self.source is not Source.TARGET or self.advantage is None:
             return None
         return self.advantage <= 0.0
@@ -52,11 +55,11 @@ class StepFacts:
 
 
 def both_scores(step: Step) -> tuple[float, float] | None:
-    """Score of the draft's and of the target's candidate by the last scorer that has seen both; None without one."""
-    found: dict[str, dict[Source, list[float]]] = {}
+    """Scores of the draft's and the target's candidate by the last scorer that scored both; None without one."""
+    values: dict[str, dict[Source, list[float]]] = {}
     for score in step.scores:
-        found.setdefault(score.scorer, {}).setdefault(score.source, []).append(score.value)
-    for by_source in reversed(found.values()):
+        values.setdefault(score.scorer, {}).setdefault(score.source, []).append(score.value)
+    for by_source in reversed(values.values()):
         if len(by_source) == len(Source):
             return fmean(by_source[Source.DRAFT]), fmean(by_source[Source.TARGET])
     return None
@@ -64,14 +67,14 @@ def both_scores(step: Step) -> tuple[float, float] | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fates:
-    """What became of the tokens that models wrote, each in its author's tokens; measurement left out."""
+    """Numbers of generated tokens, by author and by whether they were kept. Tokens that only measure are left out."""
 
     draft_accepted: int = 0
     draft_discarded: int = 0
     target_kept: int = 0
     target_discarded: int = 0
     reused: int = 0
-    """Of the target's tokens, those verified from a draft's proposal rather than decoded one by one."""
+    """Those of the target's tokens that were verified from a draft's proposal rather than decoded one by one."""
 
     def __add__(self, other: "Fates") -> "Fates":
         return Fates(
@@ -84,7 +87,7 @@ class Fates:
 
     @classmethod
     def of(cls, step: Step) -> Self:
-        """Sort the tokens of a step's candidates; what served only to measure is no fate of the served policy."""
+        """Count the tokens of a step's candidates. A served policy would not generate those that only measure."""
         kept, lost = dict.fromkeys(Source, 0), dict.fromkeys(Source, 0)
         reused = 0
         for candidate in step.candidates:
@@ -106,37 +109,36 @@ class Fates:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Solution:
-    """What one trace comes to."""
+    """One attempt at one problem under one entry: a condensed trace."""
 
-    policy: str
-    threshold: float | None
+    entry: Entry
     problem: str
-    """Its id."""
+    """The problem's id."""
     level: str | None
     attempt: int
     answer: str | None
     is_correct: bool | None
-    """None where there is no gold answer, or it cannot be read: ungraded, never wrong. A failure is wrong."""
+    """None if the problem has no gold answer that can be read: it is ungraded. A failed solution is wrong."""
     finish: Finish | None
     error: str | None
     steps: tuple[StepFacts, ...]
     fates: Fates
     usage: Mapping[str, Cost]
-    """Cost by model, measurement excluded."""
+    """Cost by model, without calls that only measure."""
     seconds: float
-    """Wall-clock as it would be served."""
+    """Wall-clock time as it would be served."""
     measured_s: float
-    """Seconds of calls that only measure, on top of it."""
+    """Further seconds, of calls that only measure."""
     began_s: float | None = None
-    """Since the session began; None where it was not recorded."""
+    """Seconds from the start of the session to the start of the solution; None if it was not recorded."""
     session: int = 0
-    """Number of the start of the run that made it; a killed run has several."""
+    """Number of the session that solved it: a run that was killed and resumed has several."""
     energy_j: float | None = None
-    """Joules while it was made, where the machine reports them and nothing was only measured."""
+    """Joules while it was solved; None if the machine does not report them, or a call only measured."""
 
     @property
     def is_failed(self) -> bool:
-        """Whether an engine or a scorer failed on the way."""
+        """Whether an engine or a scorer failed during the solution."""
         return self.finish is Finish.FAILED
 
     @property
@@ -146,39 +148,37 @@ class Solution:
 
     @property
     def role_s(self) -> dict[str, float]:
-        """Seconds by model; what guessing tokens for one of them took is a role of its own."""
-        found = {model: cost.seconds - cost.guessing_s for model, cost in self.usage.items()}
+        """Seconds by model; seconds spent on guessing tokens for a model are under ``guessing``."""
+        seconds = {model: cost.seconds - cost.guessing_s for model, cost in self.usage.items()}
         guessing = sum(cost.guessing_s for cost in self.usage.values())
-        return found | ({"guessing": guessing} if guessing else {})
+        return seconds | ({"guessing": guessing} if guessing else {})
 
     @property
     def outside_s(self) -> float:
-        """Seconds outside model calls: the loop, and waiting for a model that others use."""
+        """Seconds outside model calls: the loop itself, and waiting for a model that is busy."""
         return self.seconds - sum(cost.seconds for cost in self.usage.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where a trace stands in a run, and what was noted while it was made."""
+class TracePosition:
+    """Which part of a run a trace is, and what was recorded beside it."""
 
-    policy: str
-    """As the run was told; a trace knows the rule's own name."""
-    threshold: float | None = None
+    entry: Entry
+    """The method as the run's plan names it; a trace holds only the rule's own name."""
     attempt: int = 0
     session: int = 0
     began_s: float | None = None
     energy_j: float | None = None
 
 
-def condense(trace: Trace, place: Place) -> Solution:
-    """Grade a trace, and take from it what figures need."""
+def condense(trace: Trace, position: TracePosition) -> Solution:
+    """Grade a trace and keep what the figures need."""
     measurement, verdict = trace.measurement, is_correct(trace)
     return Solution(
-        policy=place.policy,
-        threshold=place.threshold,
+        entry=position.entry,
         problem=trace.problem.id,
         level=trace.problem.metadata.get("level"),
-        attempt=place.attempt,
+        attempt=position.attempt,
         answer=trace.answer,
         is_correct=verdict and trace.finish is not Finish.FAILED,
         finish=trace.finish,
@@ -188,7 +188,39 @@ def condense(trace: Trace, place: Place) -> Solution:
         usage=trace.usage,
         seconds=trace.latency_s,
         measured_s=sum(cost.seconds for cost in measurement.values()),
-        began_s=place.began_s,
-        session=place.session,
-        energy_j=place.energy_j,
+        began_s=position.began_s,
+        session=position.session,
+        energy_j=position.energy_j,
     )
+
+
+Graded = Mapping[Entry, Sequence[Solution]]
+"""For each entry its solutions of all problems and attempts."""
+
+
+def graded(traces: Mapping[Entry, Sequence[Trace]]) -> dict[Entry, list[Solution]]:
+    """Grade and condense traces. Answers are graded together first, because the grader runs in parallel."""
+    grade_traces(chain.from_iterable(traces.values()))
+    return {
+        entry: [condense(trace, TracePosition(entry=entry)) for trace in entry_traces]
+        for entry, entry_traces in traces.items()
+    }
+
+
+class OfProblem(Protocol):
+    """Anything that belongs to one problem."""
+
+    @property
+    def problem(self) -> str:
+        """The problem's id."""
+
+
+T = TypeVar("T", bound=OfProblem)
+
+
+def by_problem(attempts: Iterable[T]) -> dict[str, list[T]]:
+    """Attempts by their problem's id, problems in the order in which they first occur."""
+    groups: dict[str, list[T]] = {}
+    for attempt in attempts:
+        groups.setdefault(attempt.problem, []).append(attempt)
+    return groups

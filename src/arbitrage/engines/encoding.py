@@ -1,0 +1,304 @@
+"""From text to token ids so that only a template writes control tokens.
+
+Tokenizers read a special token wherever its spelling stands: a question that holds ``<|im_end|>`` would end the user's
+turn. Here a text is split into the parts that a template wrote, whose control tokens count, and all others, whose
+characters count. The ids of a text that spells no control token are those of the tokenizer's own ``encode``.
+"""
+
+import re
+import secrets
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, runtime_checkable
+from weakref import WeakKeyDictionary
+
+from arbitrage.core.errors import ProblemError, first_line
+
+_LOOKS_SPECIAL: Final = re.compile(
+    r"<\|.*\|>|<\uff5c.*\uff5c>|<unused_?\d+>|<(start|end)_of_\w+>|</?(s|bos|eos|pad|unk|mask)>|<2mass>|\[@BOS@\]", re.S
+)
+"""Control tokens that some published tokenizers do not mark as special; after llama.cpp's converter."""
+_THINKING: Final = re.compile(r"</?think(ing)?>")
+"""Tokens in templates that models write in their answers: a step that holds one keeps it."""
+_BYTE: Final = re.compile(r"<0x[0-9A-F]{2}>")
+"""Tokens that stand for one byte of a character that has no token; they come from text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A part of a template: the control tokens that it spells are meant."""
+
+    text: str
+
+
+Piece = str | int
+"""A text, or the id of a control token."""
+
+
+@runtime_checkable
+class KnowsText(Protocol):
+    """A tokenizer that can encode a text without reading control tokens in it."""
+
+    @property
+    def control_tokens(self) -> Mapping[str, int]:
+        """Ids by spelling."""
+
+    def encode_as_text(self, text: str) -> list[int]:
+        """Ids of a text, none of them a control token's."""
+
+
+def text_ids(tokenizer: Any, text: str, *, marks: Collection[str] = ()) -> list[int]:
+    """Encode a text as text, without begin- or end-of-sequence.
+
+    Args:
+        tokenizer: Of transformers, or one that :class:`KnowsText`.
+        text: Whatever somebody wrote.
+        marks: Spellings of further tokens that must not come from the text.
+
+    Raises:
+        ProblemError: If the tokenizer cannot encode it.
+    """
+    return part_ids(tokenizer, [text], marks=marks)
+
+
+def part_ids(
+    tokenizer: Any, parts: Sequence[str | Mark], *, marks: Collection[str] = (), add_special_tokens: bool = False
+) -> list[int]:
+    """Encode texts and parts of a template as one text.
+
+    Args:
+        tokenizer: See :func:`text_ids`.
+        parts: In order; only those of the template may hold control tokens.
+        marks: See :func:`text_ids`.
+        add_special_tokens: Whether to add begin- and end-of-sequence as the tokenizer does.
+
+    Raises:
+        ProblemError: If the tokenizer cannot encode them.
+    """
+    encoder = encoder_of(tokenizer, marks)
+    if all(encoder.is_plain(part) for part in parts if isinstance(part, str)):
+        whole = "".join(part.text if isinstance(part, Mark) else part for part in parts)
+        return encoded(tokenizer, whole, add_special_tokens=add_special_tokens)
+    pieces = [piece for part in parts for piece in (encoder.split(part.text) if isinstance(part, Mark) else [part])]
+    ids = encoder.encode(tokenizer, pieces)
+    begin, end = _around(tokenizer) if add_special_tokens else ([], [])
+    return [*begin, *ids, *end]
+
+
+def encoded(tokenizer: Any, text: str, *, add_special_tokens: bool = False) -> list[int]:
+    """What the tokenizer's own ``encode`` gives, control tokens included.
+
+    Raises:
+        ProblemError: If it cannot encode the text; with the library's first line.
+    """
+    try:
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=add_special_tokens)
+    except Exception as error:  # Each library raises its own kinds.
+        raise _unencodable(tokenizer, text, error) from error
+    return ids
+
+
+def _unencodable(tokenizer: Any, text: str, error: Exception) -> ProblemError:
+    try:
+        text.encode()
+    except UnicodeEncodeError as told:  # A lone surrogate, of which tokenizers say only that they want a text.
+        error = told
+    return ProblemError(
+        f"the tokenizer {tokenizer.name_or_path!r} cannot encode a text: {first_line(error)}",
+        hint="remove the character from the problem" if isinstance(error, UnicodeEncodeError) else "",
+    )
+
+
+def _around(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """What the tokenizer puts before and behind a text."""
+    bare, whole = (encoded(tokenizer, "x", add_special_tokens=adds) for adds in (False, True))
+    start = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
+    return whole[:start], whole[start + len(bare) :]
+
+
+class Encoder:
+    """Encodes pieces by one tokenizer: texts as text, control tokens by their ids."""
+
+    def __init__(self, control_tokens: Mapping[str, int]) -> None:
+        """Prepare for a tokenizer, which is not kept.
+
+        Args:
+            control_tokens: Ids by spelling.
+        """
+        self.control_tokens = control_tokens
+        self._never = frozenset(id for text, id in control_tokens.items() if not _BYTE.fullmatch(text))
+        spellings = sorted(control_tokens, key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, spellings)) or "(?!)")
+        self._heads = {spelling[:end] for spelling in spellings for end in range(1, len(spelling))}
+        self._tails = {spelling[start:] for spelling in spellings for start in range(1, len(spelling))}
+        self._longest = len(spellings[0]) if spellings else 0
+
+    def is_plain(self, text: str) -> bool:
+        """Whether a text spells no control token, nor could together with a template around it."""
+        if self._pattern.search(text):
+            return False
+        inner = text.strip()  # Templates may trim.
+        lengths = range(1, self._longest)
+        return not any(inner[-length:] in self._heads or inner[:length] in self._tails for length in lengths)
+
+    def split(self, text: str) -> list[Piece]:
+        """Find the control tokens in the text of a template."""
+        pieces: list[Piece] = []
+        end = 0
+        for match in self._pattern.finditer(text):
+            pieces += [text[end : match.start()], self.control_tokens[match[0]]]
+            end = match.end()
+        return [*pieces, text[end:]]
+
+    def encode(self, tokenizer: Any, pieces: Sequence[Piece]) -> list[int]:
+        """Ids of pieces as if they were one text.
+
+        Raises:
+            ProblemError: If the tokenizer cannot encode one.
+        """
+        ids: list[int] = []
+        text = ""
+        for piece in pieces:
+            if isinstance(piece, str):
+                text += piece
+            else:
+                ids += [*self._of_text(tokenizer, text), piece]
+                text = ""
+        return [*ids, *self._of_text(tokenizer, text)]
+
+    def _of_text(self, tokenizer: Any, text: str) -> list[int]:
+        if not text:
+            return []
+        try:
+            if isinstance(tokenizer, KnowsText):
+                return tokenizer.encode_as_text(text)
+            ids: list[int] = tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        except Exception as error:  # Each library raises its own kinds.
+            raise _unencodable(tokenizer, text, error) from error
+        return spelt_out(tokenizer, ids, self._never)
+
+
+class _Twin(Encoder):
+    """Encodes by a copy of the tokenizer in which control tokens bear names that nobody can write.
+
+    The copy shares the vocabulary and runs the same pipeline, so that the ids are those that the tokenizer itself would
+    give if a text could not spell its control tokens.
+    """
+
+    def __init__(self, backend: Any, control_tokens: Mapping[str, int]) -> None:
+        """Copy a tokenizer.
+
+        Args:
+            backend: Of the library tokenizers.
+            control_tokens: Ids by spelling.
+        """
+        super().__init__(control_tokens)
+        self._backend = backend
+        self._name_copy()
+
+    def _name_copy(self) -> None:
+        from tokenizers import AddedToken, Tokenizer
+
+        self._secret = secrets.token_hex(8)
+        copy = Tokenizer(self._backend.model)
+        for part in ("normalizer", "pre_tokenizer"):
+            if (value := getattr(self._backend, part)) is not None:
+                setattr(copy, part, value)
+        added = sorted(self._backend.get_added_tokens_decoder().items())
+        self._names = {id: f"q{self._secret}n{id}q" for id, token in added if token.content in self.control_tokens}
+        names = [self._names.get(id, token.content) for id, token in added]
+        # Ids of added tokens begin at the vocabulary's size; where its ids have gaps, they would meet the last ones.
+        vocabulary = self._backend.get_vocab(with_added_tokens=False)
+        num_gaps = max(vocabulary.values(), default=-1) + 1 - len(vocabulary)
+        copy.add_tokens([f"q{self._secret}g{gap}q" for gap in range(num_gaps)])
+        flags = ("special", "single_word", "lstrip", "rstrip", "normalized")
+        copy.add_tokens(
+            [
+                AddedToken(name, **{flag: getattr(token, flag) for flag in flags})
+                for name, (_, token) in zip(names, added, strict=True)
+            ]
+        )
+        self._ids = {copy.token_to_id(name): id for name, (id, _) in zip(names, added, strict=True)}
+        """The tokenizer's ids by those of the copy, for added tokens; the vocabulary has the same in both."""
+        self._copy = copy
+
+    def encode(self, tokenizer: Any, pieces: Sequence[Piece]) -> list[int]:
+        """See :meth:`Encoder.encode`."""
+        while any(isinstance(piece, str) and self._secret in piece for piece in pieces):
+            self._name_copy()
+        text = "".join(piece if isinstance(piece, str) else self._names[piece] for piece in pieces)
+        try:
+            copied = self._copy.encode(text, add_special_tokens=False).ids
+        except Exception as error:
+            raise _unencodable(tokenizer, "".join(map(str, pieces)), error) from error
+        ids: list[int] = []
+        for id in copied:
+            if id in self._ids:
+                ids.append(self._ids[id])
+            else:  # The vocabulary itself may hold a control token that merges of its characters lead to.
+                ids += spelt_out(tokenizer, [id], self._never)
+        return ids
+
+
+def spelt_out(tokenizer: Any, ids: Sequence[int], never: Collection[int]) -> list[int]:
+    """Replace tokens by their characters, each a token of its own, or its bytes where it has none.
+
+    Args:
+        tokenizer: Of transformers.
+        ids: Of a text.
+        never: Which tokens are replaced; the unknown token stays.
+    """
+    unknown, made = tokenizer.unk_token_id, list[int]()
+    for id in ids:
+        if id not in never or id == unknown:
+            made.append(id)
+            continue
+        for character in tokenizer.convert_ids_to_tokens(id):
+            known = tokenizer.convert_tokens_to_ids(character)
+            if known in (None, unknown):
+                made += tokenizer.convert_tokens_to_ids([f"<0x{byte:02X}>" for byte in character.encode()])
+            else:
+                made.append(known)
+    return made
+
+
+_encoders: "WeakKeyDictionary[Any, dict[tuple[str, ...], Encoder]]" = WeakKeyDictionary()
+
+
+def encoder_of(tokenizer: Any, marks: Collection[str] = ()) -> Encoder:
+    """The encoder of a tokenizer, made at first use.
+
+    Args:
+        tokenizer: See :func:`text_ids`.
+        marks: See :func:`text_ids`.
+    """
+    encoders, key = _encoders.setdefault(tokenizer, {}), tuple(sorted(marks))
+    if key not in encoders:
+        control_tokens, backend = _control_tokens(tokenizer, key), getattr(tokenizer, "backend_tokenizer", None)
+        encoders[key] = Encoder(control_tokens) if backend is None else _Twin(backend, control_tokens)
+    return encoders[key]
+
+
+def _control_tokens(tokenizer: Any, marks: Collection[str]) -> dict[str, int]:
+    if isinstance(tokenizer, KnowsText):
+        return dict(tokenizer.control_tokens)
+    template = str(tokenizer.chat_template or "")
+    special = set(tokenizer.all_special_tokens)
+    return {
+        token.content: id
+        for id, token in tokenizer.added_tokens_decoder.items()
+        if token.special or token.content in special or token.content in marks or is_control(token.content, template)
+    }
+
+
+def is_control(spelling: str, template: str) -> bool:
+    """Whether a token of a vocabulary that is not marked as special steers a conversation all the same.
+
+    Args:
+        spelling: Of the token.
+        template: The chat template; a token in brackets that it spells is one.
+    """
+    if _LOOKS_SPECIAL.fullmatch(spelling):
+        return True
+    is_bracketed = spelling[:1] + spelling[-1:] in ("<>", "[]")
+    return is_bracketed and spelling in template and not _THINKING.fullmatch(spelling)

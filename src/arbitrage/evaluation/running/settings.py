@@ -1,0 +1,64 @@
+"""The settings of an evaluation: everything that decides its results, for the manifest and the run key."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from arbitrage.core.trace import SCHEMA
+from arbitrage.core.types import Problem
+from arbitrage.evaluation.running.plan import Plan, solvers_of
+from arbitrage.pairs.loaded import LoadedPair
+
+
+def run_settings(pair: LoadedPair, plan: Plan, dataset: str, *, is_audited: bool) -> dict[str, Any]:
+    """Everything that changes an evaluation's results, timings included.
+
+    Args:
+        pair: The models, identified by fingerprints of their files.
+        plan: The work.
+        dataset: The dataset's name as the user gave it.
+        is_audited: Whether the PRM scores all candidates of finished solutions.
+    """
+    roles = ["draft", "target", "prm"]
+    roles += dict.fromkeys(entry.method.rule_name for entry in plan.entries if entry.method.is_router)
+    models = pair.identity(roles)
+    return {
+        "kind": "evaluation",
+        "trace_schema": SCHEMA,
+        "pair": pair.name,
+        "models": {
+            role: {**model, "texts": _hash_of_texts(str(model.get("path", "")))} for role, model in models.items()
+        },
+        "policies": [
+            [entry.policy, entry.threshold, *solver.identity] for entry, solver in solvers_of(pair, plan).items()
+        ],
+        "is_audited": is_audited,
+        "dataset": dataset,
+        "problems": {"count": len(plan.problems), "hash": problems_hash(plan.problems)},
+        "setting": asdict(plan.setting),
+        "samples": plan.num_attempts,
+        "jobs": plan.jobs,
+    }
+
+
+def problems_hash(problems: Sequence[Problem]) -> str:
+    """Hash of ids, questions and gold answers, and of the messages of conversations."""
+    content = [[problem.id, problem.question, problem.answer, *_conversation(problem)] for problem in problems]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def _conversation(problem: Problem) -> list[list[dict[str, str]]]:
+    return [] if problem.is_plain else [[message.to_json() for message in problem.messages]]
+
+
+def _hash_of_texts(path: str) -> str:
+    """Hash of the files that decide how a checkpoint reads its input: tokenizer, chat template, a router's format."""
+    digest, folder = hashlib.sha256(), Path(path)
+    is_local = bool(path) and folder.is_dir()
+    files = sorted(file for file in folder.iterdir() if file.suffix in (".json", ".jinja")) if is_local else []
+    for file in files:
+        digest.update(f"{file.name}\0".encode() + file.read_bytes())
+    return digest.hexdigest()[:16] if files else ""

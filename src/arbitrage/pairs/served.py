@@ -1,0 +1,205 @@
+"""Models behind a server: how they are reached, and how ``arbitrage up`` starts their server."""
+
+import json
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from arbitrage.core.errors import ConfigError
+from arbitrage.core.ports import Engine
+from arbitrage.engines.dialects import DIALECTS, Dialect
+from arbitrage.pairs.model import DTYPES, ModelConfig, check_at_least, check_choice
+from arbitrage.scorers.families import Family
+from arbitrage.scorers.format import InputFormat
+
+if TYPE_CHECKING:
+    from arbitrage.engines.http_client import HTTPClient
+    from arbitrage.scorers.http import HTTPScorer, Layout
+
+UNSERVED: Final = ("qwen-prm",)
+"""PRM families that no server runs: their head has two layers, servers read one at the last token."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedModel(ModelConfig):
+    """A model behind a server; each kind of server derives from this.
+
+    Raises:
+        ConfigError: See :class:`ModelConfig`; also if the url is missing, or a number is too small.
+    """
+
+    path_fields: ClassVar[tuple[str, ...]] = ("path", "tokenizer")
+    address_fields: ClassVar[tuple[str, ...]] = (
+        "url",
+        "served_name",
+        "timeout_s",
+        "api_key_env",
+        "server_args",
+        "server_env",
+    )
+    command: ClassVar[tuple[str, ...]]
+    """What starts a server of this kind; the table ``[launch]`` of a pair may name another command."""
+
+    url: str = ""
+    """Where the server listens, such as ``http://127.0.0.1:8101``."""
+    served_name: str = ""
+    """The id that the server knows the model by; empty for its only model, and for ``called`` where we start it."""
+    tokenizer: str = ""
+    """Folder or hub name of the tokenizer where ``path`` has none, such as a GGUF file's."""
+    context_length: int | None = None
+    """Tokens of prompt and answer, to use less than the server offers or where it does not say."""
+    timeout_s: float = 120.0
+    """Seconds to wait for one step."""
+    api_key_env: str = ""
+    """Environment variable that holds the server's API key."""
+    server_args: tuple[str, ...] = ()
+    """Further flags for the server where ``arbitrage up`` starts it."""
+    server_env: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables for that server, such as ``CUDA_VISIBLE_DEVICES``."""
+
+    def __post_init__(self) -> None:
+        ModelConfig.__post_init__(self)
+        if not self.url:
+            raise ConfigError(
+                f"engine {self.engine!r} needs url, got ''", hint="say where the server listens: http://HOST:PORT"
+            )
+        check_at_least(1, context_length=self.context_length)
+        if not self.timeout_s > 0.0:
+            raise ConfigError(f"timeout_s must be above 0, got {self.timeout_s:g}")
+
+    @property
+    def dialect(self) -> Dialect:
+        """What the server is asked, and how it answers."""
+        return DIALECTS[self.engine]
+
+    @abstractmethod
+    def flags(self, host: str, port: int, *, classifies: bool) -> list[str]:
+        """What follows :attr:`command` to serve this model with all that the loop needs.
+
+        Args:
+            host: Where the server listens.
+            port: Likewise.
+            classifies: Whether the model's head gives scores; else it writes tokens.
+
+        Raises:
+            ConfigError: If this kind of server cannot serve such a model.
+        """
+
+    def load_engine(self, *, keeps_hidden_state: bool = False) -> Engine:
+        """See :meth:`ModelConfig.load_engine`; no server tells hidden states."""
+        from arbitrage.engines.http import HTTPEngine
+
+        return HTTPEngine.connect(
+            self._client(),
+            self.dialect,
+            self._tokenizer(),
+            name=self.called,
+            model=self.served_name,
+            known_as=(self.called, self.path),
+            prompt=self.question_prompt,
+            context_length=self.context_length,
+        )
+
+    def load_classifier(self, kind: str, name: str) -> "HTTPScorer":
+        """See :meth:`ModelConfig.load_classifier`."""
+        from arbitrage.scorers.http import FormatLayout
+
+        input_format = InputFormat.load(Path(self.path), kind)  # Before a tokenizer is looked for, perhaps on the hub.
+        prompt = self.question_prompt if self.has_prompt else None  # Else the checkpoint says how it reads a question.
+        return self._scorer(name, FormatLayout(self._tokenizer(), input_format, prompt))
+
+    def load_family(self, family: Family, name: str) -> "HTTPScorer":
+        """See :meth:`ModelConfig.load_family`."""
+        if family.name in UNSERVED:
+            raise ConfigError(f"no server is asked for the head of a {family.name}", hint="run the PRM in process")
+        from arbitrage.scorers.http import FamilyLayout
+
+        return self._scorer(name, FamilyLayout(self._tokenizer(), family))
+
+    def _scorer(self, name: str, layout: "Layout") -> "HTTPScorer":
+        from arbitrage.engines.http import served_model
+        from arbitrage.scorers.http import HTTPScorer
+
+        client = self._client()
+        served = self.dialect.served(client.get(self.dialect.about))
+        model = served_model(served, self.served_name, self.url, (self.called, self.path))
+        return HTTPScorer(client, self.dialect, layout, name=name, model=model)
+
+    def _client(self) -> "HTTPClient":
+        from arbitrage.engines.http_client import HTTPClient, HTTPOptions
+
+        return HTTPClient(self.url, HTTPOptions(timeout_s=self.timeout_s, api_key_env=self.api_key_env))
+
+    def _tokenizer(self) -> Any:
+        from arbitrage.engines.tokens import load_tokenizer
+
+        return load_tokenizer(self.tokenizer or self.path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedCheckpoint(ServedModel):
+    """A checkpoint of transformers behind a server.
+
+    Raises:
+        ConfigError: See :class:`ServedModel`; also if the data type is unknown.
+    """
+
+    dtype: str = "float32"
+    """Of weights and cache where ``arbitrage up`` starts the server, from :data:`arbitrage.pairs.model.DTYPES`."""
+
+    def __post_init__(self) -> None:
+        ServedModel.__post_init__(self)
+        check_choice("dtype", self.dtype, DTYPES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VLLMModel(ServedCheckpoint):
+    """A checkpoint behind vLLM."""
+
+    engine: ClassVar[str] = "vllm"
+    command: ClassVar[tuple[str, ...]] = ("vllm", "serve")
+
+    def flags(self, host: str, port: int, *, classifies: bool) -> list[str]:
+        """See :meth:`ServedModel.flags`."""
+        flags = ["--model", self.path, "--served-model-name", self.served_name or self.called]
+        flags += ["--host", host, "--port", str(port), "--dtype", self.dtype, "--enable-prefix-caching"]
+        flags += _if_set("--max-model-len", self.context_length)
+        if not classifies:
+            return [*flags, "--enable-prompt-tokens-details"]
+        # The last token's head only: this task reads the prefix cache, the token-wise one does not.
+        return [*flags, "--runner", "pooling", "--pooler-config", json.dumps({"task": "classify"})]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SGLangModel(ServedCheckpoint):
+    """A checkpoint behind SGLang."""
+
+    engine: ClassVar[str] = "sglang"
+    command: ClassVar[tuple[str, ...]] = ("python", "-m", "sglang.launch_server")
+
+    def flags(self, host: str, port: int, *, classifies: bool) -> list[str]:
+        """See :meth:`ServedModel.flags`."""
+        flags = ["--model-path", self.path, "--served-model-name", self.served_name or self.called]
+        flags += ["--host", host, "--port", str(port), "--dtype", self.dtype]
+        return flags + _if_set("--context-length", self.context_length)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LlamaServerModel(ServedModel):
+    """A GGUF file behind llama.cpp's server, which says the weights' data type itself."""
+
+    engine: ClassVar[str] = "llama-server"
+    command: ClassVar[tuple[str, ...]] = ("llama-server",)
+
+    def flags(self, host: str, port: int, *, classifies: bool) -> list[str]:
+        """See :meth:`ServedModel.flags`."""
+        if classifies:
+            raise ConfigError("llama-server does not serve classifiers", hint="use vllm, or run it in process")
+        flags = ["-m", self.path, "--alias", self.served_name or self.called, "--host", host, "--port", str(port)]
+        return flags + _if_set("-c", self.context_length)
+
+
+def _if_set(flag: str, value: object) -> list[str]:
+    return [flag, str(value)] if value else []

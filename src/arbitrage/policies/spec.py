@@ -1,0 +1,247 @@
+"""A method's name as a value: ``rule``, ``solver`` or ``rule+solver``, each with its threshold; and how it is built."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Self
+
+from arbitrage.core.errors import ConfigError
+from arbitrage.core.policy import Policy, Solver
+from arbitrage.core.ports import Engine
+from arbitrage.policies.basic import TargetOnly, check_threshold
+from arbitrage.policies.solvers import OnPair
+from arbitrage.policies.table import METHODS, GuessingTarget, Models, Need, Rule, Standing, WholeSolver
+
+SEPARATOR: Final = "+"
+VARIANTS: Final = ("router",)
+"""Rules of which a pair may have several, told apart as ``RULE:NAME``."""
+
+
+@dataclass(frozen=True, slots=True)
+class MethodSpec:
+    """A method, as users write it: ``RULE[:NAME][+SOLVER[:NUMBER]][@THRESHOLD]``, or ``SOLVER[:NUMBER]``.
+
+    The only place that takes such a text apart is :meth:`parse`; ``str`` writes it again.
+    """
+
+    rule: str = ""
+    """A rule of :data:`METHODS`; empty for a solver alone."""
+    router: str = ""
+    """Which further router of the pair, in ``router:NAME``."""
+    solver: str = ""
+    """A solver of :data:`METHODS`; empty for a rule alone."""
+    count: int | None = None
+    """The solver's number: tokens guessed at a time, or drafts that vote. None for its default."""
+    threshold: float | None = None
+    """In [0, 1]; None for the default."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a method's name.
+
+        Raises:
+            ConfigError: If the name is unknown, a number or a threshold cannot be read, or a rule and a solver do not
+                go together.
+        """
+        name, has_threshold, threshold = text.partition("@")
+        first, has_both, last = name.rpartition(SEPARATOR)
+        is_known = _is_rule(first) and _is_solver(last) if has_both else _is_rule(last) or _is_solver(last)
+        if not is_known:
+            raise ConfigError(f"unknown policy {name!r}", hint=f"choose from {', '.join(METHODS)}")
+        rule, solver = (first, last) if _is_solver(last) else (last, "")
+        rule_name, _, router = rule.partition(":")
+        solver_name, has_count, count = solver.partition(":")
+        if has_count and not (count.isascii() and count.isdecimal()):
+            raise ConfigError(f"the number in {name!r} must be a whole number, got {count!r}")
+        if rule and solver and not isinstance(METHODS[solver_name], GuessingTarget):
+            raise ConfigError(f"{solver_name!r} has no target that a rule could use, got {name!r}")
+        spec = cls(rule_name, router, solver_name, int(count) if has_count else None)
+        return spec.at(_threshold(threshold)) if has_threshold else spec
+
+    @classmethod
+    def recorded(cls, name: str, threshold: float | None = None) -> Self:
+        """The method of a trace that was written earlier; one that this version does not know keeps its name as a rule.
+
+        Args:
+            name: As :attr:`name` wrote it, or the name of a user's own rule.
+            threshold: Its threshold.
+        """
+        try:
+            spec = cls.parse(name)
+        except ConfigError:
+            spec = cls(rule=name)
+        return replace(spec, threshold=threshold)
+
+    def at(self, threshold: float | None) -> Self:
+        """The same method at a threshold; None for its default.
+
+        Raises:
+            ConfigError: If the threshold is outside [0, 1], or the method has none.
+        """
+        if threshold is None:
+            return replace(self, threshold=None)
+        if not self.has_threshold:
+            raise ConfigError(f"{self.name!r} has no threshold, got {threshold:g}", hint="leave the threshold out")
+        if not 0.0 <= threshold <= 1.0:
+            raise ConfigError(f"threshold must be in [0, 1], got {threshold:g} for {self.name!r}")
+        return replace(self, threshold=threshold)
+
+    def __str__(self) -> str:
+        """The name that :meth:`parse` reads, threshold included."""
+        if self.threshold is None:
+            return self.name
+        short = f"{self.threshold:g}"
+        return f"{self.name}@{short if float(short) == self.threshold else repr(self.threshold)}"
+
+    @property
+    def rule_name(self) -> str:
+        """The rule with its router's name, such as ``router:model``."""
+        return f"{self.rule}:{self.router}" if self.router else self.rule
+
+    @property
+    def solver_name(self) -> str:
+        """The solver with its number, such as ``speculative:6``."""
+        return self.solver if self.count is None else f"{self.solver}:{self.count}"
+
+    @property
+    def name(self) -> str:
+        """The name without the threshold."""
+        return SEPARATOR.join(filter(None, (self.rule_name, self.solver_name)))
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What rule and solver need together."""
+        return frozenset[Need]().union(*(row.needs for row in self._rows))
+
+    @property
+    def has_threshold(self) -> bool:
+        """Whether a threshold changes anything."""
+        return any(isinstance(row, Rule) and row.has_threshold for row in self._rows)
+
+    @property
+    def is_router(self) -> bool:
+        """Whether a trained router decides."""
+        return Need.ROUTER in self.needs
+
+    @property
+    def standing(self) -> Standing:
+        """What the method is in a comparison: its rule's, else its solver's."""
+        return self._rows[0].standing if self._rows else Standing.PRODUCT
+
+    @property
+    def guesser(self) -> str:
+        """The role whose model guesses tokens for the target; empty where none does."""
+        return next((row.guesser for row in self._rows if isinstance(row, GuessingTarget)), "")
+
+    @property
+    def _rows(self) -> list[Rule | WholeSolver | GuessingTarget]:
+        return [METHODS[name] for name in (self.rule, self.solver) if name in METHODS]
+
+
+def methods(names: Sequence[str], thresholds: Sequence[float] = ()) -> list[MethodSpec]:
+    """All methods of a comparison: each at each threshold, those without a threshold once.
+
+    Args:
+        names: Methods' names; ``NAME@0.2`` is that one at that threshold only.
+        thresholds: Of all others that have one; none for the defaults.
+
+    Raises:
+        ConfigError: If no name is given, a name is unknown, or a threshold is out of range.
+    """
+    if not names:
+        raise ConfigError("no policies to compare", hint=f"choose from {', '.join(METHODS)}")
+    specs: list[MethodSpec] = []
+    for name in names:
+        spec = MethodSpec.parse(name)
+        sweeps = spec.has_threshold and spec.threshold is None and thresholds
+        specs += [spec.at(threshold) for threshold in thresholds] if sweeps else [spec]
+    return specs
+
+
+def rules() -> list[str]:
+    """Names of all rules for single steps."""
+    return [name for name, row in METHODS.items() if isinstance(row, Rule)]
+
+
+def resolved(spec: MethodSpec, models: Models) -> MethodSpec:
+    """The same method with its default threshold named, so that a run's key holds it.
+
+    Raises:
+        ConfigError: If the threshold is read from a router that is not loaded.
+    """
+    if spec.threshold is not None or not spec.has_threshold:
+        return spec
+    rule = METHODS[spec.rule]
+    assert isinstance(rule, Rule)
+    default = rule.default_threshold
+    return spec.at(default(models, spec.rule_name) if callable(default) else default)
+
+
+def build_rule(spec: MethodSpec, models: Models) -> Policy:
+    """Build the rule of a method.
+
+    Raises:
+        ConfigError: If it has no rule, or the pair lacks a scorer that the rule needs.
+    """
+    rule = METHODS.get(spec.rule)
+    if not isinstance(rule, Rule):
+        raise ConfigError(f"{spec.name!r} solves whole problems; name a rule for single steps")
+    return rule.build(models, spec.rule_name, resolved(spec, models).threshold or 0.0)
+
+
+def build(spec: MethodSpec, models: Models, guessing_target: Callable[[], Engine] | None = None) -> Solver:
+    """Build a method.
+
+    Args:
+        spec: Which.
+        models: What it is built from.
+        guessing_target: Returns the target that guesses, where one was built before; None builds it.
+
+    Raises:
+        ConfigError: If the pair lacks what the method needs.
+    """
+    row = METHODS.get(spec.solver)
+    if isinstance(row, WholeSolver):
+        return row.build(models, spec.name, row.default_count if spec.count is None else spec.count)
+    policy = build_rule(spec, models) if spec.rule else TargetOnly()
+    threshold = resolved(spec, models).threshold
+    if row is None:
+        return OnPair(policy=policy, pair=models.pair, name=spec.name, threshold=threshold)
+    assert isinstance(row, GuessingTarget)
+    target = guessing_target() if guessing_target else row.target(models, spec.name, spec.count)
+    return OnPair(
+        policy=policy,
+        pair=replace(models.pair, target=target),
+        name=spec.name,
+        threshold=threshold,
+        has_own_target=True,
+    )
+
+
+def parse_threshold(text: str) -> float:
+    """Read a threshold.
+
+    Raises:
+        ConfigError: If it is no number, or outside [0, 1].
+    """
+    value = _threshold(text)
+    check_threshold(value)
+    return value
+
+
+def _threshold(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ConfigError(f"threshold must be a number in [0, 1], got {text!r}") from error
+
+
+def _is_solver(part: str) -> bool:
+    return isinstance(METHODS.get(part.partition(":")[0]), WholeSolver | GuessingTarget)
+
+
+def _is_rule(part: str) -> bool:
+    name, has_router, router = part.partition(":")
+    if not isinstance(METHODS.get(name), Rule):
+        return False
+    # Commas join lists of methods.
+    return not has_router or (name in VARIANTS and router != "" and "," not in router)
