@@ -81,6 +81,7 @@ def test_a_conversation_as_text_names_its_roles_and_leaves_the_beginning_of_the_
     begun = Problem(id="p", messages=BEGUN)
     assert (begun.text, begun.prefix) == (whole, "It is ")
     assert Problem(id="p", messages=[Message("user", "2+2?"), Message("assistant", "It")]).text == "2+2?"
+    assert Problem(id="p", messages=[Message("system", ""), Message("user", "2+2?")]).text == "2+2?"
 
 
 def test_a_problem_can_be_changed_copied_and_pickled():

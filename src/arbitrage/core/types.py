@@ -158,9 +158,9 @@ class Problem:
         """The conversation as one text, for models that read a question; without :attr:`prefix`.
 
         The question itself where it is the only message; else every message behind the name of its role, such as
-        ``User: ``, with an empty line between them.
+        ``User: ``, with an empty line between them. Empty messages are left out.
         """
-        messages = self.messages[:-1] if self.prefix else self.messages
+        messages = [message for message in (self.messages[:-1] if self.prefix else self.messages) if message.content]
         if len(messages) == 1:
             return messages[0].content
         return "\n\n".join(f"{message.role.value.capitalize()}: {message.content}" for message in messages)

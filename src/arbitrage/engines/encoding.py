@@ -9,6 +9,7 @@ import re
 import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
@@ -127,15 +128,20 @@ class Encoder:
         """
         self.control_tokens = control_tokens
         self._never = frozenset(id for text, id in control_tokens.items() if not _BYTE.fullmatch(text))
-        spellings = sorted(control_tokens, key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, spellings)) or "(?!)")
-        self._heads = {spelling[:end] for spelling in spellings for end in range(1, len(spelling))}
-        self._tails = {spelling[start:] for spelling in spellings for start in range(1, len(spelling))}
-        self._longest = len(spellings[0]) if spellings else 0
+        self._firsts = {spelling[0] for spelling in control_tokens}
+        self._heads = {spelling[:end] for spelling in control_tokens for end in range(1, len(spelling))}
+        self._tails = {spelling[start:] for spelling in control_tokens for start in range(1, len(spelling))}
+        self._longest = max(map(len, control_tokens), default=0)
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        """Any control token, the longest first; made at first need, since some vocabularies have thousands."""
+        spellings = sorted(self.control_tokens, key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, spellings)) or "(?!)")
 
     def is_plain(self, text: str) -> bool:
         """Whether a text spells no control token, nor could together with a template around it."""
-        if self._pattern.search(text):
+        if any(first in text for first in self._firsts) and self._pattern.search(text):
             return False
         inner = text.strip()  # Templates may trim.
         lengths = range(1, self._longest)
@@ -194,7 +200,7 @@ class _Twin(Encoder):
         """
         super().__init__(control_tokens)
         self._backend = backend
-        self._name_copy()
+        self._secret = ""  # Until the copy is made, at first need.
 
     def _name_copy(self) -> None:
         from tokenizers import AddedToken, Tokenizer
@@ -224,7 +230,7 @@ class _Twin(Encoder):
 
     def encode(self, tokenizer: Any, pieces: Sequence[Piece]) -> list[int]:
         """See :meth:`Encoder.encode`."""
-        while any(isinstance(piece, str) and self._secret in piece for piece in pieces):
+        while not self._secret or any(isinstance(piece, str) and self._secret in piece for piece in pieces):
             self._name_copy()
         text = "".join(piece if isinstance(piece, str) else self._names[piece] for piece in pieces)
         try:
