@@ -275,7 +275,7 @@ async def test_what_is_served_is_checked_at_the_start(tokenizer):
         await connect(about("big", "small"))
     with pytest.raises(ConfigError, match="serves 'big', not 'other'"):
         await connect(about("big"), model="other")
-    with pytest.raises(ConfigError, match="does not tell its context length"):
+    with pytest.raises(ConfigError, match="does not report its context length"):
         await connect(about("big", length=None))
     with pytest.raises(EngineError, match="404"):
         await connect(response(404))

@@ -21,7 +21,7 @@ _THOUSANDS: Final = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?![\d,])(?=\$?$)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldMap:
-    """Which column of a dataset holds what."""
+    """The column of each field of a problem."""
 
     question: str = "question"
     answer: str = "answer"
@@ -39,48 +39,48 @@ class FieldMap:
         Raises:
             ConfigError: If a part is no ``FIELD=COLUMN``, or there is no such field.
         """
-        known, found = [field.name for field in fields(cls)], dict[str, str]()
+        names, columns = [field.name for field in fields(cls)], dict[str, str]()
         for part in filter(None, map(str.strip, text.split(","))):
             name, equals, column = (word.strip() for word in part.partition("="))
             if not equals or not column:
                 raise ConfigError(f"not a field map: {part!r}", hint="write question=COLUMN,answer=COLUMN,id=COLUMN")
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
+            if name not in names:
+                near = difflib.get_close_matches(name, names, n=1)
                 raise ConfigError(
                     f"unknown field {name!r} in the field map {text!r}",
-                    hint=f"did you mean {near[0]!r}?" if near else f"fields are {', '.join(known)}",
+                    hint=f"did you mean {near[0]!r}?" if near else f"fields are {', '.join(names)}",
                 )
-            if name in found:
+            if name in columns:
                 raise ConfigError(f"the field map {text!r} names {name!r} twice")
-            found[name] = column
-        return cls(**found)
+            columns[name] = column
+        return cls(**columns)
 
-    def problem(self, record: Mapping[str, Any], number: int, place: str) -> Problem:
+    def problem(self, record: Mapping[str, Any], number: int, location: str) -> Problem:
         """Make a problem of a row; other plain columns become metadata.
 
         Args:
             record: The row.
-            number: Its number, for want of an id.
-            place: Where it stands, for errors.
+            number: The row's number, the id of a row without one.
+            location: The row's file and line, for errors.
 
         Raises:
             ConfigError: If the question's column is missing, or another that does not have its usual name, or the
                 question is no text or empty, or the messages are no conversation.
         """
         if not isinstance(record, Mapping):
-            raise ConfigError(f"{place}: not a problem: {record!r}", hint="each row needs a question")
+            raise ConfigError(f"{location}: not a problem: {record!r}", hint="each row needs a question")
         conversation = self._conversation_column(record)
         for field in fields(self):
             column = getattr(self, field.name)
             is_needed = field.name == "question" and not conversation
             if column not in record and (is_needed or column != field.default):
                 raise ConfigError(
-                    f"{place}: not a problem: no column {column!r} for the {field.name}, only {', '.join(record)}",
+                    f"{location}: not a problem: no column {column!r} for the {field.name}, only {', '.join(record)}",
                     hint=f"say which it is: --fields {field.name}=COLUMN",
                 )
         question = None if conversation else record[self.question]
         if not (conversation or isinstance(question, str)):
-            raise ConfigError(f"{place}: not a problem: the question must be a text, got {question!r}")
+            raise ConfigError(f"{location}: not a problem: the question must be a text, got {question!r}")
         own, row_id = (self.question, self.answer, self.id), record.get(self.id)
         try:
             gold = gold_of(record.get(self.answer))
@@ -99,7 +99,7 @@ class FieldMap:
                 metadata={k: str(v) for k, v in record.items() if k not in own and isinstance(v, str | int | float)},
             )
         except ProblemError as error:
-            raise ConfigError(f"{place}: {error}") from error
+            raise ConfigError(f"{location}: {error}") from error
 
     def _conversation_column(self, record: Mapping[str, Any]) -> str:
         """The column that holds the row's conversation; empty where its question counts."""
@@ -149,10 +149,10 @@ def _scalar_gold(value: Any) -> str | None:
 
 
 def stratified(problems: Sequence[Problem], field: str, *, seed: int) -> list[Problem]:
-    """Order problems so that every beginning of the list holds the values of a metadata field in equal shares.
+    """Order problems so that the first n of them, for every n, have the values of a metadata field in equal shares.
 
     Args:
-        problems: What to order.
+        problems: The problems.
         field: A metadata field, such as ``source`` or ``level``.
         seed: Shuffles each value's problems and the order of the values.
 
@@ -173,27 +173,27 @@ def stratified(problems: Sequence[Problem], field: str, *, seed: int) -> list[Pr
 def gathered(
     rows: Iterable[tuple[str, Any]], field_map: FieldMap, dataset: str, limit: int | None = None
 ) -> list[Problem]:
-    """Make problems of rows, none twice.
+    """Make problems of rows with unique ids.
 
     Args:
-        rows: For each where it stands, and the row.
-        field_map: Which column holds what.
-        dataset: Its name, for errors.
-        limit: Only the first so many; no further row is read.
+        rows: The location of each row, and the row.
+        field_map: The column of each field.
+        dataset: The name of the dataset, for errors.
+        limit: Read only this many rows.
 
     Raises:
-        ConfigError: If there are none, one is no problem, or an id appears twice.
+        ConfigError: If there are no rows, a row is no problem, or an id appears twice.
     """
     seen: dict[str, str] = {}
     problems: list[Problem] = []
-    for number, (place, record) in enumerate(islice(rows, limit), start=1):
-        problem = field_map.problem(record, number, place)
+    for number, (location, record) in enumerate(islice(rows, limit), start=1):
+        problem = field_map.problem(record, number, location)
         if problem.id in seen:
             raise ConfigError(
-                f"{place}: the id {problem.id!r} appears twice, first at {seen[problem.id]}",
+                f"{location}: the id {problem.id!r} appears twice, first at {seen[problem.id]}",
                 hint="name a column of unique ids, as in --fields id=COLUMN",
             )
-        seen[problem.id] = place
+        seen[problem.id] = location
         problems.append(problem)
     if not problems:
         raise ConfigError(f"the dataset {dataset!r} is empty")
@@ -205,12 +205,12 @@ def read_file(path: Path, limit: int | None = None, field_map: FieldMap | None =
 
     Args:
         path: The file.
-        limit: Only the first so many.
-        field_map: Which column holds what; by default ``question``, and where known ``answer`` and ``id``.
+        limit: Read only this many rows.
+        field_map: The column of each field; by default those with the fields' own names.
 
     Raises:
-        ConfigError: If the file is missing, broken or empty, or a row is no problem; the row is named.
-        MissingExtra: If Parquet cannot be read here.
+        ConfigError: If the file is missing, broken or empty, or a row is no problem; the error names the row.
+        MissingExtra: If pyarrow is not installed.
     """
     if not path.is_file():
         raise ConfigError(f"no dataset file at {str(path)!r}", hint="give a JSONL or Parquet file, or a dataset's name")
@@ -223,7 +223,7 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[str, Any]]:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 try:
-                    row = json.loads(line)  # Bytes: what is no UTF-8 is an error of the line, too.
+                    row = json.loads(line)  # Bytes: so a line that is not UTF-8 is an error that names the line.
                 except ValueError as error:
                     raise ConfigError(
                         f"{path}:{number}: not a problem: {error}", hint="one JSON object a line, in UTF-8"

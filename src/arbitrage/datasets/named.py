@@ -19,31 +19,31 @@ def problems(
     Args:
         dataset: ``tiny:SPLIT`` or ``tiny:SPLIT:SEED`` for the tiny world, a benchmark such as ``math500``,
             ``hub:OWNER/NAME`` for any dataset of the hub, or a JSONL or Parquet file.
-        limit: Only the first so many.
-        stratify: A metadata field; the first so many then hold its values in equal shares.
+        limit: Return only this many problems.
+        stratify: A metadata field; the returned problems then have its values in equal shares.
         seed: Of that choice.
-        fields: Which columns hold what, such as ``question=problem,answer=solution,id=uid``.
+        fields: The columns of a file, such as ``question=problem,answer=solution,id=uid``.
 
     Raises:
         ConfigError: If there is no such dataset, split, file or field, or it holds no problems.
-        MissingExtra: If the hub's library is not installed.
+        MissingExtra: If the library datasets is not installed.
     """
     check_limit(limit)
     kind, _, split = dataset.partition(":")
     if fields and (kind == TINY or dataset in NAMED):
         raise ConfigError(f"fields are for files and {PREFIX}…, the columns of {dataset!r} are known; got {fields!r}")
-    if kind == TINY:  # Endless, and balanced by itself.
+    if kind == TINY:  # Generated without end, and balanced.
         return _tiny_problems(split, limit or tiny_dataset.DEFAULT_COUNT)
     field_map = FieldMap.parse(fields)
     read_limit = None if stratify else limit
     if dataset in NAMED or dataset.startswith(PREFIX):
         source = NAMED.get(dataset) or HubSet.parse(dataset.removeprefix(PREFIX), field_map)
-        found = read_hub(source, read_limit)
+        loaded = read_hub(source, read_limit)
     elif Path(dataset).suffix or Path(dataset).is_file():
-        found = read_file(Path(dataset), read_limit, field_map)
+        loaded = read_file(Path(dataset), read_limit, field_map)
     else:
         raise ConfigError(f"no dataset {dataset!r}", hint=_dataset_hint(dataset))
-    return stratified(found, stratify, seed=seed)[:limit] if stratify else found
+    return stratified(loaded, stratify, seed=seed)[:limit] if stratify else loaded
 
 
 def _dataset_hint(dataset: str) -> str:
@@ -61,7 +61,7 @@ def _tiny_problems(name: str, count: int) -> list[Problem]:
 
 
 def check_limit(limit: int | None) -> None:
-    """Refuse a number of problems that takes none, or counts from the end.
+    """Refuse a limit that is not positive.
 
     Raises:
         ConfigError: If it is below 1.

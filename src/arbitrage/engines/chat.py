@@ -34,21 +34,21 @@ def with_system(system: str, messages: Sequence[Message]) -> list[Message]:
 
 def without_system(messages: Sequence[Message]) -> list[Message]:
     """Put each system message in front of the user message behind it; behind the last user message if none follows."""
-    made: list[Message] = []
+    folded: list[Message] = []
     waiting: list[str] = []
     for message in messages:
         if message.role is Role.SYSTEM:
             waiting.append(message.content)
         elif message.role is Role.USER:
-            made.append(Message(Role.USER, _GAP.join([*waiting, message.content])))
+            folded.append(Message(Role.USER, _GAP.join([*waiting, message.content])))
             waiting = []
         else:
-            made.append(message)
-    for i in reversed(range(len(made))):
-        if waiting and made[i].role is Role.USER:
-            made[i] = Message(Role.USER, _GAP.join([made[i].content, *waiting]))
+            folded.append(message)
+    for i in reversed(range(len(folded))):
+        if waiting and folded[i].role is Role.USER:
+            folded[i] = Message(Role.USER, _GAP.join([folded[i].content, *waiting]))
             break
-    return made
+    return folded
 
 
 def render(tokenizer: Any, messages: Sequence[Message], *, opens_answer: bool) -> str:
@@ -74,7 +74,7 @@ def render(tokenizer: Any, messages: Sequence[Message], *, opens_answer: bool) -
     try:
         try:
             return rendered(messages)
-        except Exception:  # Templates raise what they like, and jinja its own.
+        except Exception:  # Templates and jinja raise errors of many kinds.
             if all(message.role is not Role.SYSTEM for message in messages):
                 raise
             return rendered(without_system(messages))

@@ -1,4 +1,4 @@
-"""What vLLM, SGLang and llama-server want to be asked, and how they answer: pure formats, no connection.
+"""Formats of the requests to vLLM, SGLang and llama-server and of their answers; no connection.
 
 Field names and meanings are those of vLLM 0.33, SGLang 0.5.23 and llama.cpp's server of November 2026.
 """
@@ -22,20 +22,20 @@ class Call(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """What a server wrote, as its metadata tell it: nothing is read off the text."""
+    """A step as a server returns it; why it ended is read from metadata, never from the text."""
 
     token_ids: tuple[int, ...]
     """Without end-of-sequence; with the token that completed the delimiter, whole."""
     finish: Finish
     logprobs: tuple[float, ...] | None
-    """One for each id; None where the server does not tell all."""
+    """One for each id; None where the server does not return all."""
     num_cached: int
-    """Prompt tokens that the server's prefix cache answered for."""
+    """Prompt tokens that came from the server's prefix cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """What a server says of the model that it serves."""
+    """The models of a server, and the length of its context."""
 
     models: tuple[str, ...]
     context_length: int | None
@@ -46,50 +46,50 @@ class Dialect(Protocol):
 
     @property
     def name(self) -> str:
-        """The server's name, as configurations call it."""
+        """The name of this kind of server in configurations."""
 
     @property
     def about(self) -> str:
-        """Path that tells what is served."""
+        """Path of the request for the models."""
 
     def served(self, answer: Any) -> Served:
-        """Read what :attr:`about` answered."""
+        """Read the answer to a request to :attr:`about`."""
 
     def generate(self, model: str, ids: Sequence[int], request: StepRequest, max_tokens: int) -> Call:
-        """Ask for one step behind ``ids``."""
+        """The request for one step behind ``ids``."""
 
     def completion(self, answer: Any) -> Completion:
         """Read the answer to :meth:`generate`.
 
         Raises:
-            EngineError: If a field is missing or the server gave up.
+            EngineError: If a field is missing, or the server ended the step for another reason than the usual ones.
         """
 
     def likelihood(self, model: str, ids: Sequence[int], num_prefix: int) -> Call:
-        """Ask how likely each of ``ids`` behind the first ``num_prefix`` is.
+        """The request for the log-probability of each of ``ids`` behind the first ``num_prefix``.
 
         Raises:
-            EngineError: If this server cannot say.
+            EngineError: If this kind of server does not return them.
         """
 
     def logprobs(self, answer: Any, ids: Sequence[int], num_prefix: int) -> tuple[float, ...]:
         """Read the answer to :meth:`likelihood`: one log-probability for each id behind the prefix."""
 
     def classify(self, model: str, ids: Sequence[int]) -> Call:
-        """Ask a classifier about a text that ends in ``ids``' last token.
+        """The request for a classifier's outputs at the last of ``ids``.
 
         Raises:
-            EngineError: If this server has no such call.
+            EngineError: If this kind of server has no such request.
         """
 
     def outputs(self, answer: Any) -> list[float]:
         """Read the answer to :meth:`classify`: the head's raw outputs (logits), one for each label."""
 
     def label_logprobs(self, model: str, ids: Sequence[int], labels: Sequence[int]) -> Call:
-        """Ask a language model how likely each of these tokens is behind ``ids``.
+        """The request for the log-probability of each of ``labels`` as the token behind ``ids``.
 
         Raises:
-            EngineError: If this server cannot say.
+            EngineError: If this kind of server does not return them.
         """
 
     def labels(self, answer: Any, labels: Sequence[int]) -> list[float]:
@@ -97,7 +97,7 @@ class Dialect(Protocol):
 
 
 def _reading(read: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn a missing or misshapen field into one clear error."""
+    """Turn a missing or malformed field into one clear error."""
 
     def guarded(self: Any, answer: Any, *rest: Any) -> Any:
         try:
@@ -113,7 +113,7 @@ def _reading(read: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _sampling(request: StepRequest, *, all_tokens: int) -> dict[str, Any]:
-    """Fields that all servers share; a seed only where there is chance, since seeded rows are slower to sample."""
+    """Fields that all servers share. Greedy requests get no seed, since seeded rows are slower to sample."""
     sampling = request.sampling
     fields: dict[str, Any] = {"temperature": sampling.temperature}
     if sampling.temperature > 0.0:
@@ -180,8 +180,8 @@ class VLLM:
     @_reading
     def logprobs(self, answer: Any, ids: Sequence[int], num_prefix: int) -> tuple[float, ...]:
         """One mapping from token id to log-probability for each prompt token; none for the first."""
-        each = answer["choices"][0]["prompt_logprobs"]
-        return tuple(float(each[i][str(ids[i])]["logprob"]) for i in range(num_prefix, len(ids)))
+        entries = answer["choices"][0]["prompt_logprobs"]
+        return tuple(float(entries[i][str(ids[i])]["logprob"]) for i in range(num_prefix, len(ids)))
 
     def classify(self, model: str, ids: Sequence[int]) -> Call:
         """``/classify``: pooling of the last token, which reads the prefix cache."""
@@ -189,25 +189,25 @@ class VLLM:
 
     @_reading
     def outputs(self, answer: Any) -> list[float]:
-        """Raw, since the activation was declined."""
+        """Raw, since the request declines the activation."""
         return [float(value) for value in answer["data"][0]["probs"]]
 
     def label_logprobs(self, model: str, ids: Sequence[int], labels: Sequence[int]) -> Call:
         """One token, with the log-probabilities of these; the prefix comes from the cache."""
-        wanted = {"logprobs": len(labels), "logprob_token_ids": list(labels), "return_tokens_as_token_ids": True}
-        body = {"model": model, "prompt": list(ids), "max_tokens": 1, "temperature": 0.0, **wanted}
+        options = {"logprobs": len(labels), "logprob_token_ids": list(labels), "return_tokens_as_token_ids": True}
+        body = {"model": model, "prompt": list(ids), "max_tokens": 1, "temperature": 0.0, **options}
         return Call("/v1/completions", body)
 
     @_reading
     def labels(self, answer: Any, labels: Sequence[int]) -> list[float]:
         """By names such as ``token_id:648``."""
-        each = answer["choices"][0]["logprobs"]["top_logprobs"][0]
-        return [float(each[f"token_id:{label}"]) for label in labels]
+        by_name = answer["choices"][0]["logprobs"]["top_logprobs"][0]
+        return [float(by_name[f"token_id:{label}"]) for label in labels]
 
 
 @dataclass(frozen=True, slots=True)
 class SGLang:
-    """SGLang's own ``/generate``, which tells more than its OpenAI-compatible call."""
+    """SGLang's own ``/generate``, which returns more than its OpenAI-compatible call."""
 
     name: str = "sglang"
     about: str = "/v1/models"
@@ -218,7 +218,7 @@ class SGLang:
         return _served_models(answer)
 
     def generate(self, model: str, ids: Sequence[int], request: StepRequest, max_tokens: int) -> Call:
-        """The text is not asked to hold the delimiter: ids do in any case."""
+        """The ids of the answer include the delimiter's; its text may be cut before them."""
         stop = stop_strings(request.delimiter)
         sampling = {"max_new_tokens": max_tokens, "stop": stop, **_sampling(request, all_tokens=-1)}
         if request.sampling.temperature:
@@ -227,7 +227,7 @@ class SGLang:
 
     @_reading
     def completion(self, answer: Any) -> Completion:
-        """What matched is an id for end-of-sequence, a text for the delimiter."""
+        """``matched`` is an id for end-of-sequence and a text for the delimiter."""
         about, ids = answer["meta_info"], answer["output_ids"]
         reason = about["finish_reason"]
         if reason["type"] not in ("stop", "length"):
@@ -243,7 +243,7 @@ class SGLang:
         )
 
     def likelihood(self, model: str, ids: Sequence[int], num_prefix: int) -> Call:
-        """Log-probabilities of the input from the prefix's last token on; the cache serves what is before."""
+        """Log-probabilities of the input from the prefix's last token on; what is before may come from the cache."""
         body = {
             "input_ids": list(ids),
             "sampling_params": {"max_new_tokens": 1, "temperature": 0.0},
@@ -255,8 +255,8 @@ class SGLang:
     @_reading
     def logprobs(self, answer: Any, ids: Sequence[int], num_prefix: int) -> tuple[float, ...]:
         """The last entries are the step's."""
-        each = answer["meta_info"]["input_token_logprobs"][-(len(ids) - num_prefix) :]
-        return tuple(float(entry[0]) for entry in each)
+        entries = answer["meta_info"]["input_token_logprobs"][-(len(ids) - num_prefix) :]
+        return tuple(float(entry[0]) for entry in entries)
 
     def classify(self, model: str, ids: Sequence[int]) -> Call:
         """``/classify`` of a server started on a sequence-classification model."""
@@ -280,26 +280,26 @@ class SGLang:
     @_reading
     def labels(self, answer: Any, labels: Sequence[int]) -> list[float]:
         """Entries are (log-probability, id, text)."""
-        each = {entry[1]: float(entry[0]) for entry in answer["meta_info"]["output_token_ids_logprobs"][0]}
-        return [each[label] for label in labels]
+        by_id = {entry[1]: float(entry[0]) for entry in answer["meta_info"]["output_token_ids_logprobs"][0]}
+        return [by_id[label] for label in labels]
 
 
 @dataclass(frozen=True, slots=True)
 class LlamaServer:
-    """llama.cpp's server; its own ``/completion``, since the OpenAI-compatible call hides ids and stop words."""
+    """llama.cpp's own ``/completion``, since the OpenAI-compatible call returns no ids and no stop words."""
 
     name: str = "llama-server"
     about: str = "/props"
 
     @_reading
     def served(self, answer: Any) -> Served:
-        """One model, by the name it was given or its file, and the context of a slot."""
+        """One model, by its alias or its file, and the context of a slot."""
         name = answer.get("model_alias") or answer.get("model_path")
         context_length = answer["default_generation_settings"]["n_ctx"]
         return Served(models=(name,) if name else (), context_length=context_length)
 
     def generate(self, model: str, ids: Sequence[int], request: StepRequest, max_tokens: int) -> Call:
-        """Ids in, ids out."""
+        """``/completion`` on token ids."""
         body = {
             "prompt": list(ids),
             "n_predict": max_tokens,
@@ -316,7 +316,7 @@ class LlamaServer:
     def completion(self, answer: Any) -> Completion:
         """``tokens`` keeps the token that completed a stop word, and end-of-sequence where it ended the text.
 
-        The probabilities of a stop word's tokens are left out, so most steps come without.
+        The server leaves out the probabilities of a stop word's tokens, so most steps have none.
         """
         ids, reason = answer["tokens"], answer["stop_type"]
         finishes = {"word": Finish.STEP_END, "eos": Finish.END_OF_SEQUENCE, "limit": Finish.TOKEN_LIMIT}
@@ -337,7 +337,7 @@ class LlamaServer:
         )
 
     def logprobs(self, answer: Any, ids: Sequence[int], num_prefix: int) -> tuple[float, ...]:
-        """Never asked."""
+        """Not offered."""
         raise NotImplementedError
 
     def classify(self, model: str, ids: Sequence[int]) -> Call:
@@ -345,17 +345,17 @@ class LlamaServer:
         raise EngineError("llama-server does not serve classifiers", hint="serve it with vllm, or run it in process")
 
     def outputs(self, answer: Any) -> list[float]:
-        """Never asked."""
+        """Not offered."""
         raise NotImplementedError
 
     def label_logprobs(self, model: str, ids: Sequence[int], labels: Sequence[int]) -> Call:
-        """Not offered: it tells the likeliest tokens only."""
+        """Not offered: it returns the likeliest tokens only."""
         raise EngineError("llama-server cannot tell how likely given tokens are", hint="serve the PRM with vllm")
 
     def labels(self, answer: Any, labels: Sequence[int]) -> list[float]:
-        """Never asked."""
+        """Not offered."""
         raise NotImplementedError
 
 
 DIALECTS: Final[Mapping[str, Dialect]] = {dialect.name: dialect for dialect in (VLLM(), SGLang(), LlamaServer())}
-"""Every server that the http engine speaks to, by the name that configurations use."""
+"""Every kind of server that the http engine can use, by its name in configurations."""

@@ -93,7 +93,7 @@ def encoded(tokenizer: Any, text: str, *, add_special_tokens: bool = False) -> l
     """
     try:
         ids: list[int] = tokenizer.encode(text, add_special_tokens=add_special_tokens)
-    except Exception as error:  # Each library raises its own kinds.
+    except Exception as error:  # Each library raises errors of its own kinds.
         raise _unencodable(tokenizer, text, error) from error
     return ids
 
@@ -101,8 +101,8 @@ def encoded(tokenizer: Any, text: str, *, add_special_tokens: bool = False) -> l
 def _unencodable(tokenizer: Any, text: str, error: Exception) -> ProblemError:
     try:
         text.encode()
-    except UnicodeEncodeError as told:  # A lone surrogate, of which tokenizers say only that they want a text.
-        error = told
+    except UnicodeEncodeError as surrogate:  # Tokenizers say of a lone surrogate only that they want a text.
+        error = surrogate
     return ProblemError(
         f"the tokenizer {tokenizer.name_or_path!r} cannot encode a text: {first_line(error)}",
         hint="remove the character from the problem" if isinstance(error, UnicodeEncodeError) else "",
@@ -173,7 +173,7 @@ class Encoder:
             if isinstance(tokenizer, KnowsText):
                 return tokenizer.encode_as_text(text)
             ids: list[int] = tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
-        except Exception as error:  # Each library raises its own kinds.
+        except Exception as error:  # Each library raises errors of its own kinds.
             raise _unencodable(tokenizer, text, error) from error
         return spelt_out(tokenizer, ids, self._never)
 
@@ -248,18 +248,18 @@ def spelt_out(tokenizer: Any, ids: Sequence[int], never: Collection[int]) -> lis
         ids: Of a text.
         never: Which tokens are replaced; the unknown token stays.
     """
-    unknown, made = tokenizer.unk_token_id, list[int]()
+    unknown, spelt = tokenizer.unk_token_id, list[int]()
     for id in ids:
         if id not in never or id == unknown:
-            made.append(id)
+            spelt.append(id)
             continue
         for character in tokenizer.convert_ids_to_tokens(id):
-            known = tokenizer.convert_tokens_to_ids(character)
-            if known in (None, unknown):
-                made += tokenizer.convert_tokens_to_ids([f"<0x{byte:02X}>" for byte in character.encode()])
+            token = tokenizer.convert_tokens_to_ids(character)
+            if token in (None, unknown):
+                spelt += tokenizer.convert_tokens_to_ids([f"<0x{byte:02X}>" for byte in character.encode()])
             else:
-                made.append(known)
-    return made
+                spelt.append(token)
+    return spelt
 
 
 _encoders: "WeakKeyDictionary[Any, dict[tuple[str, ...], Encoder]]" = WeakKeyDictionary()

@@ -1,4 +1,4 @@
-"""Models behind a server as engines: ids go out, ids come back, the server's prefix cache does the rest."""
+"""Models behind a server as engines: requests and answers are token ids, and the server caches prefixes."""
 
 import asyncio
 import time
@@ -16,7 +16,7 @@ from arbitrage.engines.tokens import TokenText
 
 
 class HTTPEngine(TokenText):
-    """A served language model; each session keeps its ids here, and sends them whole with every step."""
+    """A served language model; a session keeps its ids and sends all of them with every step."""
 
     def __init__(
         self,
@@ -32,11 +32,11 @@ class HTTPEngine(TokenText):
         """Wrap a server.
 
         Args:
-            client: Where it listens.
-            dialect: Which kind it is.
+            client: Sends requests to the server.
+            dialect: The kind of the server.
             tokenizer: The model's, of transformers.
-            name: How traces and run keys call the model.
-            model: The id that the server knows it by; defaults to ``name``.
+            name: The model's name in traces and run keys.
+            model: The model's id on the server; defaults to ``name``.
             prompt: Defaults to the model's chat template.
             context_length: Tokens of prompt and answer together.
         """
@@ -57,26 +57,26 @@ class HTTPEngine(TokenText):
         prompt: Prompt | None = None,
         context_length: int | None = None,
     ) -> "HTTPEngine":
-        """Ask the server what it serves, and wrap it; nothing is generated.
+        """Ask the server for its models, and wrap it; nothing is generated.
 
         Args:
-            client: Where it listens.
-            dialect: Which kind it is.
+            client: Sends requests to the server.
+            dialect: The kind of the server.
             tokenizer: The model's, of transformers.
             name: See ``__init__``.
-            model: The id that the server knows it by; empty for its only one.
+            model: The model's id on the server; empty for its only model.
             known_as: See :func:`served_model`.
             prompt: See ``__init__``.
-            context_length: To use less of the context than the server offers, or where it does not say.
+            context_length: An upper bound of the context; needed where the server does not report its own.
 
         Raises:
-            EngineError: If no server answers there, or it is of another kind.
-            ConfigError: If it does not serve this model, or does not say how long its context is.
+            EngineError: If no server answers, or it is of another kind.
+            ConfigError: If it does not serve this model, or reports no context length and none is given.
         """
         served = dialect.served(client.get(dialect.about))
         lengths = [length for length in (context_length, served.context_length) if length]
         if not lengths:
-            raise ConfigError(f"{client.url} does not tell its context length", hint="set context_length for the model")
+            raise ConfigError(f"{client.url} does not report its context length", hint="set context_length for the model")
         return cls(
             client,
             dialect,
@@ -98,30 +98,33 @@ class HTTPEngine(TokenText):
         return HTTPSession(self, ids, source)
 
 
-def served_model(served: Served, wanted: str, url: str, known_as: Sequence[str] = ()) -> str:
-    """The id to ask a server for.
+def served_model(served: Served, model: str, url: str, known_as: Sequence[str] = ()) -> str:
+    """Choose a model of a server.
 
     Args:
-        served: What it serves.
-        wanted: The id; empty for its only one.
-        url: Where it listens, for messages.
-        known_as: Name and path of the model where no id is wanted: its only one must bear one of these names, folder
-            and ending aside. Two servers that were mistaken for each other would answer all the same.
+        served: Its models.
+        model: The id; empty for its only one.
+        url: The server's, for messages.
+        known_as: Name and path of the model where no id is given. The server's only model must have one of these
+            names, without folder and ending: so a server that was mistaken for another one is noticed.
+
+    Returns:
+        The id to put into requests.
 
     Raises:
-        ConfigError: If it serves others only, or several and none was named.
+        ConfigError: If it does not serve this model, or serves several and none is given.
     """
     if not served.models:  # A server of one model that does not say which.
-        return wanted
-    if not wanted and len(served.models) == 1:
+        return model
+    if not model and len(served.models) == 1:
         only = served.models[0]
         if not known_as or _plain(only) in map(_plain, known_as):
             return only
-        wanted = known_as[0]
-    if wanted not in served.models:
-        known = ", ".join(map(repr, served.models))
-        raise ConfigError(f"{url} serves {known}, not {wanted!r}", hint="set the model's id as served_name")
-    return wanted
+        model = known_as[0]
+    if model not in served.models:
+        names = ", ".join(map(repr, served.models))
+        raise ConfigError(f"{url} serves {names}, not {model!r}", hint="set the model's id as served_name")
+    return model
 
 
 def _plain(name: str) -> str:
@@ -129,7 +132,7 @@ def _plain(name: str) -> str:
 
 
 class HTTPSession:
-    """One problem's ids; the server holds nothing but its prefix cache."""
+    """One problem's ids; the server keeps only its prefix cache."""
 
     def __init__(self, engine: HTTPEngine, prompt_ids: Sequence[int], source: Source) -> None:
         self._engine, self._source = engine, source
@@ -144,16 +147,16 @@ class HTTPSession:
     async def propose(self, request: StepRequest) -> Candidate:
         """Have the server write one step; see :class:`arbitrage.core.ports.Session`.
 
-        A proposal is not used: no server takes tokens to verify.
+        A proposal is ignored: no server verifies given tokens.
         """
         engine = self._engine
         ids = [*self._ids, *(engine.ids_of(request.after, self._source) if request.after else ())]
         max_tokens = min(request.max_tokens, engine.room(ids))
         started = time.perf_counter()
         call = engine.dialect.generate(engine.model, ids, request, max_tokens)
-        made = engine.dialect.completion(await engine.client.post(*call))
+        written = engine.dialect.completion(await engine.client.post(*call))
         seconds = time.perf_counter() - started
-        new, finish = list(made.token_ids), made.finish
+        new, finish = list(written.token_ids), written.finish
         if (length := engine.step_length(new, ids, request.delimiter)) is not None:
             # The server stops only at the usual ways to write an empty line.
             new, finish = new[:length], Finish.STEP_END
@@ -161,9 +164,9 @@ class HTTPSession:
             new = engine.whole_characters(new, ids)
         cost = Cost(
             num_calls=1,
-            num_computed=len(ids) - made.num_cached,
-            num_cached=made.num_cached,
-            num_generated=len(made.token_ids) + (made.finish is Finish.END_OF_SEQUENCE),
+            num_computed=len(ids) - written.num_cached,
+            num_cached=written.num_cached,
+            num_generated=len(written.token_ids) + (written.finish is Finish.END_OF_SEQUENCE),
             seconds=seconds,
         )
         return Candidate(
@@ -171,16 +174,16 @@ class HTTPSession:
             text=engine.decode(new, ids),
             token_ids=tuple(new),
             finish=finish,
-            logprobs=None if made.logprobs is None else made.logprobs[: len(new)],
+            logprobs=None if written.logprobs is None else written.logprobs[: len(new)],
             cost=cost,
         )
 
     async def propose_many(self, request: StepRequest, seeds: Sequence[int]) -> list[Candidate]:
-        """Ask for all at once: the server batches them; its prefix cache may serve all but the first."""
+        """Send all requests at once: the server batches them, and its prefix cache may serve all but the first."""
         tasks = [asyncio.ensure_future(self.propose(replace(request, seed=seed))) for seed in seeds]
         try:
             return list(await asyncio.gather(*tasks))
-        finally:  # After a failure or a cancellation nothing may go on behind the session's back.
+        finally:  # After a failure or a cancellation no other request may go on.
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -204,7 +207,7 @@ class HTTPSession:
         self._ids.extend(self._engine.ids_of(candidate, self._source))
 
     async def close(self) -> None:
-        """Give the connection back."""
+        """Close the connections if this is their last session."""
         if self._is_open:
             self._is_open = False
             await self._engine.client.release()

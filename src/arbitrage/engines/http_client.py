@@ -1,4 +1,4 @@
-"""JSON over HTTP to a model server: retries, time-outs and errors that say what to do."""
+"""JSON over HTTP to a model server, with retries, time-outs and clear errors."""
 
 import asyncio
 import contextlib
@@ -20,24 +20,24 @@ except ImportError as error:
 
 T = TypeVar("T", "httpx.Client", "httpx.AsyncClient")
 RETRYABLE_STATUS: Final = frozenset({408, 429, 502, 503, 504})
-"""The server is busy, restarting, or its proxy is; anything else would fail again."""
+"""Server or proxy is busy or restarting; a request with any other status would fail again."""
 _BODY: Final = 300
 """Characters of a server's answer that an error quotes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HTTPOptions:
-    """How patiently a server is asked.
+    """Time-outs, retries, number of connections and key of a client.
 
     Raises:
         ConfigError: If a value is out of range.
     """
 
     timeout_s: float = 120.0
-    """Of each wait in one attempt; a server sends nothing before a step is written, so of the step in effect."""
+    """Bound of each wait in one attempt. A server sends nothing before a step is complete: so it bounds the step."""
     num_retries: int = 6
     backoff_s: float = 0.25
-    """Before the first retry; doubled before each further one, and spread by chance over half of it."""
+    """Before the first retry; doubled before each further one, and multiplied by a random number in [0.5, 1]."""
     max_backoff_s: float = 8.0
     max_connections: int = 64
     api_key_env: str = ""
@@ -54,7 +54,7 @@ class HTTPOptions:
 
     @property
     def headers(self) -> dict[str, str]:
-        """With the key, where one is wanted.
+        """The request headers: the key, if a variable for it is named.
 
         Raises:
             ConfigError: If the variable is not set, or holds what no key can hold.
@@ -74,13 +74,13 @@ class HTTPOptions:
 
 @dataclass
 class HTTPClient:
-    """One server, asked from any number of sessions.
+    """A client of one server, used by any number of sessions.
 
     A server on this machine (127.0.0.0/8, ::1, localhost) is asked directly; any other one through the proxy that the
     environment names for it, if it names one.
 
-    Connections live while a session is open (:meth:`acquire` and :meth:`release`), in the event loop that opened it:
-    nothing is left behind when the last one closes.
+    Connections stay open while a session is open (:meth:`acquire` and :meth:`release`), in the event loop that opened
+    them; the last session closes them.
     """
 
     url: str
@@ -105,7 +105,7 @@ class HTTPClient:
             limits = httpx.Limits(
                 max_connections=self.options.max_connections, max_keepalive_connections=self.options.max_connections
             )
-            # No time-out on the wait for a free connection: that is our own queue, not the server's slowness.
+            # The wait for a free connection has no time-out: it depends on our own requests, not on the server.
             timeout = httpx.Timeout(self.options.timeout_s, pool=None)
             self._client = self._made(httpx.AsyncClient, base_url=self.url, timeout=timeout, limits=limits)
         self._users += 1
@@ -126,7 +126,7 @@ class HTTPClient:
             ) from error
 
     async def release(self) -> None:
-        """One session less; the last one closes the connections."""
+        """Count one session less; the last one closes the connections."""
         self._users -= 1
         if self._users <= 0 and self._client is not None:
             client, self._client = self._client, None
@@ -134,17 +134,17 @@ class HTTPClient:
 
     @cached_property
     def _verify(self) -> Any:
-        """Certificates are read once, not for every problem."""
+        """The certificates, read once for all sessions."""
         return httpx.create_ssl_context() if self.url.startswith("https://") else False
 
     async def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """Send JSON and return the JSON answer.
 
-        A cancellation drops the connection, which servers take as an order to stop.
+        A cancellation drops the connection; the server then stops generating.
 
         Raises:
             EngineTimeout: If every attempt took too long.
-            EngineError: If the server refuses, cannot be reached, or answers with something else than JSON.
+            EngineError: If the server refuses, cannot be reached, or its answer is not JSON.
         """
         attempt = 0
         while True:
@@ -175,7 +175,7 @@ class HTTPClient:
         try:
             return response.json()
         except ValueError as error:
-            # The status said all is well, so the answer was cut on its way.
+            # The status was 200: so the answer was cut on its way.
             raise ServerUnreachable(f"{self.url}{path} answered with broken JSON: {_quoted(response)}") from error
 
     def _pause(self, attempt: int, error: EngineError) -> float:
@@ -185,7 +185,7 @@ class HTTPClient:
         return max(spread, min(wait, self.options.max_backoff_s)) if wait is not None else spread
 
     def get(self, path: str) -> Any:
-        """Ask once and wait, before any loop runs: for checks at start.
+        """Send one request and block, without an event loop; for checks at the start.
 
         Raises:
             ConfigError: If the key or a proxy cannot be used.
@@ -207,7 +207,7 @@ class ServerUnreachable(EngineError):
 
 
 class ServerBusy(EngineError):
-    """The server asks to come back later."""
+    """The server refuses for now; the same request may succeed later."""
 
     is_retryable = True
     hint = "lower the number of problems in flight"
@@ -215,7 +215,7 @@ class ServerBusy(EngineError):
     def __init__(self, message: str, *, hint: str = "", wait_s: float | None = None) -> None:
         super().__init__(message, hint=hint)
         self.wait_s = wait_s
-        """What the server named, in seconds."""
+        """Seconds that the server asks to wait; None if it names none."""
 
 
 def _host(url: str) -> str:
@@ -257,6 +257,6 @@ def _quoted(response: httpx.Response) -> str:
 
 
 def _retry_after(response: httpx.Response) -> float | None:
-    with contextlib.suppress(ValueError):  # A date is allowed too; the back-off will do.
+    with contextlib.suppress(ValueError):  # A date is allowed too; then the usual back-off is used.
         return float(response.headers.get("Retry-After", ""))
     return None

@@ -11,7 +11,7 @@ from arbitrage.engines.chat import chat_ids, check_template, render, with_system
 from arbitrage.engines.encoding import Mark, part_ids
 
 _ANSWER: Final = "(answer)"
-"""Stands for an answer in a rendered chat."""
+"""Takes the place of an answer in a rendered chat."""
 PLACE: Final = "{question}"
 
 
@@ -36,7 +36,7 @@ class Prompt(Protocol):
         """
 
     def follow_up(self, tokenizer: Any, text: str) -> str:
-        """What stands between an answer and the next one, if ``text`` is asked in between."""
+        """The text between an answer and the next one when the user says ``text`` between them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +103,7 @@ class PlainPrompt:
     """Plain text with ``{question}`` where the question goes.
 
     Raises:
-        ConfigError: If the template has no place for the question.
+        ConfigError: If the template lacks ``{question}``.
     """
 
     template: str = "{question}\n\n"
@@ -138,8 +138,8 @@ PROMPTS: Final[dict[str, ChatPrompt | PlainPrompt]] = {
     "plain": PlainPrompt(),
     # The system message that Qwen2.5-Math was tuned with (its model card).
     "qwen2.5-math-cot": ChatPrompt(r"Please reason step by step, and put your final answer within \boxed{}."),
-    # Steps with the headings and the last line that Llama-3 Instruct writes for mathematics; each ends with an empty
-    # line, which is where a step ends here.
+    # Llama-3 Instruct writes such headings and such a last line for mathematics. Each step ends with an empty line, the
+    # usual delimiter.
     "llama3-step": ChatPrompt(
         "You solve mathematics problems.\n\n"
         "If two short steps are enough, write a brief solution.\n\n"
@@ -162,7 +162,7 @@ def prompt_of(text: str = "", *, system: str = "", examples: Sequence[Example] =
         examples: Solved problems to show before the question.
 
     Raises:
-        ConfigError: If ``text`` is neither; near names are suggested.
+        ConfigError: If ``text`` is none of these; similar names are suggested.
     """
     shown = tuple(examples)
     if not text:
@@ -175,7 +175,7 @@ def prompt_of(text: str = "", *, system: str = "", examples: Sequence[Example] =
             f"prompt must be one of {', '.join(PROMPTS)}, or a template that contains {PLACE}, got {text!r}",
             hint=f"did you mean {near[0]!r}?" if near else "",
         )
-    found = PROMPTS[text]
-    if isinstance(found, PlainPrompt):
-        return replace(found, examples=shown)
-    return ChatPrompt(system or found.system, shown)
+    prompt = PROMPTS[text]
+    if isinstance(prompt, PlainPrompt):
+        return replace(prompt, examples=shown)
+    return ChatPrompt(system or prompt.system, shown)

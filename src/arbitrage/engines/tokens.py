@@ -1,4 +1,4 @@
-"""Between text and ids without drift: shared by the engines that hold a tokenizer of transformers."""
+"""From text to token ids and back without drift; shared by all engines that hold a tokenizer."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -10,7 +10,7 @@ from arbitrage.engines.encoding import text_ids
 from arbitrage.engines.prompt import ChatPrompt, Prompt
 
 _CONTEXT_IDS: Final = 8
-"""A step is decoded behind so many ids: some tokenizers write a token otherwise at the start of a text."""
+"""A step is decoded behind this many ids, since some tokenizers decode the first token of a text differently."""
 
 
 def load_tokenizer(path: str) -> Any:
@@ -25,12 +25,12 @@ def load_tokenizer(path: str) -> Any:
         raise MissingExtra("http") from error
     try:
         return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    except Exception as error:  # transformers, tokenizers and the hub each raise what they like.
+    except Exception as error:  # transformers, tokenizers and the hub raise errors of many kinds.
         raise CheckpointError(f"cannot load the tokenizer of {path!r}: {first_line(error)}") from error
 
 
 class TokenText:
-    """Encodes questions and foreign steps and decodes own ones with one model's tokenizer, inside its context."""
+    """Encodes problems and foreign steps, and decodes own steps, with one model's tokenizer and context length."""
 
     context_length: int
     """Tokens of prompt and answer together."""
@@ -40,7 +40,7 @@ class TokenText:
 
         Args:
             tokenizer: Of transformers, or one that offers the same calls.
-            name: How traces and run keys call the model.
+            name: The model's name in traces and run keys.
             prompt: Defaults to the model's chat template.
 
         Raises:
@@ -52,7 +52,7 @@ class TokenText:
 
     @property
     def name(self) -> str:
-        """Identifies the model in traces and run keys."""
+        """The model's name in traces and run keys."""
         return self._name
 
     def prompt_ids(self, problem: Problem) -> list[int]:
@@ -72,10 +72,10 @@ class TokenText:
         return ids
 
     def room(self, ids: Sequence[int]) -> int:
-        """How many tokens may follow ``ids``.
+        """The number of tokens that may follow ``ids``.
 
         Raises:
-            ContextOverflow: If none may.
+            ContextOverflow: If it is 0.
         """
         if len(ids) >= self.context_length:
             raise ContextOverflow(f"{len(ids)} tokens fill the context of {self.name}")
@@ -96,12 +96,12 @@ class TokenText:
         return text_ids(self.tokenizer, text)
 
     def ids_of(self, candidate: Candidate, source: Source) -> Sequence[int]:
-        """Ids of a step in the session of ``source``: its own as they were generated, a foreign one's by its text."""
+        """Ids of a step in the session of ``source``: the generated ones of its own step, else those of the text."""
         is_own = candidate.source is source
         return candidate.token_ids if is_own and candidate.token_ids else self.encode(candidate.text)
 
     def may_complete(self, token: int, delimiter: str) -> bool:
-        """Whether a token can be the one that completes the delimiter; spares decoding after each token."""
+        """Whether a token can complete the delimiter; other tokens need no decoding of the step."""
         if token not in self._token_texts:
             self._token_texts[token] = self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
         return may_end_step(self._token_texts[token], delimiter)
@@ -117,7 +117,7 @@ class TokenText:
         return next((length for length in lengths if self.ends_step(new[:length], context, delimiter)), None)
 
     def whole_characters(self, new: list[int], context: Sequence[int]) -> list[int]:
-        """Drop tokens at a cut that hold only part of a character: half of one is no text."""
+        """Drop the tokens at the end that hold only a part of a character."""
         for length in range(len(new), max(len(new) - 4, -1), -1):
             if not self.decode(new[:length], context).endswith("\ufffd"):
                 return new[:length]

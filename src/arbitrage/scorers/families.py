@@ -1,4 +1,4 @@
-"""How public process reward models read a solution: ids in, which output to read, its numbers to a probability.
+"""Input formats of public process reward models: the ids of a solution, and from outputs to a probability.
 
 Pure: a family needs a tokenizer, no model and no server, so that the same functions serve a model in process and one
 behind HTTP. In every family the score stands at the last of a step's ``scored`` ids: a server is sent the ids up to
@@ -24,7 +24,7 @@ from arbitrage.scorers.format import Readout
 
 
 class Head(StrEnum):
-    """What a model says at a position, and how that becomes a probability."""
+    """The outputs of a model at a position, and how they become a probability."""
 
     VALUE = "value"
     """One number: its sigmoid."""
@@ -35,14 +35,14 @@ class Head(StrEnum):
 
     @property
     def num_outputs(self) -> int:
-        """How many numbers are read."""
+        """The number of outputs that are read."""
         return 1 if self is Head.VALUE else 2
 
     def probability(self, outputs: Sequence[float]) -> float:
-        """Read one number in [0, 1] off raw outputs, none of them activated; NaN stays NaN.
+        """The probability, in [0, 1], of raw outputs, which no activation has changed; NaN stays NaN.
 
         Raises:
-            ScorerError: If there are more or fewer than the head has.
+            ScorerError: If their number is not the head's.
         """
         if len(outputs) != self.num_outputs:
             raise ScorerError(f"a {self.value} head gives {self.num_outputs} numbers for a step, got {len(outputs)}")
@@ -50,18 +50,18 @@ class Head(StrEnum):
 
 
 _ANY: Final = Problem(id="any", question="?")
-"""To see whether a tokenizer serves."""
+"""A problem to check tokenizers with."""
 
 
 def checked_probability(value: float, name: str) -> float:
-    """Pass on what is a probability.
+    """Return a value that is a probability.
 
     Args:
-        value: What was read.
-        name: Of the scorer.
+        value: A score.
+        name: The scorer's.
 
     Raises:
-        ScorerError: If it is none.
+        ScorerError: If it is not in [0, 1].
     """
     if math.isnan(value):
         raise ScorerError(f"the scorer {name!r} gave NaN", hint="load it as float32 or bfloat16")
@@ -75,13 +75,13 @@ class StepIds:
     """The ids that a step adds to a solution."""
 
     scored: tuple[int, ...]
-    """Up to the position whose output is the step's score."""
+    """Up to the position of the step's score."""
     closing: tuple[int, ...] = ()
-    """What follows once the step is kept, before the next one."""
+    """What follows a step that is kept, before the next one."""
 
 
 class Family(Protocol):
-    """How the models of one family read a solution. A solution's ids only ever grow, so a KV cache serves it."""
+    """The input format of one family of models. A solution's ids only grow, so a KV cache can hold them."""
 
     @property
     def name(self) -> str:
@@ -89,10 +89,10 @@ class Family(Protocol):
 
     @property
     def head(self) -> Head:
-        """What is read."""
+        """The outputs that are read."""
 
     def check(self, tokenizer: Any) -> None:
-        """See whether a tokenizer is of this family.
+        """Check that a tokenizer is of this family.
 
         Raises:
             CheckpointError: If it lacks a token or a template that the family needs.
@@ -218,7 +218,7 @@ class TRL:
     """Must be that of the training; the trainer's own default is one newline."""
 
     def check(self, tokenizer: Any) -> None:
-        """Any tokenizer serves that can write the separator; see :class:`Family`."""
+        """Needs a token for the separator; see :class:`Family`."""
         if not encoded(tokenizer, self.separator):
             raise _lacks(self.name, f"token for {self.separator!r}")
 
@@ -266,7 +266,7 @@ class RLHFlow:
         """The user's turn and the head of the assistant's; behind the score the good answer."""
         chat, answer = Chat(tokenizer), Message(Role.ASSISTANT, self.good)
         step = _step_text(problem, index, text).strip()
-        # Turns do not depend on what was said before: one pair of them stands for all.
+        # A turn does not depend on those before it: one pair of turns stands for all of them.
         past = [Message(Role.USER, "?"), answer] if index else []
         turn = Message(Role.USER, step if index else f"{problem.text} {step}")
         before = chat.render(past) if past else ""

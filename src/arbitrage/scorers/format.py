@@ -1,4 +1,4 @@
-"""How a scoring model reads a solution, and what a router checkpoint says about itself."""
+"""The input format of a scoring model, and the file that records it in a checkpoint."""
 
 import enum
 import json
@@ -14,13 +14,13 @@ from arbitrage.engines.encoding import Mark, part_ids
 from arbitrage.engines.prompt import Prompt, prompt_of
 
 FILE: Final = "arbitrage.json"
-"""Stands beside ``config.json`` in a checkpoint that was made for this package."""
+"""Lies beside ``config.json`` in a checkpoint of this package."""
 SCHEMA: Final = 1
 KINDS: Final = ("prm", "router")
 
 
 class Readout(enum.StrEnum):
-    """How a head's raw outputs become one probability; every classification server returns the outputs."""
+    """How a head's raw outputs become one probability; every classification server returns such outputs."""
 
     PROBABILITY = "probability"
     """One output: its sigmoid. Two: the softmax of the second."""
@@ -30,13 +30,13 @@ class Readout(enum.StrEnum):
     """One output for each edge between ascending bins, an odd number: the sigmoid of the middle one."""
 
     def fits(self, num_labels: int) -> bool:
-        """Whether a head of so many outputs can be read this way."""
+        """Whether a head with ``num_labels`` outputs can be read this way."""
         if self is Readout.PROBABILITY:
             return num_labels in (1, 2)
         return num_labels >= 1 and num_labels % 2 == (self is Readout.ORDINAL)
 
     def probability(self, logits: Sequence[float]) -> float:
-        """Read one number in [0, 1] off the outputs; NaN stays NaN."""
+        """The probability, in [0, 1], of raw outputs; NaN stays NaN."""
         if self is Readout.ORDINAL or len(logits) == 1:
             return sigmoid(logits[len(logits) // 2])
         largest = max(logits)
@@ -45,13 +45,13 @@ class Readout(enum.StrEnum):
 
 
 def sigmoid(x: float) -> float:
-    """The probability of a logit; overflows nowhere."""
+    """The probability of a logit, without overflow."""
     return 1.0 / (1.0 + math.exp(-x)) if x >= 0.0 else math.exp(x) / (1.0 + math.exp(x))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputFormat:
-    """What a scorer was trained to read, and what its number means.
+    """The input that a scorer was trained on, and the meaning of its number.
 
     Raises:
         ConfigError: If a value is out of range.
@@ -65,12 +65,12 @@ class InputFormat:
     prompt: str = ""
     """A named prompt, or a plain template with ``{question}``; empty for the model's chat template."""
     annotation: Mapping[str, str] = field(default_factory=dict)
-    """Words before each step that tell its author, by source; empty: no history annotation."""
+    """The words before each step that name its author, by source; empty for no history annotation."""
     trained_for: Mapping[str, str] = field(default_factory=dict)
-    """Names of the pair, by source; empty for a model that serves any pair."""
+    """Names of the pair's models, by source; empty for a scorer of any pair."""
     readout: Readout = Readout.PROBABILITY
     thresholds: Mapping[str, float] = field(default_factory=dict)
-    """Calibrated thresholds by name; ``default`` is used where none is given."""
+    """Calibrated thresholds by name; ``default`` is used if none is given."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -84,7 +84,7 @@ class InputFormat:
 
     @property
     def question_prompt(self) -> Prompt:
-        """How the question stands before the steps."""
+        """The prompt that stands before the steps."""
         return prompt_of(self.prompt, system=self.system)
 
     def step_ids(self, tokenizer: Any, source: Source, text: str) -> list[int]:
@@ -121,15 +121,15 @@ class InputFormat:
 
         Args:
             folder: The checkpoint.
-            kind: What it must be a format for; empty for either.
+            kind: The kind that it must have; empty for any.
 
         Raises:
-            CheckpointError: If there is none, it is not readable, of a newer schema or of another kind.
+            CheckpointError: If there is none, or it cannot be read, has a newer schema or another kind.
         """
-        found = cls._read(folder)
-        if kind and found.kind != kind:
-            raise CheckpointError(f"the checkpoint {str(folder)!r} is a {found.kind}, wanted a {kind}")
-        return found
+        input_format = cls._read(folder)
+        if kind and input_format.kind != kind:
+            raise CheckpointError(f"the checkpoint {str(folder)!r} is a {input_format.kind}, wanted a {kind}")
+        return input_format
 
     @classmethod
     def _read(cls, folder: Path) -> "InputFormat":

@@ -1,4 +1,4 @@
-"""PRMs and routers behind a server: one request a step, the prefix from the server's cache."""
+"""PRMs and routers behind a server: one request for each step; the server caches the prefix."""
 
 import time
 from collections.abc import Sequence
@@ -16,15 +16,15 @@ from arbitrage.scorers.format import InputFormat, Readout
 
 
 class Layout(Protocol):
-    """What a served scorer is sent, and what its numbers mean."""
+    """The ids that a served scorer reads, and the meaning of its numbers."""
 
     @property
     def input_format(self) -> InputFormat:
-        """What the checkpoint says about itself."""
+        """The format in the checkpoint."""
 
     @property
     def label_ids(self) -> tuple[int, ...]:
-        """Tokens whose log-probabilities are read; none where a classifier's outputs are."""
+        """Tokens whose log-probabilities are read; none for a classifier, whose outputs are read."""
 
     def prompt_ids(self, problem: Problem) -> list[int]:
         """Ids before the first step."""
@@ -33,10 +33,10 @@ class Layout(Protocol):
         """Ids of a step."""
 
     def probability(self, outputs: Sequence[float]) -> float:
-        """Read the raw outputs.
+        """The probability of raw outputs.
 
         Raises:
-            ScorerError: If there are more or fewer than this layout has.
+            ScorerError: If their number is not this layout's.
         """
 
 
@@ -58,11 +58,11 @@ class FormatLayout:
 
     @property
     def label_ids(self) -> tuple[int, ...]:
-        """None: it is a classifier."""
+        """None, since it is a classifier."""
         return ()
 
     def prompt_ids(self, problem: Problem) -> list[int]:
-        """The problem as the format or the pair puts it."""
+        """The problem in the format's or the pair's prompt."""
         return (self.prompt or self.input_format.question_prompt).encode(self.tokenizer, problem)
 
     def step_ids(self, problem: Problem, index: int, candidate: Candidate) -> StepIds:
@@ -115,17 +115,17 @@ class FamilyLayout:
 
 
 class HTTPScorer:
-    """A served model that is read at the last token of a step."""
+    """A served model whose outputs at the last token of a step are read."""
 
     def __init__(self, client: HTTPClient, dialect: Dialect, layout: Layout, *, name: str, model: str) -> None:
         """Wrap a server.
 
         Args:
-            client: Where it listens.
-            dialect: Which kind it is.
+            client: Sends requests to the server.
+            dialect: The kind of the server.
             layout: How the model reads a solution.
-            name: How policies and traces call it.
-            model: The id that the server knows it by.
+            name: The scorer's name in policies and traces.
+            model: The model's id on the server.
         """
         self.client, self.dialect, self.layout = client, dialect, layout
         self._name, self.model = name, model
@@ -133,7 +133,7 @@ class HTTPScorer:
 
     @property
     def name(self) -> str:
-        """How policies and traces call it."""
+        """The scorer's name in policies and traces."""
         return self._name
 
     def renamed(self, name: str) -> "HTTPScorer":
@@ -147,7 +147,7 @@ class HTTPScorer:
         return HTTPScoring(self, solution.problem, ids)
 
     async def outputs(self, ids: Sequence[int]) -> list[float]:
-        """What the model says behind the last of ``ids``, raw.
+        """The model's raw outputs at the last of ``ids``.
 
         Raises:
             EngineError: If the server fails.
@@ -170,7 +170,7 @@ class HTTPScoring:
         """Score a step; see :class:`arbitrage.core.ports.ScoringSession`.
 
         Raises:
-            ScorerError: If the server fails, or its numbers are not what the layout reads.
+            ScorerError: If the server fails, or its numbers do not fit the layout.
         """
         scorer = self._scorer
         ids = [*self._ids, *self._step(candidate).scored]
@@ -179,7 +179,7 @@ class HTTPScoring:
             outputs = await scorer.outputs(ids)
         except EngineError as error:
             raise ScorerError(f"the scorer {scorer.name!r} failed: {error}") from error
-        # Classification servers do not tell how much of the text their cache answered for.
+        # Classification servers do not report cached tokens.
         cost = Cost(num_calls=1, num_computed=len(ids), seconds=time.perf_counter() - started)
         value = checked_probability(scorer.layout.probability(outputs), scorer.name)
         return Score(scorer=scorer.name, source=candidate.source, value=value, cost=cost)
@@ -191,7 +191,7 @@ class HTTPScoring:
         self._index += 1
 
     async def close(self) -> None:
-        """Give the connection back."""
+        """Close the connections if this is their last session."""
         if self._is_open:
             self._is_open = False
             await self._scorer.client.release()

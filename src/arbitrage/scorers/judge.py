@@ -1,4 +1,4 @@
-"""The target as a judge: asked in words for a rating of the draft's step, read off its next token."""
+"""The target as a judge: it is asked in words to rate the draft's step, and its next token is the rating."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from arbitrage.core.types import Candidate, Cost, Finish, Score, Source
 from arbitrage.engines.encoding import Mark, part_ids
 
 RATING: Final = "Rate the last step: 0 is wrong, 9 is surely right. Answer with one digit."
-"""What the target is asked, in the manner of SpecReason (arXiv 2504.07891)."""
+"""The request to the target, after SpecReason (arXiv 2504.07891)."""
 DIGITS: Final = range(10)
 
 
@@ -18,14 +18,13 @@ DIGITS: Final = range(10)
 class JudgeScorer:
     """Scores a step by the target's mean rating as a share of 9.
 
-    The mean is over the probabilities of the ten digits as the next token, where SpecReason takes the likeliest: it
-    costs nothing more and breaks ties. One forward pass over step and request in the session in which the target
-    writes, behind everything that it has read before; what it computed of the step is not computed again where it
-    writes after all.
+    The mean is over the probabilities of the ten digits as the next token. SpecReason takes the likeliest digit; the
+    mean costs the same and has fewer ties. A score is one forward pass over step and request in the session in which
+    the target writes; if the target then writes the step itself, the tokens that it has read are cached.
     """
 
     request: str = f"\n\n{RATING}\n\n"
-    """All that stands between the step and the digit: the marks of a chat template too, where the target has one."""
+    """The text between the step and the digit, with the marks of the target's chat template if it has one."""
     name: str = "judge"
     encode: Callable[[str, str], Sequence[int]] | None = None
     """From a step and what follows it to ids of the target: control tokens come only from what follows. None for an
@@ -50,13 +49,13 @@ class JudgeScorer:
         )
 
     async def open(self, solution: OpenSolution) -> "JudgeScoring":
-        """Start judging a solution; the target is not asked before the first score."""
+        """Start judging a solution; the target computes nothing before the first score."""
         return JudgeScoring(self, solution)
 
 
 @dataclass(frozen=True, slots=True)
 class JudgeScoring:
-    """Asks the target's session of one solution."""
+    """Rates the steps of one solution in the target's session."""
 
     scorer: JudgeScorer
     solution: OpenSolution
@@ -65,10 +64,10 @@ class JudgeScoring:
         """Rate a step."""
         session = await self.solution.session(Source.TARGET)
         reads = [await session.likelihood(self._rated(candidate, digit)) for digit in DIGITS]
-        told = [sum(read.logprobs) for read in reads]
-        weights = [math.exp(value - max(told)) for value in told]  # Step and request are in all: only digits differ.
+        totals = [sum(read.logprobs) for read in reads]
+        weights = [math.exp(value - max(totals)) for value in totals]  # Step and request cancel: only digits differ.
         rating = sum(digit * weight for digit, weight in zip(DIGITS, weights, strict=True)) / sum(weights)
-        # An engine reads the ten off one distribution; what it did compute for each is counted.
+        # An engine reads all ten from one distribution; the cost is what it computed for each of them.
         total = sum((read.cost for read in reads), Cost())
         cost = replace(total, num_calls=1, num_cached=reads[0].cost.num_cached)
         return Score(scorer=self.scorer.name, source=candidate.source, value=rating / DIGITS[-1], cost=cost)
@@ -81,7 +80,7 @@ class JudgeScoring:
         return Candidate(source=Source.TARGET, text=text, token_ids=ids, finish=Finish.STEP_END, cost=Cost())
 
     async def commit(self, candidate: Candidate) -> None:
-        """The target's session hears of it on its own."""
+        """Nothing to do: the history commits steps to the target's session."""
 
     async def close(self) -> None:
-        """The session is not this scorer's to close."""
+        """Nothing to do: the history closes the target's session."""
