@@ -1,12 +1,13 @@
-"""Is a calibrated budget kept on new problems? ``python benchmarks/calibration.py TRACES BUDGET …``.
+"""Check calibrated budgets on new problems: ``python benchmarks/calibration.py TRACES BUDGET …``.
 
-Splits the problems of a comparison in two halves at random, calibrates on one, and measures the budget's loss on the
-other. Prints one JSON line for each budget.
+The script splits the problems of a comparison into two random halves. It calibrates on one half and measures the loss
+of the budget on the other. It prints one JSON line for each budget.
 """
 
 import argparse
 import json
 import random
+from collections import Counter
 from pathlib import Path
 from statistics import fmean
 
@@ -19,24 +20,38 @@ from arbitrage.evaluation.running.folder import read_traces
 def resplit(
     outcomes: dict[float, list[Outcome]], reference: list[Outcome], budget: Budget, rng: random.Random
 ) -> tuple[float, float] | None:
-    """Threshold chosen on one half, and mean loss on the other; None if no threshold could be promised."""
-    problems = sorted({outcome.problem for outcome in reference})
-    looked_at = set(rng.sample(problems, len(problems) // 2))
+    """Calibrate on a random half of the problems, and measure on the other half.
 
-    def half(found: list[Outcome], is_first: bool) -> list[Outcome]:
-        return [outcome for outcome in found if (outcome.problem in looked_at) == is_first]
+    Args:
+        outcomes: The router's outcomes by threshold.
+        reference: The outcomes of target-only.
+        budget: The budget to calibrate for.
+        rng: Chooses the half.
+
+    Returns:
+        The chosen threshold, and the mean loss on the other half; None if no threshold keeps the budget.
+    """
+    problems = sorted({outcome.problem for outcome in reference})
+    calibration_problems = set(rng.sample(problems, len(problems) // 2))
+
+    def half(all_outcomes: list[Outcome], is_calibration: bool) -> list[Outcome]:
+        return [outcome for outcome in all_outcomes if (outcome.problem in calibration_problems) == is_calibration]
 
     try:
-        chosen = calibrate({t: half(found, True) for t, found in outcomes.items()}, half(reference, True), budget)
+        calibrated = calibrate(
+            {threshold: half(at_threshold, True) for threshold, at_threshold in outcomes.items()},
+            half(reference, True),
+            budget,
+        )
     except ConfigError:
         return None
     target = {outcome.problem: outcome for outcome in reference}
-    rest = half(outcomes[chosen.threshold], False)
-    return chosen.threshold, fmean(budget.loss([outcome], [target[outcome.problem]]) for outcome in rest)
+    test_outcomes = half(outcomes[calibrated.threshold], False)
+    return calibrated.threshold, fmean(budget.loss([outcome], [target[outcome.problem]]) for outcome in test_outcomes)
 
 
 def main() -> None:
-    """Command line."""
+    """Command line of the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("traces", type=Path, help="file of `arbitrage eval --policies target,router … --traces FILE`")
     parser.add_argument("budgets", nargs="+", type=Budget.parse)
@@ -47,14 +62,15 @@ def main() -> None:
     for budget in arguments.budgets:
         rng = random.Random(0)
         splits = [resplit(outcomes, reference, budget, rng) for _ in range(arguments.resplits)]
-        made = [split for split in splits if split is not None]
+        calibrated = [split for split in splits if split is not None]
+        counts = Counter(threshold for threshold, _ in calibrated)
         record = {
             "budget": budget.name,
             "resplits": len(splits),
-            "promised": len(made),
-            "kept": sum(loss <= budget.loss_limit for _, loss in made),
-            "thresholds": {f"{t:g}": sum(chosen == t for chosen, _ in made) for t in sorted({t for t, _ in made})},
-            "mean_loss": round(fmean(loss for _, loss in made), 4) if made else None,
+            "promised": len(calibrated),
+            "kept": sum(loss <= budget.loss_limit for _, loss in calibrated),
+            "thresholds": {f"{threshold:g}": counts[threshold] for threshold in sorted(counts)},
+            "mean_loss": round(fmean(loss for _, loss in calibrated), 4) if calibrated else None,
         }
         print(json.dumps(record))
 

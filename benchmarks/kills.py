@@ -1,7 +1,7 @@
 """Kill a collection and a training at random moments: ``python benchmarks/kills.py OUT --kills 10``.
 
-Each runs once undisturbed, and once killed so many times before it may finish. Prints how many rows were lost, doubled
-or different, and whether the weights are the same, bit for bit.
+Each command runs once undisturbed. Then it runs again and is killed ``--kills`` times before it can finish. The script
+prints the number of rows that were lost, doubled or different, and whether the weights are equal, bit for bit.
 """
 
 import argparse
@@ -20,20 +20,30 @@ TRAIN: Final = ("--epochs", "6", "--learning-rate", "3e-4", "--batch-size", "16"
 
 
 def start(arguments: tuple[str | Path, ...]) -> "subprocess.Popen[bytes]":
-    """A public command in a process of its own; its progress goes nowhere."""
+    """Start a public command in a new process, without output."""
     command = [sys.executable, "-m", "arbitrage", *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def finish(arguments: tuple[str | Path, ...]) -> None:
-    """Run a command to its end."""
+    """Run a command until it ends."""
     process = start(arguments)
     if process.wait():
         raise SystemExit(f"exit status {process.returncode}: {arguments}")
 
 
 def disturb(arguments: tuple[str | Path, ...], kills: int, rng: random.Random, seconds: tuple[float, float]) -> int:
-    """Kill a command so many times, then let it finish; fewer if it finishes before."""
+    """Kill a command several times, then let it finish.
+
+    Args:
+        arguments: The command.
+        kills: The number of kills.
+        rng: Chooses the moments.
+        seconds: The shortest and the longest time before a kill.
+
+    Returns:
+        The number of kills; fewer than ``kills`` if the command finished earlier.
+    """
     for count in range(kills):
         process = start(arguments)
         try:
@@ -47,7 +57,7 @@ def disturb(arguments: tuple[str | Path, ...], kills: int, rng: random.Random, s
 
 
 def rows_in(folder: Path) -> Counter[tuple[object, ...]]:
-    """All that a seed determines of each row."""
+    """All values of each row that a seed determines."""
     return Counter(
         (row.problem.id, row.step, row.history, row.kept, row.draft.text, tuple(sample.text for sample in row.targets))
         for row in read_rows(folder)
@@ -55,10 +65,10 @@ def rows_in(folder: Path) -> Counter[tuple[object, ...]]:
 
 
 def main() -> None:
-    """Command line."""
+    """Command line of the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--kills", type=int, default=10, help="of each command")
+    parser.add_argument("--kills", type=int, default=10, help="kills of each command")
     parser.add_argument("--problems", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -67,9 +77,10 @@ def main() -> None:
     options = ("--limit", str(arguments.problems), "--samples", "2", "--keep-draft", "0.3")
     finish(("collect", out / "rows", *options))
     kills = disturb(("collect", out / "killed-rows", *options), arguments.kills, rng, (4.0, 14.0))
-    whole, parts = rows_in(out / "rows"), rows_in(out / "killed-rows")
-    doubled = sum(count - 1 for count in parts.values())
-    figures = {"rows": whole.total(), "lost or different": (whole - parts).total(), "doubled": doubled}
+    undisturbed, resumed = rows_in(out / "rows"), rows_in(out / "killed-rows")
+    doubled = sum(count - 1 for count in resumed.values())
+    lost = (undisturbed - resumed).total()
+    figures = {"rows": undisturbed.total(), "lost or different": lost, "doubled": doubled}
     print(json.dumps({"collect": {"kills": kills, **figures}}), flush=True)
 
     finish(("train-router", out / "rows", out / "router", *TRAIN))

@@ -1,9 +1,11 @@
 """Shared fixtures: random language models that end their steps, and the kits of the contract suite."""
 
 import asyncio
+import atexit
 import os
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -32,6 +34,10 @@ LIVELY_PLAIN = (234, 239, 246, 286, 288)
 """Of those without a bias."""
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 """Tiny models gain nothing from threads, and two that share a core wait for each other at every operation."""
+_CACHE = tempfile.TemporaryDirectory(prefix="arbitrage-tests-")
+os.environ["ARBITRAGE_CACHE"] = _CACHE.name
+"""Measurements of models are not kept for the user's own runs."""
+atexit.register(_CACHE.cleanup)
 _CORES = cycle(range(os.cpu_count() or 1))
 TEXTS = [
     "Mia has 3 times as many stamps as Leo. Leo has 14 stamps. How many stamps does Mia have?",
@@ -249,6 +255,19 @@ def _hf_kit(request: pytest.FixtureRequest, wrap: Callable[[Any, Any], Engine] =
     return Kit(lambda number: wrap(plain(number), plain(number + 1)), slowed)
 
 
+def _exact_hf_kit(request: pytest.FixtureRequest) -> Kit:
+    from arbitrage.engines.hf import HFEngine
+
+    random_lm, tokenizer = request.getfixturevalue("random_lm"), request.getfixturevalue("tokenizer")
+
+    def build(number: int) -> Engine:
+        engine = HFEngine(random_lm(number), tokenizer, name=f"hf-exact-{number}", exact=True)
+        assert engine.is_strict
+        return engine
+
+    return replace(_hf_kit(request), build=build, verifies=False)
+
+
 def _speculative_kit(request: pytest.FixtureRequest) -> Kit:
     def wrap(target: Any, draft: Any) -> Engine:
         from arbitrage.engines.speculative import SpeculativeEngine
@@ -394,6 +413,23 @@ def _llamacpp_kit(request: pytest.FixtureRequest) -> Kit:
     return Kit(build, slowed)
 
 
+def _exact_llamacpp_kit(request: pytest.FixtureRequest) -> Kit:
+    """A cache of sixteen bits, which is read with other kernels for several tokens than for one."""
+    kit = _llamacpp_kit(request)
+    from arbitrage.engines.llamacpp import LlamaEngine
+
+    plain_lm, gguf_file = (request.getfixturevalue(name) for name in ("plain_lm", "gguf_file"))
+
+    def build(number: int) -> Engine:
+        file = gguf_file(plain_lm(number))
+        name = f"llamacpp-exact-{number}"
+        engine = LlamaEngine.load(file, name=name, threads=1, dtype="float16", exact=True)
+        assert engine.is_strict
+        return engine
+
+    return replace(kit, build=build, verifies=False, tolerance=1e-2)
+
+
 KITS: dict[str, Callable[[pytest.FixtureRequest], Kit]] = {
     "scripted": lambda request: _scripted_kit(),
     "hf": _hf_kit,
@@ -402,6 +438,8 @@ KITS: dict[str, Callable[[pytest.FixtureRequest], Kit]] = {
     "vllm": lambda request: _served_kit("vllm", request.getfixturevalue("served")("vllm")),
     "llama-server": lambda request: _served_kit("llama-server", request.getfixturevalue("served")("llama-server")),
     "llamacpp": _llamacpp_kit,
+    "hf-exact": _exact_hf_kit,
+    "llamacpp-exact": _exact_llamacpp_kit,
 }
 """Every engine that must keep the contract; a new one is one line here."""
 

@@ -213,7 +213,7 @@ async def test_own_steps_are_as_likely_as_they_said_and_others_less(kit):
             before = session.token_ids
             own = await session.propose(request(12))
             read = await session.likelihood(own)
-            assert read.logprobs == pytest.approx(own.logprobs, abs=1e-4)
+            assert read.logprobs == pytest.approx(own.logprobs, abs=kit.tolerance)
             other = await session.likelihood(candidate("A foreign step.\n\n"))
             assert sum(other.logprobs) < sum(read.logprobs)
             assert read.cost.num_computed <= own.num_tokens + kit.block

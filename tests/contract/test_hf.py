@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import functools
 import subprocess
 import sys
 import time
@@ -11,9 +12,17 @@ from itertools import chain
 import pytest
 import torch
 from tokenizers.processors import TemplateProcessing
-from transformers import MistralConfig, MistralForCausalLM
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertLMHeadModel,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForSequenceClassification,
+)
 
-from arbitrage.core.errors import ConfigError, ContextOverflow, EngineError
+from arbitrage.core.errors import CheckpointError, ConfigError, ContextOverflow, EngineError
 from arbitrage.core.solve import solve
 from arbitrage.core.turn import Pair
 from arbitrage.core.types import Finish, Problem, Sampling, Source
@@ -22,6 +31,7 @@ from arbitrage.engines.hf_cache import CachedSequence
 from arbitrage.engines.prompt import ChatPrompt, PlainPrompt
 from arbitrage.engines.worker import Worker
 from arbitrage.policies import RandomEscalation, TargetOnly
+from arbitrage.tiny import WEIGHTS
 from helpers import Watched, candidate, opened, request, setting
 
 PROBLEM = Problem(id="p1", question="Compared to Leo Mia has 3 times as many stamps.")
@@ -117,6 +127,114 @@ def _changed(step, change):
         "no end": replace(step, finish=Finish.STEP_END),
         "early end": replace(step, token_ids=ids[:middle], finish=end),
     }[change]
+
+
+STAMPS = replace(PROBLEM, question="Mia has 3 times as many stamps as Leo. Leo has 14 stamps. How many does Mia have?")
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """The shipped pair's models in any data type, measured anew."""
+
+    @functools.cache
+    def load(role, dtype):
+        return HFEngine.load(WEIGHTS / role, dtype=dtype)
+
+    def build(role, dtype, exact=None, **values):
+        engine = load(role, dtype)
+        return HFEngine(engine.model, engine.tokenizer, name=role, exact=exact, **values)
+
+    return build
+
+
+@pytest.mark.parametrize("role", ["draft", "target"])
+@pytest.mark.parametrize(("dtype", "agree"), [("float32", True), ("bfloat16", False), ("float16", False)])
+def test_an_engine_says_whether_its_widths_agree(tiny, role, dtype, agree):
+    engine = tiny(role, dtype)
+    assert engine.widths_agree is engine.takes_proposals is agree
+    assert tiny(role, dtype, exact=False).takes_proposals
+    assert tiny(role, dtype, exact=True).is_strict
+
+
+@pytest.mark.parametrize(
+    ("dtype", "exact", "reuses"),
+    [
+        ("float32", None, True),
+        ("float32", False, True),
+        ("float32", True, False),
+        ("bfloat16", None, False),
+        ("bfloat16", True, False),
+        ("float16", None, False),
+        ("float16", True, False),
+    ],
+)
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+async def test_proposals_change_no_text_unless_exact_is_false(tiny, dtype, exact, reuses, temperature):
+    """Greedy and sampled, against the same engine without proposals; the draft nearly always agrees."""
+    values = {"max_tokens": 40, "max_step_tokens": 20, "sampling": Sampling(temperature=temperature)}
+    target, policy = tiny("target", dtype, exact), RandomEscalation(1.0)
+    pair = Pair(draft=tiny("target", "bfloat16"), target=target)
+    proposed, plain = [await solve(STAMPS, pair, policy, setting(**values, use_proposals=use)) for use in (True, False)]
+    assert [step.candidate.token_ids for step in proposed.steps] == [step.candidate.token_ids for step in plain.steps]
+    assert (proposed.usage["target"].num_reused > 0) is reuses
+
+
+async def test_exact_false_verifies_proposals_of_any_data_type(tiny):
+    async with opened(tiny("target", "bfloat16", exact=False), STAMPS) as session:
+        own = await session.propose(request(24))
+        assert (await session.propose(request(24, proposal=own))).cost.num_reused > 0
+
+
+@pytest.mark.parametrize(("dtype", "exact"), [("bfloat16", None), ("bfloat16", True), ("float32", True)])
+@pytest.mark.parametrize("keeps_hidden_state", [False, True])
+async def test_a_step_that_was_read_and_rejected_leaves_no_trace(tiny, dtype, exact, keeps_hidden_state):
+    """To the last bit: its logits come from a pass of another width."""
+    engine = tiny("target", dtype, exact, keeps_hidden_state=keeps_hidden_state)
+    async with opened(engine, STAMPS) as plain, opened(engine, STAMPS) as session:
+        for _ in range(3):
+            rejected = candidate("Leo has 14 stamps, and Mia 42.\n\n")
+            read = await session.likelihood(rejected)
+            assert len(read.logprobs) == len(engine.encode(rejected.text))
+            made, wanted = [await one.propose(request(24, proposal=rejected)) for one in (session, plain)]
+            assert (made.token_ids, made.logprobs) == (wanted.token_ids, wanted.logprobs)
+            assert (made.first_entropy, made.hidden_state) == (wanted.first_entropy, wanted.hidden_state)
+            for one in (session, plain):
+                await one.commit(wanted)
+
+
+async def test_an_exact_engine_repeats_forward_passes_as_they_were(tiny):
+    """After a lost cache, and when a second step is written from the same prefix."""
+    engine = tiny("target", "bfloat16", exact=True)
+    async with opened(engine, STAMPS) as plain, opened(engine, STAMPS) as session:
+        steps = [await plain.propose(request(16))]
+        assert await _essence(session, 16) == _bits(steps[0])
+        for step in (steps[0], candidate("Mia has 42 stamps.\n\n")):
+            for one in (plain, session):
+                await one.commit(step)
+            wanted = _bits(await plain.propose(request(16)))
+            assert await _essence(session, 16) == wanted
+            assert await _essence(session, 16) == wanted
+            session._sequence.close()
+            assert await _essence(session, 16) == wanted
+
+
+async def _essence(session, max_tokens):
+    return _bits(await session.propose(request(max_tokens)))
+
+
+def _bits(step):
+    return step.token_ids, step.logprobs, step.first_entropy
+
+
+@pytest.mark.parametrize("exact", [None, True])
+async def test_steps_of_an_exact_engine_written_together_are_those_written_alone(tiny, exact):
+    engine = tiny("target", "bfloat16", exact)
+    async with opened(engine, STAMPS) as session:
+        seeds, asked = (1, 2, 3), request(16, temperature=1.0)
+        together = await session.propose_many(asked, seeds)
+        alone = [await session.propose(replace(asked, seed=seed)) for seed in seeds]
+    assert len(together) == 3
+    assert exact is None or [_bits(made) for made in together] == [_bits(made) for made in alone]
 
 
 async def test_a_proposal_of_another_tokenizer_goes_by_its_text(engine):
@@ -305,6 +423,50 @@ async def test_a_window_that_has_slid_is_computed_anew_behind_a_rejected_step(to
     assert {step.source for step in trace.steps} == set(Source)
     assert any(length > window and not num_kept for length, num_kept in kept)  # Begun anew behind the window.
     assert any(num_kept > window for _, num_kept in kept)  # And reused there, where nothing was rejected.
+
+
+def _saved(model, tokenizer, folder):
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _small(kind, tokenizer, **values):
+    """A configuration of a few weights."""
+    return kind(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        pad_token_id=0,
+        **values,
+    )
+
+
+@pytest.mark.parametrize(
+    ("build", "reason"),
+    [
+        (lambda t: BertForMaskedLM(_small(BertConfig, t)), "it is a BertForMaskedLM"),
+        (lambda t: BertLMHeadModel(_small(BertConfig, t)), "BertLMHeadModel is an encoder"),
+        (
+            lambda t: Qwen2ForSequenceClassification(
+                _small(Qwen2Config, t, num_key_value_heads=2, tie_word_embeddings=True)
+            ),
+            "it is a Qwen2ForSequenceClassification",
+        ),
+    ],
+    ids=["masked", "encoder", "classifier"],
+)
+def test_a_model_that_cannot_generate_is_refused_at_load(build, reason, tokenizer, tmp_path):
+    with pytest.raises(CheckpointError, match=rf"cannot generate text: {reason}.*causal language model"):
+        HFEngine.load(_saved(build(tokenizer), tokenizer, tmp_path))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_causal_model_is_loaded(dtype, tokenizer, tmp_path):
+    model = BertLMHeadModel(_small(BertConfig, tokenizer, is_decoder=True))
+    assert HFEngine.load(_saved(model, tokenizer, tmp_path), dtype=dtype).name == tmp_path.name
 
 
 async def test_log_probabilities_are_not_rounded_to_the_dtype_of_the_weights(random_lm, tokenizer):

@@ -9,8 +9,9 @@ from itertools import chain
 
 import pytest
 
-pytest.importorskip("llama_cpp")
-pytest.importorskip("gguf")
+llama_cpp = pytest.importorskip("llama_cpp")
+gguf = pytest.importorskip("gguf")
+np = pytest.importorskip("numpy")
 torch = pytest.importorskip("torch")
 
 from arbitrage.core.errors import CheckpointError, ConfigError, ContextOverflow, EngineError  # noqa: E402
@@ -19,6 +20,7 @@ from arbitrage.core.turn import Pair  # noqa: E402
 from arbitrage.core.types import Finish, Problem, Sampling, Source  # noqa: E402
 from arbitrage.engines.hf import HFEngine  # noqa: E402
 from arbitrage.engines.llamacpp import LlamaEngine  # noqa: E402
+from arbitrage.engines.llamacpp_native import LlamaModel  # noqa: E402
 from arbitrage.engines.prompt import ChatPrompt, PlainPrompt  # noqa: E402
 from arbitrage.policies import RandomEscalation, TargetOnly  # noqa: E402
 from helpers import Watched, candidate, opened, request, setting  # noqa: E402
@@ -31,7 +33,7 @@ NUMBERS = range(4)
 def engine(plain_lm, gguf_file):
     def build(number, **values):
         model = plain_lm(number, **{k: values.pop(k) for k in ("layers", "delimiter", "end") if k in values})
-        return LlamaEngine.load(gguf_file(model), name=f"llamacpp-{number}", threads=1, **values)
+        return LlamaEngine.load(gguf_file(model), name=f"llamacpp-{number}", **{"threads": 1, **values})
 
     return build
 
@@ -78,6 +80,47 @@ async def test_rejected_drafts_as_proposals_change_nothing(engine, number, tempe
     assert proposed.text == plain.text
 
 
+@pytest.mark.parametrize("kind", ["f32", "q8_0"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("exact", [None, True])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+async def test_proposals_change_no_text_unless_exact_is_false(
+    plain_lm, gguf_file, engine, kind, dtype, exact, temperature
+):
+    """Whatever the kernels of this build do with several tokens: the engine has measured it."""
+    target = LlamaEngine.load(gguf_file(plain_lm(2), kind), threads=1, dtype=dtype, exact=exact)
+    assert target.widths_agree or (kind, dtype) != ("f32", "float32")
+    policy, sampling = RandomEscalation(0.6), Sampling(temperature=temperature)
+    plain, proposed = [
+        await answers(target, draft=engine(3), policy=policy, sampling=sampling, use_proposals=use)
+        for use in (False, True)
+    ]
+    assert ids_of(proposed) == ids_of(plain)
+    assert target.takes_proposals or proposed.usage["target"].num_reused == 0
+
+
+async def test_exact_false_verifies_proposals_whatever_the_widths(engine, monkeypatch):
+    target = engine(2, exact=False)
+    monkeypatch.setattr(target, "_width_difference", 0.5)
+    async with opened(target, PROBLEM) as session:
+        own = await session.propose(request(24))
+        assert (await session.propose(request(24, proposal=own))).cost.num_reused >= max(1, own.num_tokens - 1)
+
+
+async def test_a_step_that_was_read_and_rejected_leaves_no_trace(engine):
+    """To the last bit: its logits come from a pass of another width."""
+    target = engine(2, dtype="float16", exact=True)
+    assert target.is_strict
+    async with opened(target, PROBLEM) as plain, opened(target, PROBLEM) as session:
+        for _ in range(3):
+            rejected = candidate("Leo has 14 stamps.\n\n")
+            assert len((await session.likelihood(rejected)).logprobs) == len(target.encode(rejected.text))
+            made, wanted = [await one.propose(request(24, proposal=rejected)) for one in (session, plain)]
+            assert (made.token_ids, made.logprobs) == (wanted.token_ids, wanted.logprobs)
+            for one in (session, plain):
+                await one.commit(wanted)
+
+
 async def test_the_likelihood_is_that_of_transformers(engine, twin):
     async with opened(engine(1), PROBLEM) as session, opened(twin(1), PROBLEM) as other:
         for text in ("Mia", " has 3", " stamps.\n\n", "She"):
@@ -109,10 +152,10 @@ async def test_sampling_follows_its_seed(engine):
     assert steps[0] == steps[2] != steps[1]
 
 
-@pytest.mark.parametrize("sequences", [2, 4])
-async def test_sessions_in_turn_write_what_each_would_write_alone(engine, sequences):
-    """With a sequence for each they do to the last bit, and compute nothing twice."""
-    target = engine(1, sequences=sequences)
+@pytest.mark.parametrize(("sequences", "exact"), [(2, None), (4, None), (2, True)])
+async def test_sessions_in_turn_write_what_each_would_write_alone(engine, sequences, exact):
+    """With a sequence for each they do to the last bit, and compute nothing twice; exact ones do at any number."""
+    target = engine(1, sequences=sequences, exact=exact)
     problems = [replace(PROBLEM, id=str(i), question=f"{i} stamps?") for i in range(4)]
     alone, together = {}, {problem.id: [] for problem in problems}
     for problem in problems:
@@ -127,7 +170,7 @@ async def test_sessions_in_turn_write_what_each_would_write_alone(engine, sequen
         is_enough = sequences == 4
         for one, other in zip(made, alone[id], strict=True):
             assert one.token_ids == other.token_ids
-            assert one.logprobs == pytest.approx(other.logprobs, rel=0, abs=0 if is_enough else 1e-4)
+            assert one.logprobs == pytest.approx(other.logprobs, rel=0, abs=0 if is_enough or exact else 1e-4)
         computed, wanted = (sum(m.cost.num_computed for m in all_made) for all_made in (made, alone[id]))
         assert computed == wanted if is_enough else computed > wanted
 
@@ -284,13 +327,147 @@ def test_files_that_cannot_be_used_are_named(tmp_path, plain_lm, gguf_file):
     [
         ({"context": 513}, "context must be between 1 and the model's 512 tokens, got 513"),
         ({"sequences": 1}, r"sequences must be between 2 and \d+, got 1"),
+        ({"context": -1}, "context must be between 1 and the model's 512 tokens, got -1"),
         ({"dtype": "int4"}, "dtype must be one of float32, float16, bfloat16, got 'int4'"),
+        ({"threads": 0}, "threads must be between 1 and 512, got 0"),
+        ({"threads": 513}, "threads must be between 1 and 512, got 513"),
+        ({"threads_batch": 0}, "threads_batch must be between 1 and 512, got 0"),
+        ({"gpu_layers": -1}, "gpu_layers must be at least 0, got -1"),
+        ({"gpu_layers": 2}, "gpu_layers must be 0 on the device 'cpu', got 2"),
     ],
     ids=lambda value: str(value),
 )
 def test_bad_numbers_are_named(engine, values, told):
     with pytest.raises(ConfigError, match=told):
         engine(0, **values)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", "metal"])
+def test_an_accelerator_that_the_build_lacks_is_refused(engine, monkeypatch, device):
+    monkeypatch.setattr(llama_cpp, "llama_supports_gpu_offload", lambda: False)
+    with pytest.raises(ConfigError, match=f"device must be 'cpu', .* supports no accelerator, got '{device}'.*CMAKE"):
+        engine(0, device=device)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"device": "cpu"}, (0, llama_cpp.LLAMA_SPLIT_MODE_LAYER, 0)),
+        ({"device": "cpu", "gpu_layers": 0}, (0, llama_cpp.LLAMA_SPLIT_MODE_LAYER, 0)),
+        ({"device": "cuda"}, (-1, llama_cpp.LLAMA_SPLIT_MODE_LAYER, 0)),
+        ({"device": "cuda", "gpu_layers": 7}, (7, llama_cpp.LLAMA_SPLIT_MODE_LAYER, 0)),
+        ({"device": "cuda:1"}, (-1, llama_cpp.LLAMA_SPLIT_MODE_NONE, 1)),
+    ],
+    ids=str,
+)
+def test_layers_and_device_reach_the_library(engine, monkeypatch, values, expected):
+    seen, load = [], llama_cpp.llama_model_load_from_file
+
+    def watched(path, parameters):
+        seen.append((parameters.n_gpu_layers, parameters.split_mode, parameters.main_gpu))
+        parameters.n_gpu_layers, parameters.main_gpu = 0, 0
+        return load(path, parameters)
+
+    monkeypatch.setattr(llama_cpp, "llama_supports_gpu_offload", lambda: True)
+    monkeypatch.setattr(llama_cpp, "llama_model_load_from_file", watched)
+    engine(0, **values)
+    assert seen == [expected]
+
+
+def test_a_device_number_that_is_none_is_named(engine, monkeypatch):
+    monkeypatch.setattr(llama_cpp, "llama_supports_gpu_offload", lambda: True)
+    with pytest.raises(ConfigError, match="number must be a whole number, got 'cuda:x'"):
+        engine(0, device="cuda:x")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"threads": 2}, (2, 2, False)),
+        ({"threads": 1, "threads_batch": 2}, (1, 2, False)),
+        ({"flash_attention": True}, (1, 1, True)),
+        ({"flash_attention": False}, (1, 1, False)),
+    ],
+    ids=str,
+)
+def test_threads_and_attention_reach_the_library(engine, monkeypatch, values, expected):
+    seen, init = [], llama_cpp.llama_init_from_model
+
+    def watched(model, parameters):
+        is_flash = parameters.flash_attn_type == llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        seen.append((parameters.n_threads, parameters.n_threads_batch, is_flash))
+        return init(model, parameters)
+
+    monkeypatch.setattr(llama_cpp, "llama_init_from_model", watched)
+    settings = engine(0, **values).arithmetic()
+    assert seen == [expected]
+    assert (*settings["threads"], settings["flash_attention"]) == expected
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+async def test_flash_attention_writes_what_transformers_writes(engine, twin, number):
+    trace, wanted = await answers(engine(number, flash_attention=True)), await answers(twin(number))
+    assert (ids_of(trace), trace.text) == (ids_of(wanted), wanted.text)
+
+
+BERT = {"embedding_length": 32, "feed_forward_length": 32, "block_count": 1, "context_length": 32}
+
+
+def bert_file(path):
+    """An encoder, as convert_hf_to_gguf.py writes it."""
+    writer = gguf.GGUFWriter(path, "bert")
+    for key, value in BERT.items():
+        writer.add_uint32(f"bert.{key}", value)
+    writer.add_head_count(2)
+    writer.add_layer_norm_eps(1e-12)
+    writer.add_causal_attention(False)
+    writer.add_tokenizer_model("bert")
+    writer.add_token_list(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "\u2581a", "\u2581b", "\u2581c", "\u2581d"])
+    writer.add_token_type_count(2)
+    for name, id in (("pad", 0), ("unk", 1), ("sep", 3), ("bos", 2), ("eos", 3)):
+        getattr(writer, f"add_{name}_token_id")(id)
+    shapes = {"token_embd.weight": (8, 32), "token_types.weight": (2, 32), "position_embd.weight": (32, 32)}
+    for norm in ("token_embd_norm", "blk.0.attn_output_norm", "blk.0.layer_output_norm"):
+        shapes |= {f"{norm}.weight": (32,), f"{norm}.bias": (32,)}
+    for layer in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_up", "ffn_down"):
+        shapes |= {f"blk.0.{layer}.weight": (32, 32), f"blk.0.{layer}.bias": (32,)}
+    for name, shape in shapes.items():
+        writer.add_tensor(name, np.full(shape, 0.1, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_an_encoder_is_refused_at_load(tmp_path):
+    with pytest.raises(CheckpointError, match=r"bert\.gguf' cannot generate text: 'bert' is an encoder"):
+        LlamaEngine.load(bert_file(tmp_path / "bert.gguf"))
+
+
+@pytest.mark.parametrize(("value", "is_refused"), [("0", False), ("1", True), ("4", True)])
+def test_a_model_for_embeddings_or_ranking_is_refused_at_load(engine, monkeypatch, value, is_refused):
+    metadata = LlamaModel.metadata
+    monkeypatch.setattr(
+        LlamaModel, "metadata", lambda self, key: value if key == "llama.pooling_type" else metadata(self, key)
+    )
+    if is_refused:
+        with pytest.raises(CheckpointError, match="cannot generate text: it pools its states"):
+            engine(0)
+    else:
+        assert engine(0).name == "llamacpp-0"
+
+
+def test_an_encoder_decoder_is_refused_at_load(engine, monkeypatch):
+    monkeypatch.setattr(llama_cpp, "llama_model_has_encoder", lambda pointer: True)
+    with pytest.raises(CheckpointError, match="cannot generate text: 'llama' has an encoder"):
+        engine(0)
+
+
+def test_a_file_may_end_in_capitals(plain_lm, gguf_file, tmp_path):
+    path = tmp_path / "MODEL.GGUF"
+    path.write_bytes(gguf_file(plain_lm(0)).read_bytes())
+    assert LlamaEngine.load(path, threads=1).name == "MODEL"
 
 
 @pytest.mark.parametrize(

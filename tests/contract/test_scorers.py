@@ -42,7 +42,7 @@ def classifier(tokenizer):
 @pytest.fixture
 def scorer(classifier, tokenizer):
     def build(input_format=PRM, **values):
-        return HFScorer(classifier(**values), tokenizer, name="judge", input_format=input_format)
+        return HFScorer(classifier(**values), tokenizer, name="hf", input_format=input_format)
 
     return build
 
@@ -72,28 +72,31 @@ def from_scratch(scorer, steps):
 @pytest.mark.parametrize("num_labels", [1, 2])
 @pytest.mark.parametrize("head", ["Sequence", "Token"])
 async def test_incremental_scores_equal_scores_from_scratch(scorer, head, num_labels, input_format):
-    judge = scorer(input_format, head=head, num_labels=num_labels)
-    session, seen = await judge.open(History(PROBLEM, None)), []
+    hf_scorer = scorer(input_format, head=head, num_labels=num_labels)
+    session, values = await hf_scorer.open(History(PROBLEM, None)), []
     for number, step in enumerate(STEPS):
         rejected = await session.score(candidate("A rejected step of another length.\n\n"))
         score = await session.score(step)
-        expected, num_tokens = from_scratch(judge, STEPS[: number + 1])
+        expected, num_tokens = from_scratch(hf_scorer, STEPS[: number + 1])
         assert score.value == pytest.approx(expected, abs=1e-5)
         assert score.cost.num_computed + score.cost.num_cached == num_tokens
-        assert (score.scorer, score.source, score.cost.num_calls) == ("judge", step.source, 1)
+        assert (score.scorer, score.source, score.cost.num_calls) == ("hf", step.source, 1)
         await session.commit(step)
-        seen += [rejected.value, score.value]
-    distinct = {round(value, 6) for value in seen[:-1]}  # An empty step without a mark is the prefix itself.
-    assert len(distinct) == len(seen) - 1
+        values += [rejected.value, score.value]
+    distinct = {round(value, 6) for value in values[:-1]}  # An empty step without a mark is the prefix itself.
+    assert len(distinct) == len(values) - 1
     await session.close()
     await session.close()
 
 
 async def test_only_new_tokens_are_computed(scorer):
-    judge = scorer()
-    session = await judge.open(History(PROBLEM, None))
-    prompt = len(judge.prompt.encode(judge.tokenizer, PROBLEM))
-    first, second = len(judge.step_ids(PROBLEM, 0, STEPS[0]).scored), len(judge.step_ids(PROBLEM, 1, STEPS[1]).scored)
+    hf_scorer = scorer()
+    session = await hf_scorer.open(History(PROBLEM, None))
+    prompt = len(hf_scorer.prompt.encode(hf_scorer.tokenizer, PROBLEM))
+    first, second = (
+        len(hf_scorer.step_ids(PROBLEM, 0, STEPS[0]).scored),
+        len(hf_scorer.step_ids(PROBLEM, 1, STEPS[1]).scored),
+    )
     assert (await session.score(STEPS[0])).cost.num_computed == prompt + first
     assert (await session.score(STEPS[0])).cost.num_computed == 1
     assert (await session.score(STEPS[1])).cost.num_computed <= second
@@ -101,22 +104,22 @@ async def test_only_new_tokens_are_computed(scorer):
     assert (await session.score(STEPS[0])).cost.num_computed == first
 
 
-async def test_what_is_only_committed_is_computed_with_the_next_score(scorer):
-    judge = scorer(ROUTER)
-    session = await judge.open(History(PROBLEM, None))
+async def test_a_committed_step_is_computed_with_the_next_score(scorer):
+    hf_scorer = scorer(ROUTER)
+    session = await hf_scorer.open(History(PROBLEM, None))
     for step in STEPS[:2]:
         await session.commit(step)
     score = await session.score(STEPS[2])
-    expected, num_tokens = from_scratch(judge, STEPS[:3])
+    expected, num_tokens = from_scratch(hf_scorer, STEPS[:3])
     assert score.value == pytest.approx(expected, abs=1e-5)
     assert (score.cost.num_computed, score.cost.num_cached) == (num_tokens, 0)
 
 
-async def test_annotation_tells_the_author(scorer):
-    judge = scorer(ROUTER)
+async def test_annotation_marks_the_author(scorer):
+    hf_scorer = scorer(ROUTER)
     draft, target = STEPS[0], replace(STEPS[0], source=Source.TARGET)
-    assert judge.tokenizer.decode(judge.step_ids(PROBLEM, 0, draft).scored) == "<|draft|>Mia has 3 stamps.\n\n"
-    session = await judge.open(History(PROBLEM, None))
+    assert hf_scorer.tokenizer.decode(hf_scorer.step_ids(PROBLEM, 0, draft).scored) == "<|draft|>Mia has 3 stamps.\n\n"
+    session = await hf_scorer.open(History(PROBLEM, None))
     values = [(await session.score(step)).value for step in (draft, target)]
     assert values[0] != pytest.approx(values[1], abs=1e-4)
     plain = scorer(PRM)
@@ -124,10 +127,10 @@ async def test_annotation_tells_the_author(scorer):
 
 
 async def test_a_score_that_is_no_number_is_an_error(scorer):
-    judge = scorer()
-    judge.model.score.weight.data.fill_(math.nan)
-    session = await judge.open(History(PROBLEM, None))
-    with pytest.raises(ScorerError, match="'judge' gave NaN"):
+    hf_scorer = scorer()
+    hf_scorer.model.score.weight.data.fill_(math.nan)
+    session = await hf_scorer.open(History(PROBLEM, None))
+    with pytest.raises(ScorerError, match="'hf' gave NaN"):
         await session.score(STEPS[0])
 
 
@@ -196,9 +199,9 @@ def test_an_unreadable_format_is_refused_by_its_path(text, message, tmp_path):
 
 
 async def test_a_checkpoint_brings_its_format_and_its_weights(folder, scorer):
-    judge = HFScorer.load(folder, name="judge", kind="router")
-    assert judge.input_format == ROUTER
-    loaded, built = [await s.open(History(PROBLEM, None)) for s in (judge, scorer(ROUTER))]
+    hf_scorer = HFScorer.load(folder, name="hf", kind="router")
+    assert hf_scorer.input_format == ROUTER
+    loaded, built = [await s.open(History(PROBLEM, None)) for s in (hf_scorer, scorer(ROUTER))]
     assert (await loaded.score(STEPS[0])).value == pytest.approx((await built.score(STEPS[0])).value, abs=1e-6)
 
 
@@ -220,7 +223,7 @@ def _language_model(folder):
 
 
 @pytest.mark.parametrize(
-    ("harm", "message"),
+    ("damage", "message"),
     [
         (lambda f: (f / FILE).unlink(), f"has no {FILE}"),
         (lambda f: replace(ROUTER, kind="prm").save(f), "is a prm, wanted a router"),
@@ -230,25 +233,25 @@ def _language_model(folder):
         (lambda f: (f / "tokenizer.json").write_text("{"), "cannot load the checkpoint"),
         (lambda f: (f / "config.json").write_text("{"), "cannot read the configuration"),
         (_headless, "lacks weights: score.weight"),
-        (_language_model, "is no classifier"),
+        (_language_model, "is not a classifier"),
     ],
     ids=["format", "kind", "cut", "rubbish", "no weights", "tokenizer", "config", "no head", "language model"],
 )
-def test_a_broken_checkpoint_is_refused_by_its_path(folder, harm, message, monkeypatch):
+def test_a_broken_checkpoint_is_refused_by_its_path(folder, damage, message, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    harm(folder)
+    damage(folder)
     with pytest.raises(ArbitrageError, match=message) as caught:
-        HFScorer.load(folder, name="judge", kind="router")
+        HFScorer.load(folder, name="hf", kind="router")
     assert isinstance(caught.value, CheckpointError)
     assert str(folder) in str(caught.value)
 
 
 def test_a_missing_folder_is_not_looked_for_on_the_hub(tmp_path):
     with pytest.raises(CheckpointError, match="no checkpoint folder"):
-        HFScorer.load(tmp_path / "none", name="judge", kind="prm")
+        HFScorer.load(tmp_path / "none", name="hf", kind="prm")
 
 
-async def test_a_step_is_judged_by_its_probability_under_the_target():
+async def test_a_likelihood_score_is_the_improbability_under_the_target():
     history = History(PROBLEM, Pair(draft=scripted("a"), target=scripted("one two three", "four", unlikely=-2.0)))
     session = await history.scoring(LikelihoodScorer())
     steps = {"one two three\n\n": 0.0, "one 2 three\n\n": -6.0, "": 0.0}

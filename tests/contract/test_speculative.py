@@ -1,4 +1,4 @@
-"""Token-level speculation loses nothing, and saves what it promises."""
+"""Token-level speculation changes no token in float32, and saves what it promises."""
 
 from collections import Counter
 from contextlib import contextmanager
@@ -217,6 +217,22 @@ def test_a_draft_of_another_vocabulary_is_refused(engine, tokenizer):
 def test_no_guesses_at_a_time_are_refused(engine, build):
     with pytest.raises(ConfigError, match="guessed tokens must be at least 1, got 0"):
         build(engine(0))
+
+
+def test_speculation_is_lossless_where_the_targets_widths_agree(engine):
+    target = engine(1)
+    assert SpeculativeEngine.by_lookup(target, 2).widths_agree
+    target._width_difference = 0.1  # As of a model in 16 bits.
+    speculative = SpeculativeEngine.by_lookup(target, 2)
+    assert (speculative.widths_agree, speculative.takes_proposals) == (False, False)
+
+
+def test_an_exact_target_refuses_guesses_that_it_would_round_otherwise(random_lm, tokenizer):
+    exact = HFEngine(random_lm(1), tokenizer, name="hf-1", exact=True)
+    with pytest.raises(ConfigError, match=r"'ngram:2' verifies several tokens .* exact = true of 'hf-1' forbids"):
+        SpeculativeEngine.by_lookup(exact, 2)
+    exact._width_difference = 0.0
+    assert SpeculativeEngine.by_lookup(exact, 2).takes_proposals
 
 
 def test_engines_are_told_apart_by_name(engine):

@@ -122,6 +122,21 @@ def test_a_device_that_is_not_there_is_one_clear_line(cli, tmp_path):
     assert len(err.strip().splitlines()) == 1
 
 
+def test_a_problem_that_cannot_be_encoded_fails_alone(cli, tmp_path):
+    rows = [{"id": 1, "question": QUESTION}, {"id": 2, "question": "\ud800?"}, {"id": "\udfff", "question": QUESTION}]
+    (tmp_path / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    traces = tmp_path / "traces.jsonl"
+    status, _, err = cli(
+        *("eval", "--policies", "draft", "--dataset", str(tmp_path / "problems.jsonl"), "--traces", str(traces))
+    )
+    records = {record["problem"]["id"]: record for record in map(json.loads, traces.read_text().splitlines())}
+    assert status == 0
+    assert "2 of 3 failed" in err
+    assert records["1"]["finish"] == "end_of_sequence"
+    assert "surrogates not allowed" in records["2"]["error"]
+    assert "the id" in records["\udfff"]["error"]
+
+
 def test_an_evaluation_of_failures_alone_has_failed(cli, tmp_path):
     (tmp_path / "long.jsonl").write_text(json.dumps({"question": QUESTION * 60, "answer": 1}) + "\n")
     status, _, err = cli("eval", "--policies", "draft", "--dataset", str(tmp_path / "long.jsonl"))

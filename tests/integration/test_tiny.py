@@ -154,7 +154,7 @@ def test_drills_for_the_prm_are_labelled_by_what_they_say():
 def test_a_token_is_labelled_by_whether_the_step_can_still_become_true():
     from transformers import PreTrainedTokenizerFast
 
-    from arbitrage.tiny.prm import judged, start_rollouts
+    from arbitrage.tiny.prm import labelled, start_rollouts
     from arbitrage.tiny.sampling import WrittenStep
 
     tokenizer = PreTrainedTokenizerFast.from_pretrained(str(WEIGHTS / "prm"))
@@ -164,7 +164,7 @@ def test_a_token_is_labelled_by_whether_the_step_can_still_become_true():
     for text in (true, wrong, true):
         ids = tokenizer.encode(text + "\n\n", add_special_tokens=False)
         rollout.steps.append(WrittenStep(ids=ids, text=text + "\n\n", is_last=False))
-    row, size = judged(rollout, tokenizer), len(rollout.steps[0].ids)
+    row, size = labelled(rollout, tokenizer), len(rollout.steps[0].ids)
     first, second, repeated = (row.labels[i : i + size] for i in range(0, 3 * size, size))
     assert first == [1.0] * size
     assert second == [0.0] * size  # Its beginning is only that of what has been said.

@@ -1,11 +1,13 @@
-"""Rows, router and judgement by the public commands on the shipped models."""
+"""Rows, routers and their quality by the public commands on the shipped models."""
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from safetensors.torch import load_file
 
 from arbitrage.cli.train_router import train_router
 from arbitrage.core.types import Source
+from arbitrage.runtime.store import read_manifest, run_key
 from arbitrage.scorers.format import InputFormat
 from arbitrage.tiny import MARKS, WEIGHTS
 from arbitrage.training import trainer
@@ -20,6 +23,7 @@ from arbitrage.training.recipe import read_report
 from arbitrage.training.rows import read_rows
 
 pytestmark = pytest.mark.integration
+EARLIER = Path(__file__).parents[1] / "data" / "b6ccee5"
 TRAIN = (
     *("--epochs", "2", "--learning-rate", "3e-4", "--batch-size", "8", "--device-batch-size", "8"),
     *("--margin", "0.05", "--save-steps", "2"),
@@ -39,8 +43,8 @@ def rows(tmp_path_factory):
 
 def command(*arguments):
     """Run the command line as a user would: (exit status, stdout, stderr)."""
-    done = subprocess.run(start(arguments), capture_output=True, text=True)
-    return done.returncode, done.stdout, done.stderr
+    process = subprocess.run(start(arguments), capture_output=True, text=True)
+    return process.returncode, process.stdout, process.stderr
 
 
 def start(arguments):
@@ -51,12 +55,13 @@ def pair_with(router, folder):
     """A configuration of the shipped draft and target with another router."""
     models = {"draft": WEIGHTS / "draft", "target": WEIGHTS / "target", "router": router}
     path = folder / "pair.toml"
-    path.write_text("".join(f'[{role}]\npath = "{place}"\nname = "tiny-{role}"\n' for role, place in models.items()))
+    tables = [f'[{role}]\npath = "{checkpoint}"\nname = "tiny-{role}"\n' for role, checkpoint in models.items()]
+    path.write_text("".join(tables))
     return path
 
 
 def serves(router, folder):
-    """Whether a router's folder can be named in a pair and asked about a step."""
+    """Whether a pair that names the router's folder solves a problem with it."""
     pair = pair_with(router, folder)
     status, out, err = command("solve", "--pair", pair, "Solve for x: 3x+4=25.")
     assert status == 0, err
@@ -64,7 +69,7 @@ def serves(router, folder):
 
 
 def killed(arguments, seconds):
-    """Run a command and kill it after a while; whether it was still running."""
+    """Run a command and kill it after some seconds; whether it was still running."""
     process = subprocess.Popen(start(arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         process.wait(seconds)
@@ -75,31 +80,31 @@ def killed(arguments, seconds):
     return False
 
 
-def test_rows_hold_what_the_models_wrote(rows):
-    found = list(read_rows(rows))
-    assert len({row.problem.id for row in found}) == 12
-    assert all(len(row.targets) == 2 for row in found)
-    assert all(0.0 <= sample.score <= 1.0 for row in found for sample in (row.draft, *row.targets))
-    assert all(row.draft.first_entropy >= 0.0 for row in found)
-    assert any(row.targets[0].text != row.targets[1].text for row in found)
-    assert {row.kept for row in found} == set(Source)
-    assert sum(row.advantage > 0.05 for row in found) > 0
+def test_rows_hold_the_steps_of_both_models(rows):
+    logged = list(read_rows(rows))
+    assert len({row.problem.id for row in logged}) == 12
+    assert all(len(row.targets) == 2 for row in logged)
+    assert all(0.0 <= sample.score <= 1.0 for row in logged for sample in (row.draft, *row.targets))
+    assert all(row.draft.first_entropy >= 0.0 for row in logged)
+    assert any(row.targets[0].text != row.targets[1].text for row in logged)
+    assert {row.kept for row in logged} == set(Source)
+    assert sum(row.advantage > 0.05 for row in logged) > 0
 
 
-def test_a_router_from_the_pairs_own_rows_serves_and_is_judged(rows, tmp_path):
+def test_a_router_from_the_pairs_own_rows_serves_and_is_evaluated(rows, tmp_path):
     status, out, err = command("train-router", rows, tmp_path / "router", *TRAIN)
     assert status == 0, err
     assert "held-out loss" in out
-    made = InputFormat.load(tmp_path / "router")
-    assert (made.kind, made.annotation) == ("router", MARKS)
-    assert made.trained_for == {"draft": "tiny-draft", "target": "tiny-target"}
+    input_format = InputFormat.load(tmp_path / "router")
+    assert (input_format.kind, input_format.annotation) == ("router", MARKS)
+    assert input_format.trained_for == {"draft": "tiny-draft", "target": "tiny-target"}
     status, out, err = command(
-        *("eval-router", rows, tmp_path / "router", "--all-rows", "--json", "--out", tmp_path / "judged")
+        *("eval-router", rows, tmp_path / "router", "--all-rows", "--json", "--out", tmp_path / "quality")
     )
     assert status == 0, err
     record = json.loads(out.splitlines()[-1])
     assert record["num_problems"] == 12
-    assert {path.name for path in (tmp_path / "judged").iterdir()} == {
+    assert {path.name for path in (tmp_path / "quality").iterdir()} == {
         *("judgement.json", "gain.svg", "gain.png", "reliability.svg", "reliability.png")
     }
     assert serves(tmp_path / "router", tmp_path)
@@ -108,16 +113,16 @@ def test_a_router_from_the_pairs_own_rows_serves_and_is_judged(rows, tmp_path):
 def test_a_router_by_lora_is_a_plain_checkpoint(rows, tmp_path):
     status, _, err = command("train-router", rows, tmp_path / "router", *TRAIN, "--lora-rank", "4")
     assert status == 0, err
-    before, after = (load_file(folder / "model.safetensors") for folder in (WEIGHTS / "prm", tmp_path / "router"))
-    assert before.keys() - {"score.bias"} == after.keys()  # A head of token classification has one more.
-    changed = {name for name in after if not torch.equal(before[name].float(), after[name])}
+    prm, router = (load_file(folder / "model.safetensors") for folder in (WEIGHTS / "prm", tmp_path / "router"))
+    assert prm.keys() - {"score.bias"} == router.keys()  # Only a head of token classification has a bias.
+    changed = {name for name in router if not torch.equal(prm[name].float(), router[name])}
     assert {"model.layers.0.self_attn.q_proj.weight", "score.weight"} <= changed
     assert "model.embed_tokens.weight" not in changed
     assert serves(tmp_path / "router", tmp_path)
 
 
 @pytest.mark.parametrize("inputs", ["state", "likelihoods"])
-def test_a_probe_from_the_pairs_own_rows_serves_and_is_judged(rows, tmp_path, inputs):
+def test_a_probe_from_the_pairs_own_rows_serves_and_is_evaluated(rows, tmp_path, inputs):
     status, out, err = command("train-probe", rows, tmp_path / "probe", "--margin", "0.05", "--inputs", inputs)
     assert (status, "held-out loss" in out) == (0, True), err
     assert serves(tmp_path / "probe", tmp_path)
@@ -126,7 +131,7 @@ def test_a_probe_from_the_pairs_own_rows_serves_and_is_judged(rows, tmp_path, in
     assert json.loads(out.splitlines()[-1])["router"]["auc"] > 0.5
 
 
-def test_rollouts_score_the_same_rows_anew_and_serve_as_rows(rows, tmp_path):
+def test_rows_with_rollout_scores_train_a_router(rows, tmp_path):
     few = tmp_path / "few"
     assert command("collect", few, "--limit", "4", "--samples", "2", "--keep-draft", "0.3")[0] == 0
     label = ("label", few, tmp_path / "labelled", "--continuations", "2")
@@ -138,19 +143,19 @@ def test_rollouts_score_the_same_rows_anew_and_serve_as_rows(rows, tmp_path):
     assert sorted(row.draft.text for row in new) == sorted(row.draft.text for row in old)
     assert {row.draft.score for row in new} <= {0.0, 0.5, 1.0}
     assert max(row.targets[0].score for row in new) == 1.0
-    assert "0 new" in command(*label)[1]
+    assert " 0 new " in command(*label)[1]
     assert command("train-router", tmp_path / "labelled", tmp_path / "router", *TRAIN)[0] == 0
 
 
-def test_a_shipped_router_is_judged_on_fresh_rows(rows):
+def test_a_shipped_router_is_evaluated_on_new_rows(rows):
     status, out, err = command("eval-router", rows, "--margin", "0.05", "--json")
     assert status == 0, err
     record = json.loads(out.splitlines()[-1])
-    assert record["router"]["auc"] > 0.7  # A floor with room for twelve problems.
+    assert record["router"]["auc"] > 0.7  # Low enough for twelve problems.
 
 
-def test_collection_killed_at_random_is_what_it_would_have_been(rows, tmp_path):
-    """The same rows as the undisturbed run, seconds aside: none lost, none doubled, none different."""
+def test_a_collection_killed_at_random_has_the_same_rows(rows, tmp_path):
+    """The same rows as in the undisturbed run except for seconds: none lost, none doubled."""
     rng = random.Random(0)
     collect = ("collect", tmp_path / "rows", "--limit", "12", "--samples", "2", "--keep-draft", "0.3")
     num_killed = sum(killed(collect, rng.uniform(3.0, 9.0)) for _ in range(3))
@@ -160,59 +165,149 @@ def test_collection_killed_at_random_is_what_it_would_have_been(rows, tmp_path):
 
 
 def content(folder):
-    """All that a seed determines, by problem and step."""
-    found = [
+    """All values that a seed determines, by problem and step."""
+    values = [
         (row.problem.id, row.step, row.history, row.kept, row.draft.text, tuple(sample.text for sample in row.targets))
         for row in read_rows(folder)
     ]
-    return sorted(found)
+    return sorted(values)
 
 
-def test_training_killed_at_random_ends_as_it_would_have(rows, tmp_path):
+def test_a_training_killed_at_random_has_the_same_weights(rows, tmp_path):
     rng = random.Random(1)
-    command("train-router", rows, tmp_path / "whole", *TRAIN)
+    command("train-router", rows, tmp_path / "undisturbed", *TRAIN)
     started = time.monotonic()
-    while killed(("train-router", rows, tmp_path / "parts", *TRAIN), rng.uniform(8.0, 16.0)):
+    while killed(("train-router", rows, tmp_path / "resumed", *TRAIN), rng.uniform(8.0, 16.0)):
         assert time.monotonic() - started < 240
-    whole, parts = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "parts"))
-    assert whole == parts
+    undisturbed, resumed = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("undisturbed", "resumed"))
+    assert undisturbed == resumed
 
 
-def test_a_training_stopped_inside_an_epoch_goes_on_in_its_order(rows, tmp_path, monkeypatch):
+def test_a_training_stopped_inside_an_epoch_continues_in_the_same_order(rows, tmp_path, monkeypatch):
     small = {"epochs": 3.0, "learning_rate": 3e-4, "batch_size": 2, "device_batch_size": 2, "save_steps": 3}
-    train_router(rows, tmp_path / "whole", margin=0.05, **small)
-    num_updates = read_report(tmp_path / "whole")["num_updates"]
+    train_router(rows, tmp_path / "undisturbed", margin=0.05, **small)
+    num_updates = read_report(tmp_path / "undisturbed")["num_updates"]
     assert num_updates >= 12
-    step, done = trainer.Trainer.training_step, []
+    step, steps_done = trainer.Trainer.training_step, []
 
     def stopped(self, *arguments, **options):
-        if len(done) == num_updates // 3 + 4:  # Behind a checkpoint inside the second epoch.
+        if len(steps_done) == num_updates // 3 + 4:  # After a checkpoint inside the second epoch.
             raise KeyboardInterrupt
-        done.append(1)
+        steps_done.append(1)
         return step(self, *arguments, **options)
 
     monkeypatch.setattr(trainer.Trainer, "training_step", stopped)
     with pytest.raises(KeyboardInterrupt):
-        train_router(rows, tmp_path / "parts", margin=0.05, **small)
+        train_router(rows, tmp_path / "resumed", margin=0.05, **small)
     monkeypatch.setattr(trainer.Trainer, "training_step", step)
-    train_router(rows, tmp_path / "parts", margin=0.05, **small)
-    whole, parts = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "parts"))
-    assert whole == parts
+    train_router(rows, tmp_path / "resumed", margin=0.05, **small)
+    undisturbed, resumed = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("undisturbed", "resumed"))
+    assert undisturbed == resumed
 
 
-def test_how_many_sequences_fit_on_the_device_changes_no_update(rows, tmp_path):
-    """Packed sequences hold different numbers of labels: each label of a batch counts the same, however it is cut."""
-    reports = []
+def test_the_device_batch_size_changes_no_update(rows, tmp_path):
+    """Packed sequences have different numbers of labels; each label of a batch has the same weight."""
+    checkpoints = []
     for size in (8, 1):
         out = tmp_path / str(size)
         train_router(rows, out, margin=0.05, epochs=1.0, learning_rate=3e-4, batch_size=8, device_batch_size=size)
-        reports.append(load_file(out / "model.safetensors"))
-    for name, weights in reports[0].items():
-        torch.testing.assert_close(weights, reports[1][name], atol=3e-4, rtol=1e-2)
+        checkpoints.append(load_file(out / "model.safetensors"))
+    for name, weights in checkpoints[0].items():
+        torch.testing.assert_close(weights, checkpoints[1][name], atol=3e-4, rtol=1e-2)
+
+
+@pytest.fixture
+def earlier(tmp_path):
+    """The files of commit b6ccee5 as if that commit had been installed at the same path."""
+    shutil.copytree(EARLIER, tmp_path / "earlier")
+    keys = {}
+    for folder in ("rows", "labelled", "probe"):
+        manifest = tmp_path / "earlier" / folder / "manifest.json"
+        text = manifest.read_text().replace("WEIGHTS", str(WEIGHTS))
+        for key_before, key in keys.items():
+            text = text.replace(key_before, key)
+        key_before = json.loads(manifest.read_text())["key"]
+        manifest.write_text(text)
+        keys[key_before] = run_key(read_manifest(manifest.parent))
+    return tmp_path / "earlier"
+
+
+def test_a_collection_of_an_earlier_version_continues(earlier):
+    collect = ("collect", earlier / "rows", "--samples", "2", "--keep-draft", "0.3", "--hidden-states", "--limit")
+    status, out, err = command(*collect, "2")
+    assert (status, out.startswith("7 rows "), " 0 new " in out) == (0, True, True), err
+    assert (earlier / "rows" / "rows.jsonl").read_bytes() == (EARLIER / "rows" / "rows.jsonl").read_bytes()
+    status, out, err = command(*collect, "3")
+    assert status == 0, err
+    assert len({row.problem.id for row in read_rows(earlier / "rows")}) == 3
+
+
+def test_rollout_scores_of_an_earlier_version_continue(earlier):
+    label = ("label", earlier / "rows", earlier / "labelled", "--continuations", "1", "--temperature", "0", "--limit")
+    status, out, err = command(*label, "1")
+    assert (status, out.startswith("3 rows "), " 0 new " in out) == (0, True, True), err
+    status, out, err = command(*label, "2")
+    assert (status, out.startswith("7 rows "), " 4 new " in out) == (0, True, True), err
+
+
+def test_a_probe_of_an_earlier_version_is_evaluated(earlier):
+    evaluation = ("eval-router", earlier / "rows", earlier / "probe", "--all-rows", "--margin", "0.1", "--json")
+    status, out, err = command(*evaluation)
+    assert status == 0, err
+    expected = json.loads((EARLIER / "judgement.json").read_text())["router"]
+    assert json.loads(out.splitlines()[-1])["router"]["rho"] == pytest.approx(expected["rho"], abs=1e-6)
+    assert serves(earlier / "probe", earlier)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("options", "changed", "key"),
+    [
+        ({}, {}, "e6b9f9143c81fca3"),
+        ({"marks": ("", "")}, {"annotation": {}}, "737900585d789b57"),
+    ],
+    ids=["defaults", "no marks"],
+)
+def test_a_router_is_identified_as_before(tmp_path, monkeypatch, options, changed, key):
+    """The run keys of commit b6ccee5: a router of that commit is not trained again."""
+    opened_with = {}
+
+    def open_folder(folder, settings):
+        opened_with.update(settings)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer, "RunFolder", open_folder)
+    with pytest.raises(KeyboardInterrupt):
+        train_router(EARLIER / "rows", tmp_path / "out", start="org/base", **options)
+    expected = {
+        "rows": "b36f052c5efed8ef",
+        "num_rows": 7,
+        "start": "org/base",
+        "start_weights": "",
+        "annotation": {"draft": "<|draft|>", "target": "<|target|>"},
+        "recipe": {
+            "labelling": "binary",
+            "margin": 0.0,
+            "num_target_samples": None,
+            "balance": "downsample",
+            "validation_share": 0.1,
+            "num_epochs": 3.0,
+            "learning_rate": 1e-05,
+            "batch_size": 1024,
+            "device_batch_size": 16,
+            "warmup_share": 0.1,
+            "lora_rank": 0,
+            "bf16": False,
+            "save_steps": 200,
+            "seed": 0,
+        },
+        "from_scratch": False,
+    }
+    assert json.dumps(opened_with) == json.dumps(expected | changed)
+    assert run_key(opened_with) == key
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
     [
         (("train-router", "{rows}", "{out}", "--labels", "classes-3"), "choose from binary"),
         (("train-router", "{rows}", "{out}", "--margin", "0.99"), "at least two classes"),
@@ -224,16 +319,16 @@ def test_how_many_sequences_fit_on_the_device_changes_no_update(rows, tmp_path):
             ("collect", "{rows}", "--keep-draft", "0.3", "--hidden-states"),
             "run: samples was 2, now 4 (",
         ),
-        (("collect", "{out}", "--temperature", "0"), "would all be the same"),
+        (("collect", "{out}", "--temperature", "0"), "temperature 0 makes all 4 target samples equal"),
         (("collect", "{out}", "--jobs", "0"), "at least 1, got 0"),
         (("label", "{rows}", "{out}", "--limit", "-1"), "limit must be at least 1, got -1"),
         (("collect", "{out}", "--behaviour", "telepathy"), "telepathy"),
     ],
 )
-def test_bad_input_is_one_clear_line(rows, tmp_path, arguments, told):
-    places = {"rows": rows, "out": tmp_path / "out", "prm": WEIGHTS / "prm", "draft": WEIGHTS / "draft"}
-    status, _, err = command(*(argument.format(**places) for argument in arguments))
+def test_bad_input_is_one_clear_line(rows, tmp_path, arguments, message):
+    folders = {"rows": rows, "out": tmp_path / "out", "prm": WEIGHTS / "prm", "draft": WEIGHTS / "draft"}
+    status, _, err = command(*(argument.format(**folders) for argument in arguments))
     assert status == 2
     assert err.strip().splitlines()[-1].startswith("error: ")
-    assert told in err
+    assert message in err
     assert "Traceback" not in err

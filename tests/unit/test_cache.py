@@ -35,7 +35,7 @@ class ListedTokens(CachedTokens):
                 self._num_computed += 1
         return [tuple(self.held[: len(self.held) - i]) for i in reversed(range(num_last))]
 
-    def _joined(self, first, second):
+    def joined(self, first, second):
         return [*first, *second]
 
     def _branches(self, count):

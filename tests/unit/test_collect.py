@@ -124,9 +124,9 @@ async def test_rows_survive_the_round_trip(tmp_path):
         row = replace(row, draft=replace(row.draft, hidden_state=(1.0, -0.5, 2.0**-10)))
         assert Row.from_json(row.to_json()) == row
         assert "messages" not in row.to_json()
-        talk = replace(row.problem, messages=[Message("system", "Be brief."), *row.problem.messages])
-        asked = replace(row, problem=talk)
-        assert Row.from_json(asked.to_json()) == asked
+        conversation = replace(row.problem, messages=[Message("system", "Be brief."), *row.problem.messages])
+        conversation_row = replace(row, problem=conversation)
+        assert Row.from_json(conversation_row.to_json()) == conversation_row
 
 
 @pytest.mark.parametrize(

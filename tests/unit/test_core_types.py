@@ -147,13 +147,19 @@ def test_seeds_differ_in_every_argument_and_fit_every_engine():
     assert all(0 <= seed < 2**31 for seed in seeds)
 
 
+@pytest.mark.parametrize("id", ["\ud800", "p\udfff1", "\udc80\udcff"])
+def test_an_id_that_is_no_text_has_no_seed(id):
+    with pytest.raises(ProblemError, match=r"the id '.*\\ud.*' cannot be encoded: 'utf-8' codec .*another id"):
+        derive_seed(0, id, 0, 0, Source.DRAFT)
+
+
 @pytest.mark.parametrize(
     ("error", "is_retryable", "said"),
     [
         (EngineTimeout("late"), True, "late (lower the number of problems in flight"),
         (ContextOverflow("full", hint="cut it"), False, "full (cut it)"),
         (EngineError("down"), False, "down"),
-        (MissingExtra("hf"), False, "pip install '.[hf]'"),
+        (MissingExtra("hf"), False, "pip install 'arbitrage-llm[hf]'"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )

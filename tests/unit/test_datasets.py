@@ -262,7 +262,7 @@ def test_a_repeated_or_missing_id_of_the_hub_is_an_error(hub_copy):
 
 def test_without_the_library_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
-    with pytest.raises(MissingExtra, match=r"'\.\[hub\]'"):
+    with pytest.raises(MissingExtra, match=r"'arbitrage-llm\[hub\]'"):
         problems("math500")
 
 

@@ -199,7 +199,7 @@ url = "http://h:1"
 
 
 def test_the_documentation_lists_every_option_with_its_engines():
-    text = (Path(__file__).parents[2] / "docs" / "servers.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
     listed = {}
     for line in text.split("In a model's table:")[1].splitlines():
         if line.startswith("| `"):

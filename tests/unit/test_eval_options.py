@@ -114,6 +114,19 @@ def test_bad_input_is_one_clear_line(cli, arguments, told):
     assert len(err.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [("solve", "Gr\udcf6\udcdfe?"), ("eval", "--dataset", "\udcff.jsonl"), ("\udc80",), ("report", "a\ud800b")],
+)
+def test_an_argument_that_is_not_utf_8_is_one_clear_line_before_anything_is_loaded(cli, arguments):
+    """Python holds bytes that are no text as lone surrogates."""
+    status, out, err = cli(*arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith(f"error: argument {len(arguments)} is not UTF-8: '")
+    assert err.isascii()
+    assert err.count("\n") == 1
+
+
 def test_progress_says_how_many_are_right_so_far():
     live = LiveAccuracy()
     told = [

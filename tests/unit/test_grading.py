@@ -3,7 +3,7 @@ r"""Grading: what is exact, what needs algebra, what nobody can grade, and what 
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arbitrage.core.errors import ConfigError, GradingError
@@ -169,6 +169,105 @@ ALGEBRA = [
     (r"x<2 \text{ or } x>4", r"(-\infty,2) \cup (3,\infty)", WRONG),
     ("1234567", r"\log_{10} 250", WRONG),
     (r"\pi\%", r"\frac{\pi}{100}", CORRECT),
+    # Decimals are fractions.
+    ("0.1x+0.2x", "0.3x", CORRECT),
+    (r"1.5 \times 10^{3} \pi", r"1500\pi", CORRECT),
+    (r"x^{0.5}", r"\sqrt{x}", CORRECT),
+    (r"0.3333x", r"\frac{x}{3}", WRONG),
+    (r"2(3)+\sqrt{2}", r"6+\sqrt{2}", CORRECT),
+    (r"2(3)+\sqrt{2}", r"5+\sqrt{2}", WRONG),
+    # A unit behind a formula, and letters that may be one.
+    (r"3\sqrt{2} cm", r"3\sqrt{2}", CORRECT),
+    (r"3\sqrt{2} cm", r"3\sqrt{2} \text{ m}", WRONG),
+    ("2n bricks", "2n", CORRECT),
+    ("6 m", "6m", CORRECT),
+    ("6", "6m", WRONG),
+    ("6m", "6", WRONG),
+    # Equations.
+    ("5=x+y", "x+y=5", CORRECT),
+    ("7=x+y", "x+y=5", WRONG),
+    ("-x-y=-5", "x+y=5", CORRECT),
+    ("-x-y=5", "x+y=5", WRONG),
+    ("7=2x", "5=2x", WRONG),
+    ("2=e", "3=e", WRONG),
+    (r"\frac{dy}{dx}=3x", r"\frac{dy}{dx}=2x", WRONG),
+    (r"\frac{dy}{dx}=x+x", "y'=2x", CORRECT),
+    (r"2\frac{dy}{dx}=4x", r"\frac{dy}{dx}=2x", CORRECT),
+    (r"\frac{dy}{dx}+y=3x", r"\frac{dy}{dx}+y=2x", WRONG),
+    (r"\frac{\partial f}{\partial x}=2x", r"\frac{\partial f}{\partial y}=2x", WRONG),
+    ("f'(x)+1", "f(x)+1", WRONG),
+    ("2x=3y=7", "2x=3y=5", WRONG),
+    ("3y=5=2x", "2x=3y=5", CORRECT),
+    ("x=y=2z", "x=y=3z", WRONG),
+    ("x-7=0", "x=5", WRONG),
+    ("0=x-5", "x=5", CORRECT),
+    ("y=2x", "z=2x", WRONG),
+    ("f(x)=2x", "g(x)=2x", WRONG),
+    # Numbers that differ by little, or are small.
+    (r"2^{-2001}\sqrt{2}", r"2^{-2000}\sqrt{2}", WRONG),
+    (r"2^{-2000}\sqrt{2}", "0", WRONG),
+    (r"2^{-2001} \cdot 2\sqrt{2}", r"2^{-2000}\sqrt{2}", CORRECT),
+    (r"\sqrt{2}+10^{-300}", r"\sqrt{2}", WRONG),
+    (r"\sqrt{2}+e^{-1000}", r"\sqrt{2}", WRONG),
+    ("e^{-1001}", "e^{-1000}", WRONG),
+    (r"\frac{\pi}{10^{40}}", "0", WRONG),
+    (r"\sin(10^{-50})", "10^{-50}", WRONG),
+    ("x+10^{-100}", "x", WRONG),
+    (r"\frac{x}{2006!}", r"\frac{x}{2004!}", WRONG),
+    (r"\sqrt{3+2\sqrt{2}}", r"1+\sqrt{2}", CORRECT),
+    (r"0", r"-\infty", WRONG),
+    # Names in formulas.
+    ("x_1+x_2", "x_1+x_3", WRONG),
+    ("x_{2}+x_1", "x_1+x_2", CORRECT),
+    ("a_{n+1}", "a_{n-1}", WRONG),
+    (r"2\theta_1", r"2\theta_2", WRONG),
+    ("I_1+1", "I_2+1", WRONG),
+    ("f_1(x)", "f_2(x)", WRONG),
+    ("2A a", "2a^2", WRONG),
+    ("2R+1", "1+2r", CORRECT),
+    # A part of a list.
+    (r"\sqrt{3}", r"\sqrt{2} \quad \sqrt{3}", WRONG),
+    (r"\sqrt{2},\sqrt{3}", r"\sqrt{3}", WRONG),
+    ("(3,4]", r"(1,2) \cup (3,4]", WRONG),
+    # The imaginary unit.
+    ("i^2", "-1", CORRECT),
+    ("(1+i)^2", "2i", CORRECT),
+    ("(1+i)^2", "-2i", WRONG),
+    (r"e^{i\pi}", "-1", CORRECT),
+    (r"\sqrt{-4}", "2i", CORRECT),
+    (r"\sqrt{-4}", "-2i", WRONG),
+    (r"\frac{1+i}{1-i}", "i", CORRECT),
+    (r"\frac{1}{i}", "-i", CORRECT),
+    ("|3+4i|", "5", CORRECT),
+    (r"2\mathrm{i}", "2i", CORRECT),
+    ("2", r"2\mathrm{i}", WRONG),
+    ("(x+i)(x-i)", "x^2+1", CORRECT),
+    (r"\cos\theta + i\sin\theta", r"e^{i\theta}", CORRECT),
+    (r"2 \operatorname{cis} 90^\circ", "2i", CORRECT),
+    (r"\frac{-1+i\sqrt3}{2}", r"e^{2\pi i/3}", CORRECT),
+    (r"\frac{-1-i\sqrt3}{2}", r"e^{2\pi i/3}", WRONG),
+    (r"\pm i", "i, -i", CORRECT),
+    # An index or a variable.
+    (r"\sum_{i=1}^{3} i", "6", CORRECT),
+    (r"\sum_{i=1}^{n} i", r"\frac{n(n+1)}{2}", CORRECT),
+    (r"\sum_{i=1}^{n} i^2", "-n", WRONG),
+    ("a_i^2", "-1", WRONG),
+    ("n+i^2", "n-1", WRONG),
+    ("i^2+j", "j-1", WRONG),
+    ("f(i)=i^2", "f(i)=-1", WRONG),
+    (r"\frac{i(i+1)}{2}", r"\frac{i^2+i}{2}", CORRECT),
+    ("I^2", "-1", WRONG),
+    # Sets and inequalities.
+    (r"x\ge 2 \text{ or } x\le 3", "[2,3]", WRONG),
+    (r"x\ge \sqrt2 \text{ and } x\le 3", r"[2^{1/2},3]", CORRECT),
+    ("x^2<4", "(-2,2)", CORRECT),
+    ("(-2,2)", r"\{x : |x|<2\}", CORRECT),
+    ("(-2,2]", r"\{x : |x|<2\}", WRONG),
+    ("x+y>2", "2<x+y", CORRECT),
+    ("x+y<2", "x+y>2", WRONG),
+    ("-2x<-4", "x>2", CORRECT),
+    (r"\gcd(a,b)", "1", WRONG),
+    (r"1+2+\cdots+n", r"\frac{n(n+1)}{2}", WRONG),
     (None, "x+y", WRONG),
     ("(2", "x+y", WRONG),
     ("t(0,4]", "$t(0,4]$", UNGRADED),
@@ -184,6 +283,52 @@ ALGEBRA = [
 def test_algebra_tells_what_text_cannot(grader):
     found = grader.grade((said, gold) for said, gold, _ in ALGEBRA)
     assert [(*pair[:2], verdict) for pair, verdict in zip(ALGEBRA, found, strict=True)] == ALGEBRA
+
+
+@pytest.fixture(scope="module")
+def judge():
+    pytest.importorskip("math_verify")
+    from arbitrage.grading.symbolic import judge
+
+    return judge
+
+
+SMALL = st.integers(-9, 9)
+
+
+@settings(max_examples=25, deadline=None)
+@given(SMALL, SMALL, SMALL, SMALL)
+def test_complex_numbers_are_multiplied(judge, a, b, c, d):
+    said, gold = f"({a}+{b}i)({c}+{d}i)", f"{a * c - b * d}+{a * d + b * c}i"
+    assert judge(said, gold) is CORRECT
+    assert judge(said, f"{gold}+1") is WRONG
+    assert judge(said, f"{gold}+i") is WRONG
+    assert judge(f"{said}+j", f"{gold}+j") is (CORRECT if not b * d else WRONG)  # Beside j, i is an index.
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(2, 3000), st.integers(1, 5), st.sampled_from([r"\sqrt{2}", r"\pi", "x", "e", r"\log 3"]))
+def test_small_numbers_are_told_apart(judge, exponent, more, factor):
+    assert judge(rf"2^{{-{exponent}}} \cdot {factor}", rf"\frac{{{factor}}}{{2^{{{exponent}}}}}") is CORRECT
+    assert judge(rf"2^{{-{exponent + more}}} \cdot {factor}", rf"2^{{-{exponent}}} \cdot {factor}") is WRONG
+    assert judge(rf"{factor}+2^{{-{exponent}}}", factor) is WRONG
+
+
+@settings(max_examples=10, deadline=None)
+@given(SMALL, st.integers(1, 9), st.integers(-9, 9), st.sampled_from(["x", "y_1", r"\theta"]))
+def test_equations_are_equal_to_their_multiples_only(judge, a, b, c, name):
+    gold = f"{b}{name}+{a}z={c}"
+    for said in (f"{c}={a}z+{b}{name}", f"{-3 * b}{name}+{-3 * a}z={-3 * c}", f"{b}{name}+{a}z-({c})=0"):
+        assert judge(said, gold) is CORRECT
+    for said in (f"{c + 1}={a}z+{b}{name}", f"-{gold}", f"{b}w+{a}z={c}", f"{b}{name}_0+{a}z={c}"):
+        assert judge(said, gold) is (WRONG if said != f"-{gold}" or a or c else CORRECT)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.decimals(-99, 99, allow_nan=False, places=2), st.decimals(-99, 99, allow_nan=False, places=2))
+def test_decimals_in_formulas_are_exact(judge, a, b):
+    assert judge(f"({a})x+({b})x", f"({a + b})x") is CORRECT
+    assert judge(f"({a})x+({b})x", f"({a + b})x+10^{{-30}}") is WRONG
 
 
 def test_whether_a_gold_answer_counts_does_not_depend_on_the_answer(grader):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -369,6 +370,112 @@ def test_options_out_of_range_are_refused(values, message):
 def test_a_url_needs_its_scheme():
     with pytest.raises(ConfigError, match=r"url must start with http:// or https://, got '127.0.0.1:8000'"):
         HTTPClient("127.0.0.1:8000")
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://[::1:80", r"url 'http://\[::1:80' cannot be read: Invalid port.*write it as http://HOST:PORT"),
+        ("http://host:port", "url 'http://host:port' cannot be read: Invalid port: 'port'"),
+        ("http://host:99999", "port of a url must be between 1 and 65535, got 'http://host:99999'"),
+        ("http://", "url must name a host, got 'http://'"),
+        ("http:///v1", "url must name a host"),
+        ("http://\ud800/", r"url 'http://\\ud800/' cannot be read: Invalid IDNA hostname"),
+        (f"http://{'x' * 80}:80", "cannot be read: .*label"),
+    ],
+)
+def test_a_url_that_no_server_can_have_is_refused_at_once(url, said):
+    with pytest.raises(ConfigError, match=said):
+        HTTPClient(url)
+
+
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+
+
+@pytest.fixture
+def proxies(monkeypatch):
+    """Sets the proxies of the environment."""
+    for name in PROXIES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    return lambda **values: [monkeypatch.setenv(name, value) for name, value in values.items()]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_a_server_on_this_machine_is_asked_without_the_proxy(proxies, tokenizer, host):
+    async with local_server(in_turn({"ok": 1})) as server, local_server(in_turn(response(502))) as proxy:
+        proxies(HTTP_PROXY=proxy.url, ALL_PROXY="socks://nowhere")
+        url = server.url.replace("127.0.0.1", host)
+        async with connected(url) as client:
+            assert await client.post("/x", {}) == {"ok": 1}
+        assert await asyncio.to_thread(HTTPClient(url).get, "/x") == {"ok": 1}
+        assert len(server.requests) == 2
+        assert not proxy.requests
+
+
+@pytest.mark.parametrize("url", ["http://[::1]:80", "http://LOCALHOST:80", "http://localhost.", "https://127.9.8.7"])
+def test_loopback_addresses_are_known_in_every_spelling(url):
+    assert HTTPClient(url)._is_local
+
+
+@pytest.mark.parametrize(
+    "url", ["http://10.0.0.1", "http://localhost.example.org", "http://[2001:db8::1]", "http://1270"]
+)
+def test_other_addresses_are_not_taken_for_loopback(url):
+    assert not HTTPClient(url)._is_local
+
+
+async def test_another_server_is_asked_through_the_proxy_of_the_environment(proxies):
+    async with local_server(in_turn({"ok": 1})) as proxy:
+        proxies(HTTP_PROXY=proxy.url)
+        async with connected("http://models.invalid") as client:
+            assert await client.post("/x", {}) == {"ok": 1}
+        assert await asyncio.to_thread(HTTPClient("http://models.invalid").get, "/y") == {"ok": 1}
+    assert [path for path, _ in proxy.requests] == ["http://models.invalid/x", "http://models.invalid/y"]
+
+
+async def test_a_host_that_the_environment_exempts_is_asked_directly(proxies):
+    async with local_server(in_turn({"ok": 1})) as proxy:
+        proxies(HTTP_PROXY=proxy.url, NO_PROXY="models.invalid")
+        with pytest.raises(ServerUnreachable, match=r"no server answers at http://models.invalid"):
+            await asyncio.to_thread(HTTPClient("http://models.invalid").get, "/y")
+        assert not proxy.requests
+
+
+@pytest.mark.parametrize(
+    ("name", "proxy", "said"),
+    [
+        ("ALL_PROXY", "socks://me:secret@10.0.0.1:1080", "Unknown scheme for proxy URL"),
+        ("HTTP_PROXY", "http://me:secret@[::1:80", "Invalid port"),
+        ("HTTPS_PROXY", "ftp://10.0.0.1", "Unknown scheme for proxy URL"),
+        ("ALL_PROXY", "socks5://10.0.0.1:1080", r"pip install httpx\[socks\]"),
+        ("all_proxy", "socks5h://10.0.0.1:1080", r"pip install httpx\[socks\]"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_one_clear_line_without_its_password(monkeypatch, proxies, name, proxy, said):
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    monkeypatch.setenv(name, proxy)
+    client = HTTPClient("http://models.invalid")
+    for ask in (client.acquire, lambda: client.get("/x")):
+        with pytest.raises(ConfigError, match=rf"cannot be used for http://models.invalid: .*{said}") as caught:
+            ask()
+        assert "secret" not in str(caught.value)
+        assert f"correct or unset {name}" in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "key", ["sch\u00fc\u00dfel", "secret\n", " secret", "sec\tret", "secret\udcff", "\u2018secret\u2019"]
+)
+def test_a_key_that_no_header_can_carry_is_one_clear_line_without_the_key(monkeypatch, key):
+    monkeypatch.setenv("SOME_KEY", key)
+    client = HTTPClient("http://models.invalid", HTTPOptions(api_key_env="SOME_KEY"))
+    for ask in (client.acquire, lambda: client.get("/x")):
+        with pytest.raises(
+            ConfigError, match="API key in the environment variable SOME_KEY must be printable ASCII"
+        ) as caught:
+            ask()
+        assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["sglang", "llama-server"])

@@ -1,4 +1,4 @@
-"""The layer table of docs/design.md, read from the source: nothing is imported."""
+"""The layer table of docs/architecture.md, read from the source: nothing is imported."""
 
 import ast
 import sys

@@ -180,7 +180,7 @@ async def test_a_probe_on_likelihoods_uses_both_models(tmp_path):
         for values in (likelihoods, [draft.logprobs[0] for draft in drafts])
     )
     assert by_target > 10 * by_draft
-    with pytest.raises(ConfigError, match=r"asks the target, which is not loaded.*load the scorer with its pair"):
+    with pytest.raises(ConfigError, match=r"the pair is not loaded.*load the scorer with its pair"):
         await score_rows(ProbeScorer(head, name="router", input_format=FORMAT), logged)
 
 
@@ -202,7 +202,10 @@ def test_bad_input_is_refused(tmp_path):
     three = {name: np.ones(3, np.float32) for name in ("mean", "scale", "inner", "inner_bias", "outer", "outer_bias")}
     (tmp_path / "older").mkdir()
     ProbeHead(inputs=Inputs.LIKELIHOODS, **three).save(tmp_path / "older")
-    with pytest.raises(CheckpointError, match=r"reads 3 numbers, likelihoods are 8 \(.*train it again"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"reads 3 features, this version has 8 for the inputs likelihoods \(train the probe again",
+    ):
         ProbeHead.load(tmp_path / "older")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "config.json").write_text('{"model_type": "arbitrage_probe"}')

@@ -9,8 +9,9 @@ import time
 import pytest
 
 from arbitrage.core.errors import ConfigError, StoreError
+from arbitrage.core.files import fingerprint
 from arbitrage.runtime.pool import each
-from arbitrage.runtime.store import GroupLog, fingerprint, read_manifest, read_records, run_key
+from arbitrage.runtime.store import GroupLog, read_manifest, read_records, run_key
 
 SETTINGS = {"model": "tiny", "seed": 0, "limits": [1, 2]}
 

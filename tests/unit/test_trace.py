@@ -2,11 +2,9 @@ import copy
 import json
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from arbitrage.core.errors import TraceError
-from arbitrage.core.trace import SCHEMA, Trace, last_boxed
+from arbitrage.core.trace import SCHEMA, Trace
 from arbitrage.core.types import Cost, Decision, Finish, Limits, Message, Problem, Score, Source
 from helpers import PROBLEM, candidate, step
 
@@ -133,27 +131,17 @@ def test_measurement_is_kept_apart_step_by_step():
 
 
 @pytest.mark.parametrize(
-    ("text", "answer"),
+    ("text", "answer", "is_from_thinking"),
     [
-        (r"\boxed{4}", "4"),
-        (r"\boxed{1} then \boxed{\frac{1}{2}}.", r"\frac{1}{2}"),
-        (r"\boxed{a_{b_{c}}} }", "a_{b_{c}}"),
-        (r"\boxed{1} and an open \boxed{2", "1"),
-        (r"\boxed{}", ""),
-        (r"\boxed{x \boxed{y}}", "y"),
-        (r"\boxed {4}", None),
-        ("boxed{4} {4}", None),
-        ("", None),
+        (r"so \boxed{4}", "4", False),
+        (r"<think>\boxed{3}</think>so \boxed{4}", "4", False),
+        (r"<think>\boxed{3}</think>so 4", "3", True),
+        ("no box", None, False),
     ],
 )
-def test_the_last_closed_box_holds_the_answer(text, answer):
-    assert last_boxed(text) == answer
-
-
-NESTED = st.recursive(st.text("ab \\1", max_size=4), lambda inner: st.builds("{{{}}}{}".format, inner, inner))
-
-
-@settings(max_examples=50, deadline=None)
-@given(before=st.text("ab{}\\", max_size=8), inside=NESTED, after=st.text("ab}\\\n", max_size=8))
-def test_any_balanced_content_is_read_whole(before, inside, after):
-    assert last_boxed(f"{before}\\boxed{{{inside}}}{after}") == inside
+def test_a_trace_says_whether_its_answer_stands_only_in_thinking(text, answer, is_from_thinking):
+    trace = Trace(problem=PROBLEM, policy="draft").extend(step(candidate(text)), Limits(), 1.0)
+    for read in (trace, Trace.from_json(json.loads(json.dumps(trace.to_json())))):
+        assert (read.answer, read.is_answer_from_thinking) == (answer, is_from_thinking)
+    assert set(trace.to_json()) == {"schema", "problem", "policy", "steps", "finish", "wall_s", "error"}
+    assert SCHEMA == 1

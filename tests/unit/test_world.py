@@ -1,21 +1,13 @@
-"""The tiny world: its problems are solvable, its judge is exact, its splits are apart."""
+"""The tiny world: its problems are solvable, its checker is exact, its splits share no question."""
 
 import random
 
 import pytest
 
-from arbitrage.tiny.world import (
-    DELIMITER,
-    DRAFT_HABIT,
-    FAMILIES,
-    SPLITS,
-    TARGET_HABIT,
-    drill,
-    generate,
-    mistake,
-    recall_facts,
-    recall_names,
-)
+from arbitrage.tiny.drills import drill, mistake, recall_facts, recall_names
+from arbitrage.tiny.families import FAMILIES
+from arbitrage.tiny.world import SPLITS, generate
+from arbitrage.tiny.world_problem import DELIMITER, DRAFT_HABIT, TARGET_HABIT
 
 
 def holds(equation):
@@ -35,7 +27,7 @@ def test_every_true_step_holds_arithmetically_and_the_last_is_the_answer(split):
         assert problem.answer == str(problem.operations[-1].result)
 
 
-def test_the_judge_accepts_both_habits_and_nothing_else():
+def test_the_checker_accepts_both_habits_and_nothing_else():
     rng = random.Random(0)
     for index in range(200):
         problem = generate("test", index)
@@ -75,10 +67,10 @@ def test_equations_are_solved_by_their_answer():
 
 
 def test_splits_share_no_question_and_ood_is_longer():
-    asked = {split: {generate(split, i).question for i in range(300)} for split in SPLITS}
-    assert not asked["train"] & asked["test"]
-    assert not asked["train"] & asked["validation"]
-    assert not asked["validation"] & asked["test"]
+    questions = {split: {generate(split, i).question for i in range(300)} for split in SPLITS}
+    assert not questions["train"] & questions["test"]
+    assert not questions["train"] & questions["validation"]
+    assert not questions["validation"] & questions["test"]
     assert min(generate("ood", i).level for i in range(30)) > max(generate("test", i).level for i in range(30))
 
 
@@ -94,22 +86,22 @@ def test_drills_are_true_equations():
 
 def test_most_mistakes_are_wrong_and_all_are_numbers():
     rng = random.Random(0)
-    made = [mistake(rng, 126) for _ in range(200)]
-    assert min(made) >= 0
-    assert sum(value != 126 for value in made) > 150
-    assert len(set(made)) > 20
+    results = [mistake(rng, 126) for _ in range(200)]
+    assert min(results) >= 0
+    assert sum(result != 126 for result in results) > 150
+    assert len(set(results)) > 20
 
 
-def test_recall_asks_for_the_names_that_were_told():
-    told, asked = recall_names(random.Random(0), 12)
-    assert sorted(told) == sorted(asked)
-    assert told != asked
-    assert len({first for first, _ in told}) == 12
+def test_a_recall_task_asks_for_its_names_in_another_order():
+    pairs, questions = recall_names(random.Random(0), 12)
+    assert sorted(pairs) == sorted(questions)
+    assert pairs != questions
+    assert len({first for first, _ in pairs}) == 12
 
 
-def test_recall_asks_for_the_facts_that_were_told():
-    told, asked = recall_facts(random.Random(0), 7)
-    facts = {beginning + rest for beginning, rest in asked}
-    assert all(sum(fact in one for one in told) == 1 for fact in facts)
-    assert len(facts) == len(told) == 7
-    assert {beginning.partition(" ")[0] == "Compared" for beginning, _ in asked} == {True, False}
+def test_a_recall_task_asks_for_its_facts():
+    facts, questions = recall_facts(random.Random(0), 7)
+    completed = {beginning + ending for beginning, ending in questions}
+    assert all(sum(text in fact for fact in facts) == 1 for text in completed)
+    assert len(completed) == len(facts) == 7
+    assert {beginning.partition(" ")[0] == "Compared" for beginning, _ in questions} == {True, False}

@@ -47,11 +47,12 @@ def collect(
     seed: SeedOption = 0,
     parquet: Annotated[bool, typer.Option(help="At the end, write rows.parquet beside rows.jsonl.")] = False,
 ) -> None:
-    """Collect training rows: from every prefix one draft step and several target steps, scored by the PRM.
+    """Collect training rows for a router.
 
-    Rows are written solution by solution. A run that was killed continues when it is started again with the same
-    options; no row is lost or doubled. Other options are refused. The exit status is 1 if problems failed; the same
-    command tries them again.
+    From every prefix, the draft writes one step and the target several; the PRM scores all of them. Each step of a
+    solution becomes a row. Rows are written solution by solution. A run that was killed continues when it is started
+    again with the same options; no row is lost or doubled. Other options are refused. The exit status is 1 if problems
+    failed; the same command tries them again.
     """
     options = CollectOptions(
         dataset=dataset,

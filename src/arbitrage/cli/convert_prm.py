@@ -10,10 +10,11 @@ def convert_prm(
     source: Annotated[Path, typer.Argument(help="Folder of a Skywork-o1-Open-PRM checkpoint (safetensors).")],
     out: Annotated[Path, typer.Argument(help="Folder to write; must not exist yet.")],
 ) -> None:
-    """Convert a Skywork PRM into a sequence-classification checkpoint.
+    """Convert a Skywork PRM into a classifier.
 
-    The value head becomes the classification head. The language head and the remote code are left out. Tokenizer and
-    all other weights are copied. A server that reads `score.bias`, as vLLM does, gives the same scores.
+    The result is a sequence-classification checkpoint. The value head becomes the classification head. The language
+    head and the remote code are left out. Tokenizer and all other weights are copied. A server that reads `score.bias`,
+    as vLLM does, gives the same scores.
     """
     from arbitrage.scorers.hf_convert import convert_skywork  # Imports safetensors, which is in an extra.
 

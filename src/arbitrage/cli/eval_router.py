@@ -29,8 +29,9 @@ def eval_router(
     seed: SeedOption = 0,
     as_json: Annotated[bool, typer.Option("--json", help="End standard output with one JSON line.")] = False,
 ) -> None:
-    """Measure a router's quality on logged rows, beside rules that need no router; no model writes a step.
+    """Measure how well a router orders rows.
 
+    The table compares it with rules that need no router. The steps were logged before; no model writes a step.
     rho: Spearman's correlation with the advantage. gain: share of the oracle's gain over chance, averaged over
     escalation rates. waste: share of escalations without gain. Intervals are over problems.
     """

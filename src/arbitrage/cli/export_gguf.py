@@ -13,9 +13,10 @@ def export_gguf(
         str, typer.Option("--type", help="f16, f32, q8_0, q4_k_m or q3_k_l; the last three need llama.cpp.")
     ] = "f16",
 ) -> None:
-    """Write a Llama checkpoint with its tokenizer as a GGUF file, quantised with the types q8_0, q4_k_m and q3_k_l.
+    """Write a Llama checkpoint as a GGUF file.
 
-    A quantised file can be the draft for its original model: name it as the draft of a pair.
+    The file holds the tokenizer too. The types q8_0, q4_k_m and q3_k_l quantise the weights. A quantised file can be
+    the draft for its original model: name it as the draft of a pair.
     """
     from arbitrage.engines import gguf_export
 

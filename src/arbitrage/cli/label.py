@@ -31,10 +31,11 @@ def label(
     jobs: Annotated[int, typer.Option(help="Problems in progress at a time.")] = 8,
     seed: SeedOption = 0,
 ) -> None:
-    """Score rows by rollouts: the share of a step's continuations that reach the right answer.
+    """Score rows by rollouts to the final answer.
 
-    The new rows differ from the old rows in their scores only. train-router, train-probe and eval-router accept them
-    like collected rows. A run that was killed continues when it is started again with the same options.
+    The new score of a step is the share of its continuations that reach the gold answer. The new rows differ from the
+    old rows in their scores only. train-router, train-probe and eval-router accept them like collected rows. A run that
+    was killed continues when it is started again with the same options.
     """
     check_limit(limit)
     options = LabelOptions(

@@ -1,7 +1,7 @@
 """Entry point of ``arbitrage``."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Final
 
 import typer
@@ -19,7 +19,7 @@ from arbitrage.cli.solve import solve
 from arbitrage.cli.train_probe import train_probe
 from arbitrage.cli.train_router import train_router
 from arbitrage.cli.up import up
-from arbitrage.core.errors import ArbitrageError
+from arbitrage.core.errors import ArbitrageError, ConfigError
 from arbitrage.version import __version__
 
 COMMANDS: Final[dict[str, Callable[..., None]]] = {
@@ -65,9 +65,23 @@ def options(
     """Step-level speculative reasoning: a draft model writes, a router decides when the target should."""
 
 
+def _check_arguments(arguments: Sequence[str]) -> None:
+    """Refuse bytes that are no text before any command starts.
+
+    Raises:
+        ConfigError: If an argument is not UTF-8; Python then holds its bytes as lone surrogates.
+    """
+    for number, argument in enumerate(arguments, start=1):
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"argument {number} is not UTF-8: {argument!a}", hint="write it in UTF-8") from error
+
+
 def run() -> None:
     """Run the command line; errors that a user can mend are one line and exit status 2."""
     try:
+        _check_arguments(sys.argv[1:])
         app()
     except ArbitrageError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201

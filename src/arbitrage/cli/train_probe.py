@@ -40,9 +40,10 @@ def train_probe(
     validation_share: Annotated[float, typer.Option(help="Share of the problems to hold out.")] = 0.1,
     seed: SeedOption = 0,
 ) -> None:
-    """Train a probe: a router with a small head on features of the draft's step, without a language model of its own.
+    """Train a probe, a small router, on rows.
 
-    A probe serves only the pair that it was trained for. Name its folder in the table [router] of the pair.
+    A probe is a router without a language model: a small head on features of the draft's step. It serves only the pair
+    that it was trained for. Name its folder in the table [router] of the pair.
     """
     from arbitrage.training.probe import ProbeRecipe  # Imports scikit-learn, which other commands do not need.
 

@@ -40,11 +40,12 @@ def train_router(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     seed: SeedOption = 0,
 ) -> None:
-    """Train a router, which predicts whether the target will write a better step than the draft's.
+    """Train a router on rows.
 
-    The defaults are the paper's, for a PRM with 1.5 billion weights and 30,000 problems. Small models need a larger
-    learning rate and smaller batches. The result is a sequence-classification checkpoint. Its arbitrage.json says how
-    the router reads a solution, and its training.json holds settings and losses.
+    A router predicts whether the target would write a better step than the draft's. The defaults are the paper's, for a
+    PRM with 1.5 billion weights and 30,000 problems. Small models need a larger learning rate and smaller batches. The
+    result is a sequence-classification checkpoint. Its arbitrage.json says how the router reads a solution, and its
+    training.json holds settings and losses.
     """
     recipe = RouterRecipe(
         labelling=labels,

@@ -17,7 +17,8 @@ class StepRequest:
     seed: int
     proposal: Candidate | None = None
     """Another model's step from the same prefix. An engine may verify its tokens in one forward pass and keep
-    the agreeing prefix; under greedy decoding the outcome is token for token what it would have written."""
+    the agreeing prefix. Where its forward passes over one and over several tokens give the same logits, the step is
+    token for token the one without a proposal; elsewhere engines ignore proposals, unless they are told otherwise."""
     after: Candidate | None = None
     """Continue from this candidate although it is not committed, to draft ahead."""
 

@@ -1,10 +1,10 @@
 """The one record of a solution: every candidate, decision, score, token count and second."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
+from arbitrage.core.boxes import last_box, last_boxed
 from arbitrage.core.errors import ProblemError, TraceError
 from arbitrage.core.types import (
     Candidate,
@@ -43,8 +43,14 @@ class Trace:
 
     @property
     def answer(self) -> str | None:
-        r"""What the last ``\boxed{}`` holds, or None without one."""
+        r"""What the last ``\boxed{}`` holds, or None without one; see :func:`~arbitrage.core.boxes.last_box`."""
         return last_boxed(self.text)
+
+    @property
+    def is_answer_from_thinking(self) -> bool:
+        """Whether the answer stands inside thinking marks because no box outside of them holds one."""
+        box = last_box(self.text)
+        return box is not None and box.is_in_thinking
 
     @property
     def num_tokens(self) -> int:
@@ -166,17 +172,6 @@ class Trace:
             )
         except (LookupError, TypeError, ValueError, ProblemError) as error:
             raise TraceError(f"not a trace record: {error!r}") from error
-
-
-def last_boxed(text: str) -> str | None:
-    r"""Find what the last ``\boxed{...}`` holds, nested braces included; None without a closed one."""
-    for match in reversed(list(re.finditer(r"\\boxed\{", text))):
-        depth = 1
-        for end in range(match.end(), len(text)):
-            depth += {"{": 1, "}": -1}.get(text[end], 0)
-            if depth == 0:
-                return text[match.end() : end]
-    return None
 
 
 def _problem_to_json(problem: Problem) -> dict[str, Any]:

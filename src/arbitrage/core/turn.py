@@ -35,7 +35,8 @@ class Setting:
     attempt: int = 0
     """Number of this solution when a problem is solved several times."""
     use_proposals: bool = True
-    """Offer a rejected draft step to the target as token proposals (lossless under greedy decoding)."""
+    """Offer a rejected draft step to the target as token proposals; an engine whose text they could change ignores them
+    (see :class:`arbitrage.core.ports.StepRequest`)."""
 
 
 class History:

@@ -347,6 +347,14 @@ def derive_seed(run_seed: int, problem_id: str, attempt: int, step: int, source:
 
     Returns:
         A number below 2**31, which every engine accepts.
+
+    Raises:
+        ProblemError: If the id is no text that can be encoded, such as a lone surrogate.
     """
     key = f"{run_seed}\0{problem_id}\0{attempt}\0{step}\0{source}" + (f"\0{sample}" if sample else "")
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") >> 1
+    try:
+        return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") >> 1
+    except UnicodeEncodeError as error:
+        raise ProblemError(
+            f"the id {problem_id!r} cannot be encoded: {error}", hint="give the problem another id"
+        ) from error

@@ -2,17 +2,21 @@
 
 import difflib
 import json
+import math
 import random
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from decimal import Decimal
 from itertools import chain, islice, zip_longest
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
+from arbitrage.core.boxes import last_boxed
 from arbitrage.core.errors import ConfigError, MissingExtra, ProblemError, first_line
-from arbitrage.core.trace import last_boxed
 from arbitrage.core.types import Problem, read_messages
+
+_THOUSANDS: Final = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?![\d,])(?=\$?$)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,11 +83,19 @@ class FieldMap:
             raise ConfigError(f"{place}: not a problem: the question must be a text, got {question!r}")
         own, row_id = (self.question, self.answer, self.id), record.get(self.id)
         try:
+            gold = gold_of(record.get(self.answer))
+        except ValueError as error:
+            raise ConfigError(
+                f"{place}: the answer in column {self.answer!r} must be a number, a text or a list of these, "
+                f"got {record[self.answer]!r:.100}",
+                hint="name another column with --fields answer=COLUMN",
+            ) from error
+        try:
             return Problem(
                 id=str(number if row_id is None else row_id),
                 question=question,
                 messages=read_messages(record[conversation]) if conversation else (),
-                answer=gold_of(record.get(self.answer)),
+                answer=gold,
                 metadata={k: str(v) for k, v in record.items() if k not in own and isinstance(v, str | int | float)},
             )
         except ProblemError as error:
@@ -105,20 +117,35 @@ def gold_of(value: Any) -> str | None:
             or a list of answers (OlympiadBench).
 
     Returns:
-        None for nothing.
+        None if there is no answer: nothing, an empty text or list, or NaN.
+
+    Raises:
+        ValueError: If the value is of another kind, such as an object or a list of lists.
     """
     if isinstance(value, list | tuple):
-        return ", ".join(filter(None, map(gold_of, value))) or None
-    if isinstance(value, float) and value.is_integer():
+        golds = [_scalar_gold(item) for item in value]
+        if len(golds) > 1:  # Commas part the answers of a list.
+            golds = [gold and _THOUSANDS.sub(lambda found: found[0].replace(",", ""), gold) for gold in golds]
+        return ", ".join(filter(None, golds)) or None
+    return _scalar_gold(value)
+
+
+def _scalar_gold(value: Any) -> str | None:
+    if value is None or (isinstance(value, float | Decimal) and math.isnan(value)):
+        return None
+    if isinstance(value, float) and not math.isfinite(value):
+        return r"\infty" if value > 0 else r"-\infty"
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e16:
         return str(int(value))
-    text = "" if value is None else str(value)
+    if not isinstance(value, str | int | float | Decimal):
+        raise ValueError(f"not an answer: {value!r}")
+    text = str(value)
     if "####" in text:
         text = text.rpartition("####")[2]
-    elif (boxed := last_boxed(re.sub(r"\\(?:boxed|fbox)\s*\{", r"\\boxed{", text))) is not None:
+    elif (boxed := last_boxed(text)) is not None:
         text = boxed
-    elif found := re.findall(r"\\boxed\s+([^\s$}]+)", text):  # As in "\boxed 7".
-        text = found[-1]
-    return text.strip() or None
+    text = text.strip()
+    return None if text.casefold() in ("", "nan") else text
 
 
 def stratified(problems: Sequence[Problem], field: str, *, seed: int) -> list[Problem]:

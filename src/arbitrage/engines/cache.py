@@ -51,7 +51,7 @@ class CachedTokens(abc.ABC):
         Returns:
             How many tokens of ``ids`` are in the cache; the caller computes the others, and bills them.
         """
-        self.crop(_common_length(self._ids, ids))
+        self.crop(common_length(self._ids, ids))
         first_row = len(self) - (0 if self._rows is None else len(self._rows))
         if first_row > len(ids) - num_last:
             self.crop(len(ids) - num_last)
@@ -98,7 +98,7 @@ class CachedTokens(abc.ABC):
         rows, num_kept = self._rows, num_last - len(ids)
         if ids:
             fresh = self._compute(ids, min(num_last, len(ids)))
-            rows = fresh if rows is None or num_kept <= 0 else self._joined(rows[-num_kept:], fresh)
+            rows = fresh if rows is None or num_kept <= 0 else self.joined(rows[-num_kept:], fresh)
         assert rows is not None
         self._rows = rows[-num_last:]
         return self._rows
@@ -142,8 +142,8 @@ class CachedTokens(abc.ABC):
         """Append tokens, with those that the cache lacks; logits of the last ``num_last`` positions."""
 
     @abc.abstractmethod
-    def _joined(self, first: Rows, second: Rows) -> Rows:
-        """One below the other."""
+    def joined(self, first: Rows, second: Rows) -> Rows:
+        """Logits of some positions below those of others."""
 
     @abc.abstractmethod
     def _branches(self, count: int) -> Branches:
@@ -158,6 +158,7 @@ class CachedTokens(abc.ABC):
         """
 
 
-def _common_length(first: Sequence[int], second: Sequence[int]) -> int:
+def common_length(first: Sequence[int], second: Sequence[int]) -> int:
+    """Length of the longest common prefix."""
     limit = min(len(first), len(second))
     return next((i for i in range(limit) if first[i] != second[i]), limit)

@@ -1,5 +1,6 @@
 """Writes steps token by token from a model's logits: plain, verifying tokens ahead, or several side by side."""
 
+import bisect
 import contextlib
 import time
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ from typing import Any, Protocol
 
 from arbitrage.core.ports import StepRequest
 from arbitrage.core.types import Cost, Finish
-from arbitrage.engines.cache import CachedTokens
+from arbitrage.engines.cache import CachedTokens, Rows, common_length
 from arbitrage.engines.language_model import LanguageModel, Picker
 from arbitrage.engines.worker import CancelFlag
 
@@ -104,17 +105,23 @@ class Writing:
 
 
 class Decoder:
-    """Writes steps in one sequence of a model."""
+    """Writes and reads steps in one sequence of a model."""
 
     def __init__(self, model: LanguageModel, sequence: CachedTokens, guesser: Guesser | None = None) -> None:
         """Start a decoder.
 
         Args:
-            model: Picks tokens.
-            sequence: Computes logits; whatever it holds is reused where it fits.
+            model: Picks tokens, and says whether it takes proposals.
+            sequence: Computes logits; the tokens that it holds are reused where they fit.
             guesser: Guesses tokens ahead wherever none are proposed.
         """
         self._model, self._sequence, self._guesser = model, sequence, guesser
+        self._passed: list[int] = []
+        """Of a strict model, the tokens that went through forward passes, and behind which of them a pass ended."""
+        self._ends: list[int] = []
+        self._continued: tuple[list[int], Rows] | None = None
+        """The prefix that was continued last, and the logits behind it, from a pass without tokens ahead: a second step
+        from there repeats no pass, and changes with nothing that was read in between."""
 
     def write(
         self, prefix: Sequence[int], proposed: Sequence[int], request: StepRequest, max_tokens: int, flag: CancelFlag
@@ -127,18 +134,18 @@ class Decoder:
 
         Args:
             prefix: Ids of prompt and committed steps.
-            proposed: Ids that may come next.
+            proposed: Ids that may come next; ignored if the model takes no proposals.
             request: Delimiter, sampling and seed.
             max_tokens: Budget of the step.
             flag: Checked before each token.
         """
         step = Writing.start(self._model, prefix, request, max_tokens, seed=request.seed)
-        sequence, ahead = self._sequence, list(proposed[: max_tokens - 1])
+        sequence, ahead = self._sequence, list(proposed[: max_tokens - 1]) if self._model.takes_proposals else []
         is_guessing = not ahead
         if is_guessing:
             ahead = self._guess(step)
-        step.num_cached = min(len(prefix), sequence.reuse([*prefix, *ahead], len(ahead) + 1))
-        rows, row = sequence.logits([*prefix, *ahead][len(sequence) :], num_last=len(ahead) + 1), 0
+        rows, num_cached = self._continue([*prefix, *ahead], len(ahead) + 1)
+        step.num_cached, row = min(len(prefix), num_cached), 0
         step.first_entropy = self._model.entropy(rows[0])
         while True:
             flag.check()
@@ -152,17 +159,16 @@ class Decoder:
             if not is_ahead:
                 sequence.crop(len(prefix) + len(step.new) - 1)
                 ahead, is_guessing = self._guess(step), True
-                rows, row = sequence.logits([token, *ahead], num_last=len(ahead) + 1), 0
+                rows, row = self._pass([token, *ahead], len(ahead) + 1), 0
 
     def write_many(
         self, prefix: Sequence[int], request: StepRequest, seeds: Sequence[int], max_tokens: int, flag: CancelFlag
     ) -> list[Writing]:
         """Write one step for each seed, all in one batch, without tokens ahead."""
         steps = [Writing.start(self._model, prefix, request, max_tokens, seed=seed) for seed in seeds]
+        (first,), num_cached = self._continue(prefix, 1)
         for number, step in enumerate(steps):
-            step.num_cached = len(prefix) if number else self._sequence.reuse(prefix)
-        first = self._sequence.logits(prefix[len(self._sequence) :])[0]
-        for step in steps:
+            step.num_cached = len(prefix) if number else num_cached
             step.first_entropy = self._model.entropy(first)
         running, rows = steps, [first] * len(steps)
         with contextlib.closing(self._sequence.branches(len(steps))) as branches:
@@ -176,6 +182,82 @@ class Decoder:
                     branches.keep(kept)
                     running = [running[row] for row in kept]
                 rows = branches.logits([tokens[row] for row in kept])
+
+    def read(self, prefix: Sequence[int], proposed: Sequence[int], num_step: int) -> tuple[Rows, int, int]:
+        """Compute the logits before each of the first ``num_step`` of ``proposed``.
+
+        A model that takes proposals computes all of ``proposed`` in one pass; the same proposal then needs none,
+        and a step of which only the last token was not read before needs none either. Elsewhere the prefix gets a pass
+        of its own, so that reading a step does not change the next one that is written from the same prefix.
+
+        Returns:
+            Logits of shape [at least num_step, vocabulary]; tokens that needed no computing; tokens that did.
+        """
+        whole = [*prefix, *proposed]
+        rows = self._sequence.rows_behind(whole[: len(prefix) + num_step - 1], num_step)
+        if rows is not None:
+            return rows, len(whole), 0
+        if self._model.takes_proposals:
+            rows, num_cached = self._continue(whole, len(proposed) + 1)
+            return rows, num_cached, len(whole) - num_cached
+        rows, num_cached = self._continue(prefix, 1)
+        if step := proposed[: num_step - 1]:
+            rows = self._sequence.joined(rows, self._pass(step, len(step)))
+        return rows, num_cached, len(prefix) + len(step) - num_cached
+
+    def last_state(self, ids: Sequence[int]) -> tuple[float, ...]:
+        """The last layer's state at the last of ``ids``, which were just written; computes that token anew."""
+        self._sequence.crop(len(ids) - 1)
+        ids = ids[len(self._sequence) :]
+        state = self._sequence.look_ahead(ids)
+        self._note(ids)
+        return state
+
+    def _continue(self, ids: Sequence[int], num_last: int) -> tuple[Rows, int]:
+        """Compute the part of ``ids`` that the cache lacks.
+
+        Returns:
+            Logits behind the last ``num_last`` tokens, and how many tokens needed no computing.
+        """
+        sequence, ids = self._sequence, list(ids)
+        if num_last > 1 or self._model.takes_proposals:
+            num_cached = sequence.reuse(ids, num_last)
+            return self._pass(ids[num_cached:], num_last), num_cached
+        if self._continued and self._continued[0] == ids and sequence.reuse(ids, 0) == len(ids):
+            return self._continued[1], len(ids)
+        num_cached = sequence.reuse(ids)
+        if self._model.is_strict:
+            num_cached = self._repeat(ids)
+        self._continued = ids, self._pass(ids[len(sequence) :], 1)
+        return self._continued[1], num_cached
+
+    def _repeat(self, ids: list[int]) -> int:
+        """Repeat forward passes that a strict model made over ``ids``, and whose tokens the cache has lost.
+
+        Returns:
+            How many tokens needed no computing: a pass of which a part is lost is repeated as a whole.
+        """
+        sequence, num_same = self._sequence, common_length(self._passed, ids)
+        del self._passed[num_same:], self._ends[bisect.bisect_right(self._ends, num_same) :]
+        num_whole = bisect.bisect_right(self._ends, len(sequence))
+        num_cached = sequence.reuse(ids[: self._ends[num_whole - 1] if num_whole else 0], 0)
+        for end in self._ends[bisect.bisect_right(self._ends, num_cached) :]:
+            sequence.logits(ids[len(sequence) : end])
+        return num_cached
+
+    def _pass(self, ids: Sequence[int], num_last: int) -> Rows:
+        """One forward pass; none if the logits are kept already."""
+        rows = self._sequence.logits(ids, num_last=num_last)
+        self._note(ids)
+        return rows
+
+    def _note(self, ids: Sequence[int]) -> None:
+        """Keep for a strict model where a forward pass ended."""
+        if ids and self._model.is_strict:
+            num_before = len(self._sequence) - len(ids)
+            del self._passed[num_before:], self._ends[bisect.bisect_right(self._ends, num_before) :]
+            self._passed.extend(ids)
+            self._ends.append(len(self._passed))
 
     def _guess(self, step: Writing) -> list[int]:
         """Tokens that may come next: the rest of a guess that reached beyond the step before, else a new guess."""

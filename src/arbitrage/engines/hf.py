@@ -10,10 +10,12 @@ from arbitrage.core.types import Sampling
 from arbitrage.engines.language_model import Picker
 from arbitrage.engines.local import LocalEngine
 from arbitrage.engines.prompt import Prompt
+from arbitrage.engines.widths import TOLERANCE
 from arbitrage.engines.worker import CancelFlag
 
 try:
     import torch
+    import transformers
     from torch import Tensor
     from transformers import (
         AutoModelForCausalLM,
@@ -44,6 +46,7 @@ class HFEngine(LocalEngine):
         name: str,
         prompt: Prompt | None = None,
         keeps_hidden_state: bool = False,
+        exact: bool | None = None,
     ) -> None:
         """Wrap a loaded model.
 
@@ -54,9 +57,16 @@ class HFEngine(LocalEngine):
             prompt: Defaults to the model's chat template.
             keeps_hidden_state: Whether candidates carry the last layer's state at their last token. It costs one
                 forward of that token, which a step behind it need not repeat; lost if the step is rejected.
+            exact: Whether texts must be those of plain decoding; see
+                :class:`arbitrage.engines.language_model.LanguageModel`.
         """
         super().__init__(
-            tokenizer, name=name, device=str(model.device), prompt=prompt, keeps_hidden_state=keeps_hidden_state
+            tokenizer,
+            name=name,
+            device=str(model.device),
+            prompt=prompt,
+            keeps_hidden_state=keeps_hidden_state,
+            exact=exact,
         )
         self.model = model.eval()
         self.eos_ids = _eos_ids(model, tokenizer)
@@ -72,14 +82,44 @@ class HFEngine(LocalEngine):
         dtype: str = "float32",
         prompt: Prompt | None = None,
         keeps_hidden_state: bool = False,
+        exact: bool | None = None,
     ) -> "HFEngine":
         """Load a checkpoint from a folder or the hub; safetensors only.
 
         Raises:
-            CheckpointError: If it is missing or broken.
+            CheckpointError: If it is missing or broken, or its model cannot generate text.
         """
         model, tokenizer = load_checkpoint(AutoModelForCausalLM, path, device=device, dtype=dtype)
-        return cls(model, tokenizer, name=name or Path(path).name, prompt=prompt, keeps_hidden_state=keeps_hidden_state)
+        if reason := _why_it_cannot_generate(model):
+            raise CheckpointError(
+                f"the checkpoint {str(path)!r} cannot generate text: {reason}",
+                hint="a draft or target needs a causal language model",
+            )
+        engine = cls(
+            model,
+            tokenizer,
+            name=name or Path(path).name,
+            prompt=prompt,
+            keeps_hidden_state=keeps_hidden_state,
+            exact=exact,
+        )
+        engine.measure_widths(path)
+        return engine
+
+    def arithmetic(self) -> dict[str, Any]:
+        """See :meth:`arbitrage.engines.language_model.LanguageModel.arithmetic`."""
+        device = self.model.device
+        return {
+            "engine": "hf",
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            "processor": torch.backends.cpu.get_cpu_capability(),
+            "threads": torch.get_num_threads(),
+            "dtype": str(self.model.dtype),
+            "products": torch.get_float32_matmul_precision(),
+            "attention": getattr(self.model.config, "_attn_implementation", ""),
+        }
 
     def sequence(self) -> CachedSequence:
         """A new sequence, empty."""
@@ -149,6 +189,31 @@ def load_checkpoint(
             f"{str(path)!r} cannot be put on the device {device!r}: {first_line(error)}",
             hint="name one that torch sees, such as cpu",
         ) from error
+
+
+def _why_it_cannot_generate(model: PreTrainedModel) -> str:
+    """The reason, empty for a causal language model.
+
+    transformers loads a classifier with tied embeddings, or an encoder, as a language model without an error.
+    """
+    kinds = getattr(model.config, "architectures", None) or [type(model).__name__]
+    is_language_model = any(word in kind.lower() for kind in kinds for word in ("causallm", "lmhead"))
+    if not (model.can_generate() and (is_language_model or type(model).__name__ in kinds)):
+        return f"it is a {', '.join(kinds)}"
+    if not _is_causal(model):
+        return f"{', '.join(kinds)} is an encoder, whose tokens attend to later ones"
+    return ""
+
+
+@torch.inference_mode()
+def _is_causal(model: PreTrainedModel) -> bool:
+    """Whether the logits at a token stay the same when a later token changes."""
+    first, second = (
+        model(input_ids=torch.tensor([[1, last]], device=model.device), use_cache=False).logits[0, 0].float()
+        for last in (1, 2)
+    )
+    difference = float(((first - second).abs() / first.abs().clip(1.0)).max())
+    return difference <= (TOLERANCE if model.dtype is torch.float32 else 0.05)
 
 
 def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

@@ -66,7 +66,8 @@ class CachedSequence(CachedTokens):
         logits: Tensor = self._append(self._model, ids, logits_to_keep=num_last).logits[0]
         return logits
 
-    def _joined(self, first: Tensor, second: Tensor) -> Tensor:
+    def joined(self, first: Tensor, second: Tensor) -> Tensor:
+        """See :meth:`arbitrage.engines.cache.CachedTokens.joined`."""
         return torch.cat([first, second])
 
     def _append(self, model: Callable[..., Any], ids: Sequence[int], **options: Any) -> Any:

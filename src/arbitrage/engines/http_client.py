@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import ipaddress
 import os
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from arbitrage.core.errors import ConfigError, EngineError, EngineTimeout, MissingExtra, first_line
 
@@ -16,6 +18,7 @@ try:
 except ImportError as error:
     raise MissingExtra("http") from error
 
+T = TypeVar("T", "httpx.Client", "httpx.AsyncClient")
 RETRYABLE_STATUS: Final = frozenset({408, 429, 502, 503, 504})
 """The server is busy, restarting, or its proxy is; anything else would fail again."""
 _BODY: Final = 300
@@ -54,18 +57,27 @@ class HTTPOptions:
         """With the key, where one is wanted.
 
         Raises:
-            ConfigError: If the variable is not set.
+            ConfigError: If the variable is not set, or holds what no key can hold.
         """
         if not self.api_key_env:
             return {}
         if not (key := os.environ.get(self.api_key_env)):
             raise ConfigError(f"the environment variable {self.api_key_env} is not set", hint="it holds the API key")
+        if not (key.isascii() and key.isprintable() and key == key.strip()):
+            raise ConfigError(
+                f"the API key in the environment variable {self.api_key_env} must be printable ASCII characters "
+                "without white space around them",
+                hint="set it anew; a line break or another character was copied with it",
+            )
         return {"Authorization": f"Bearer {key}"}
 
 
 @dataclass
 class HTTPClient:
     """One server, asked from any number of sessions.
+
+    A server on this machine (127.0.0.0/8, ::1, localhost) is asked directly; any other one through the proxy that the
+    environment names for it, if it names one.
 
     Connections live while a session is open (:meth:`acquire` and :meth:`release`), in the event loop that opened it:
     nothing is left behind when the last one closes.
@@ -74,29 +86,44 @@ class HTTPClient:
     url: str
     options: HTTPOptions = field(default_factory=HTTPOptions)
     jitter: random.Random = field(default_factory=random.Random)
+    _is_local: bool = field(default=False, init=False)
     _users: int = 0
     _client: "httpx.AsyncClient | None" = None
 
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")):
             raise ConfigError(f"url must start with http:// or https://, got {self.url!r}")
-        self.url = self.url.rstrip("/")
+        self.url, self._is_local = self.url.rstrip("/"), _is_loopback(_host(self.url))
 
     def acquire(self) -> None:
-        """Open connections for one more session."""
+        """Open connections for one more session.
+
+        Raises:
+            ConfigError: If the key or a proxy cannot be used.
+        """
         if self._client is None:
             limits = httpx.Limits(
                 max_connections=self.options.max_connections, max_keepalive_connections=self.options.max_connections
             )
             # No time-out on the wait for a free connection: that is our own queue, not the server's slowness.
-            self._client = httpx.AsyncClient(
-                base_url=self.url,
-                headers=self.options.headers,
-                timeout=httpx.Timeout(self.options.timeout_s, pool=None),
-                limits=limits,
-                verify=self._verify,
-            )
+            timeout = httpx.Timeout(self.options.timeout_s, pool=None)
+            self._client = self._made(httpx.AsyncClient, base_url=self.url, timeout=timeout, limits=limits)
         self._users += 1
+
+    def _made(self, kind: type[T], **options: Any) -> T:
+        """Make a client of httpx.
+
+        Raises:
+            ConfigError: If a proxy of the environment cannot be used.
+        """
+        headers = self.options.headers
+        try:
+            return kind(headers=headers, verify=self._verify, trust_env=not self._is_local, **options)
+        except (ImportError, ValueError, httpx.InvalidURL) as error:  # Without trust in the environment none is raised.
+            raise ConfigError(
+                f"a proxy that the environment names cannot be used for {self.url}: {first_line(error)}",
+                hint=f"correct or unset {_proxy_variables()}",
+            ) from error
 
     async def release(self) -> None:
         """One session less; the last one closes the connections."""
@@ -136,7 +163,7 @@ class HTTPClient:
             response = await self._client.post(path, json=body)
         except httpx.TimeoutException as error:
             raise EngineTimeout(f"{self.url}{path} did not answer within {self.options.timeout_s} s") from error
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise ServerUnreachable(f"{self.url}{path}: {first_line(error)}") from error
         return self._read(path, response)
 
@@ -161,12 +188,13 @@ class HTTPClient:
         """Ask once and wait, before any loop runs: for checks at start.
 
         Raises:
+            ConfigError: If the key or a proxy cannot be used.
             EngineError: If the server cannot be reached or refuses.
         """
         try:
-            with httpx.Client(headers=self.options.headers, timeout=10.0, verify=self._verify) as client:
+            with self._made(httpx.Client, timeout=10.0) as client:
                 response = client.get(self.url + path)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise ServerUnreachable(f"no server answers at {self.url}: {first_line(error)}") from error
         return self._read(path, response)
 
@@ -188,6 +216,39 @@ class ServerBusy(EngineError):
         super().__init__(message, hint=hint)
         self.wait_s = wait_s
         """What the server named, in seconds."""
+
+
+def _host(url: str) -> str:
+    """The host in a URL.
+
+    Raises:
+        ConfigError: If no connection could ever be made to it.
+    """
+    hint = "write it as http://HOST:PORT"
+    try:
+        parsed = httpx.URL(url)
+        parsed.host.encode("idna")  # As a look-up of the name would do.
+    except (httpx.InvalidURL, ValueError) as error:
+        raise ConfigError(f"url {url!r} cannot be read: {first_line(error)}", hint=hint) from error
+    if not parsed.host:
+        raise ConfigError(f"url must name a host, got {url!r}", hint=hint)
+    if parsed.port is not None and not 1 <= parsed.port <= 65535:
+        raise ConfigError(f"the port of a url must be between 1 and 65535, got {url!r}", hint=hint)
+    return parsed.host
+
+
+def _is_loopback(host: str) -> bool:
+    if host.lower().rstrip(".") == "localhost":
+        return True
+    with contextlib.suppress(ValueError):  # A name.
+        return ipaddress.ip_address(host).is_loopback
+    return False
+
+
+def _proxy_variables() -> str:
+    """Environment variables that name a proxy; their values may hold a password."""
+    is_proxy = re.compile(r"(http|https|all)_proxy", re.IGNORECASE)
+    return ", ".join(sorted(name for name in os.environ if is_proxy.fullmatch(name))) or "the system's proxy"
 
 
 def _quoted(response: httpx.Response) -> str:

@@ -2,11 +2,15 @@
 
 import abc
 import contextlib
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
+from arbitrage.core.files import fingerprint
 from arbitrage.core.types import Sampling
+from arbitrage.engines import widths
 from arbitrage.engines.cache import CachedTokens, Rows
 from arbitrage.engines.prompt import Prompt
 from arbitrage.engines.tokens import TokenText
@@ -17,19 +21,95 @@ Picker = Callable[[Any], tuple[int, Any]]
 
 
 class LanguageModel(TokenText, abc.ABC):
-    """What a session needs of a model: sequences, and arithmetic on their logits."""
+    """What a session needs of a model: sequences, and arithmetic on their logits.
+
+    Sessions compute several tokens in one forward pass in order to verify a proposal. That changes no token where
+    passes of different widths give the same logits (:attr:`widths_agree`). ``exact`` decides what happens elsewhere:
+
+    ========= ========================================================================================================
+    ``exact`` forward passes
+    ========= ========================================================================================================
+    None      proposals are verified if the widths agree up to the rounding of float32, and are not used otherwise
+    False     proposals are always verified: where the widths disagree, the text may differ from the plain one
+    True      unless the widths agree to the last bit, each of the model's own tokens gets a forward pass of its own,
+              and prompt and foreign steps one each: text and log-probabilities are those of plain decoding, whatever
+              else was computed in between
+    ========= ========================================================================================================
+    """
 
     eos_ids: frozenset[int]
     max_branches: int = 1 << 30
     """So many continuations of a sequence are written in one batch."""
+    probe_lengths: tuple[int, ...] = (128,)
+    """See :class:`arbitrage.engines.widths.Measured`."""
 
     def __init__(
-        self, tokenizer: Any, *, name: str, device: str, prompt: Prompt | None, keeps_hidden_state: bool
+        self,
+        tokenizer: Any,
+        *,
+        name: str,
+        device: str,
+        prompt: Prompt | None,
+        keeps_hidden_state: bool,
+        exact: bool | None,
     ) -> None:
         """Keep what does not depend on the library; see the subclasses."""
         super().__init__(tokenizer, name, prompt)
-        self.keeps_hidden_state = keeps_hidden_state
+        self.keeps_hidden_state, self.exact = keeps_hidden_state, exact
         self.worker = worker_for(device)
+        self._width_difference: float | None = None
+
+    @property
+    def width_difference(self) -> float:
+        """See :func:`arbitrage.engines.widths.width_difference`; measured when it is first asked for.
+
+        Infinite if measuring fails, as it does where memory is short: then nothing is said to agree.
+        """
+        if self._width_difference is None:
+            try:
+                with self.computing(CancelFlag()):
+                    self._width_difference = widths.width_difference(self)
+            except Exception:  # A library raises what it likes, and no measurement may fail a load.
+                self._width_difference = float("inf")
+        return self._width_difference
+
+    @property
+    def widths_agree(self) -> bool:
+        """Whether forward passes over one and over several tokens give the same logits, up to rounding of float32.
+
+        Only there is a step that reused a proposal, or guessed tokens, token for token the plain one.
+        """
+        return self.width_difference <= widths.TOLERANCE
+
+    @property
+    def takes_proposals(self) -> bool:
+        """Whether sessions verify proposals; they ignore them otherwise."""
+        return self.exact is False or (self.widths_agree and not self.is_strict)
+
+    @property
+    def is_strict(self) -> bool:
+        """Whether forward passes are those of plain decoding, whatever else sessions are asked for."""
+        return self.exact is True and self.width_difference > 0.0
+
+    def measure_widths(self, path: str | Path) -> None:
+        """Measure before the first problem, unless ``exact`` is False or an earlier start has measured the same.
+
+        Args:
+            path: Of the weights. Measurements are kept for files only: a name on the hub does not say which weights.
+        """
+        if self.exact is False:
+            return
+        weights = fingerprint(Path(path))
+        settings = {"weights": weights, **self.arithmetic()}
+        self._width_difference = widths.remembered(settings) if weights else None
+        if self._width_difference is None:
+            difference = self.width_difference
+            if weights and math.isfinite(difference):
+                widths.remember(difference, settings)
+
+    @abc.abstractmethod
+    def arithmetic(self) -> dict[str, Any]:
+        """What the rounding of logits depends on besides the weights: library, device, data type, threads."""
 
     @abc.abstractmethod
     def sequence(self) -> CachedTokens:
@@ -48,7 +128,7 @@ class LanguageModel(TokenText, abc.ABC):
         """Log-probability at temperature 1 of one token in each of the first ``len(tokens)`` rows."""
 
     def floats(self, values: Sequence[Any]) -> tuple[float, ...]:
-        """What a picker said of log-probabilities, as plain numbers."""
+        """The log-probabilities that a picker returned, as plain numbers."""
         return tuple(map(float, values))
 
     def computing(self, flag: CancelFlag) -> AbstractContextManager[Any]:

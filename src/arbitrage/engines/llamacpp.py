@@ -39,6 +39,9 @@ class LlamaEngine(LocalEngine):
     no two problems can wait for each other.
     """
 
+    probe_lengths = (128, 640)
+    """Behind 512 tokens, llama.cpp's flash attention splits a single token's work over the threads."""
+
     def __init__(
         self,
         context: "LlamaContext",
@@ -47,6 +50,7 @@ class LlamaEngine(LocalEngine):
         device: str = "cpu",
         prompt: Prompt | None = None,
         keeps_hidden_state: bool = False,
+        exact: bool | None = None,
     ) -> None:
         """Wrap an open context.
 
@@ -57,6 +61,8 @@ class LlamaEngine(LocalEngine):
             prompt: Defaults to the chat template in the file.
             keeps_hidden_state: Whether candidates carry the last layer's state at their last token; see
                 :class:`arbitrage.engines.hf.HFEngine`.
+            exact: Whether texts must be those of plain decoding; see
+                :class:`arbitrage.engines.language_model.LanguageModel`.
         """
         super().__init__(
             GGUFTokenizer(context.model, name),
@@ -64,6 +70,7 @@ class LlamaEngine(LocalEngine):
             device=device,
             prompt=prompt,
             keeps_hidden_state=keeps_hidden_state,
+            exact=exact,
         )
         self.context = context
         self.eos_ids = self.tokenizer.end_ids
@@ -82,30 +89,57 @@ class LlamaEngine(LocalEngine):
         keeps_hidden_state: bool = False,
         context: int = 0,
         sequences: int = DEFAULT_SEQUENCES,
-        threads: int = 0,
+        threads: int | None = None,
+        threads_batch: int | None = None,
+        gpu_layers: int | None = None,
+        flash_attention: bool | None = None,
+        exact: bool | None = None,
     ) -> "LlamaEngine":
         """Load a GGUF file.
 
         Args:
             path: The file.
             name: Defaults to the file's.
-            device: ``cpu``; any other puts all layers on the accelerator that llama.cpp was built for.
+            device: ``cpu``, or the accelerator that llama.cpp was built for, with a number to choose one of several:
+                ``cuda``, ``cuda:1``, ``metal``.
             dtype: Of the cache; the weights' are in the file.
             prompt: See :class:`LlamaEngine`.
             keeps_hidden_state: See :class:`LlamaEngine`.
             context: Tokens of a sequence; 0 for the model's own, at most :data:`DEFAULT_CONTEXT`.
             sequences: How many sessions keep their cache; each takes the memory of a whole context.
-            threads: 0 for half of the cores.
+            threads: That compute a single token; None for half of the cores.
+            threads_batch: That compute several tokens at once, such as a prompt; None for as many.
+            gpu_layers: How many layers the accelerator computes; None for all.
+            flash_attention: Whether attention is one kernel, which needs less memory; None for no.
+            exact: See :class:`LlamaEngine`.
 
         Raises:
-            CheckpointError: If the file is missing or broken.
-            ConfigError: If a number cannot be used.
+            CheckpointError: If the file is missing or broken, or its model cannot generate text.
+            ConfigError: If a number cannot be used, or this build of llama.cpp has no such device.
         """
-        model = LlamaModel(Path(path), on_accelerator=device != "cpu")
-        opened = LlamaContext(model, length=context, num_sequences=sequences, dtype=dtype, threads=threads)
-        return cls(
-            opened, name=name or Path(path).stem, device=device, prompt=prompt, keeps_hidden_state=keeps_hidden_state
+        opened = LlamaContext(
+            LlamaModel(Path(path), device=device, gpu_layers=gpu_layers),
+            length=context,
+            num_sequences=sequences,
+            dtype=dtype,
+            threads=threads,
+            threads_batch=threads_batch,
+            flash_attention=flash_attention,
         )
+        engine = cls(
+            opened,
+            name=name or Path(path).stem,
+            device=device,
+            prompt=prompt,
+            keeps_hidden_state=keeps_hidden_state,
+            exact=exact,
+        )
+        engine.measure_widths(path)
+        return engine
+
+    def arithmetic(self) -> dict[str, Any]:
+        """See :meth:`arbitrage.engines.language_model.LanguageModel.arithmetic`."""
+        return {"engine": "llamacpp", **self.context.arithmetic}
 
     def sequence(self) -> "LlamaSequence":
         """A new sequence, empty; it takes a place in the context when something is computed."""
@@ -126,11 +160,11 @@ class LlamaEngine(LocalEngine):
     @contextlib.contextmanager
     def computing(self, flag: CancelFlag) -> Iterator[None]:
         """Let a cancellation end a long prompt too."""
-        self.context.flag = flag
+        outer, self.context.flag = self.context.flag, flag
         try:
             yield
         finally:
-            self.context.flag = None
+            self.context.flag = outer
 
 
 class LlamaSequence(CachedTokens):
@@ -180,7 +214,8 @@ class LlamaSequence(CachedTokens):
                 self._num_computed += len(part)
         return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
-    def _joined(self, first: Logits, second: Logits) -> Logits:
+    def joined(self, first: Logits, second: Logits) -> Logits:
+        """See :meth:`arbitrage.engines.cache.CachedTokens.joined`."""
         return np.concatenate([first, second])
 
     def _branches(self, count: int) -> "LlamaBranches":

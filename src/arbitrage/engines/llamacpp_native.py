@@ -31,6 +31,8 @@ DEFAULT_CONTEXT: Final = 4096
 DEFAULT_SEQUENCES: Final = 4
 MAX_BATCH: Final = 512
 """Tokens in one call of llama.cpp; between calls a cancellation is noticed."""
+MAX_THREADS: Final = 512
+"""``GGML_MAX_N_THREADS``."""
 _CACHE_TYPES: Final = {"float32": 0, "float16": 1, "bfloat16": 30}
 """Numbers of ``ggml_type``."""
 FILE_TYPES: Final = {"q8_0": 7, "q4_k_m": 15, "q3_k_l": 13}
@@ -40,24 +42,35 @@ FILE_TYPES: Final = {"q8_0": 7, "q4_k_m": 15, "q3_k_l": 13}
 class LlamaModel:
     """A loaded GGUF file."""
 
-    def __init__(self, path: Path, *, on_accelerator: bool = False) -> None:
+    def __init__(self, path: Path, *, device: str = "cpu", gpu_layers: int | None = None) -> None:
         """Load it.
 
+        Args:
+            path: The file.
+            device: See :meth:`arbitrage.engines.llamacpp.LlamaEngine.load`.
+            gpu_layers: Likewise.
+
         Raises:
-            CheckpointError: If it is missing or broken.
+            CheckpointError: If it is missing or broken, or its model cannot generate text.
+            ConfigError: If this build of llama.cpp has no such device.
         """
         if not path.is_file():
             raise CheckpointError(f"no GGUF file at {str(path)!r}", hint="`arbitrage export-gguf` makes one")
         parameters = llama_cpp.llama_model_default_params()
-        parameters.n_gpu_layers = -1 if on_accelerator else 0
+        _choose_device(parameters, device, gpu_layers)
+        self.num_gpu_layers: int = parameters.n_gpu_layers
         with _told() as told:
             llama_cpp.llama_backend_init()
             self.pointer = llama_cpp.llama_model_load_from_file(str(path).encode(), parameters)
         if not self.pointer:
             raise CheckpointError(f"cannot load {str(path)!r}: {told()}")
+        self.free = weakref.finalize(self, llama_cpp.llama_model_free, self.pointer)
         self.vocabulary = llama_cpp.llama_model_get_vocab(self.pointer)
         self.num_tokens: int = llama_cpp.llama_vocab_n_tokens(self.vocabulary)
-        self.free = weakref.finalize(self, llama_cpp.llama_model_free, self.pointer)
+        if reason := self._why_it_cannot_generate():
+            raise CheckpointError(
+                f"{str(path)!r} cannot generate text: {reason}", hint="a draft or target needs a causal language model"
+            )
 
     @property
     def trained_length(self) -> int:
@@ -72,6 +85,19 @@ class LlamaModel:
         buffer = ctypes.create_string_buffer(size + 1)
         llama_cpp.llama_model_meta_val_str(self.pointer, key.encode(), buffer, size + 1)
         return buffer.value.decode()
+
+    def _why_it_cannot_generate(self) -> str:
+        """The reason, empty for a causal language model."""
+        kind = self.metadata("general.architecture")
+        if llama_cpp.llama_model_has_encoder(self.pointer) or not llama_cpp.llama_model_has_decoder(self.pointer):
+            return f"{kind!r} has an encoder"
+        if self.metadata(f"{kind}.attention.causal") == "false":
+            return f"{kind!r} is an encoder, whose tokens attend to later ones"
+        if self.metadata(f"{kind}.pooling_type") not in (None, "0"):
+            return "it pools its states into an embedding or a score"
+        if llama_cpp.llama_vocab_type(self.vocabulary) == llama_cpp.LLAMA_VOCAB_TYPE_NONE:
+            return "it has no tokenizer"
+        return ""
 
 
 class GGUFTokenizer:
@@ -189,9 +215,11 @@ class LlamaContext:
         length: int = 0,
         num_sequences: int = DEFAULT_SEQUENCES,
         dtype: str = "float32",
-        threads: int = 0,
+        threads: int | None = None,
+        threads_batch: int | None = None,
+        flash_attention: bool | None = None,
     ) -> None:
-        """Open it; see :meth:`LlamaEngine.load`.
+        """Open it; see :meth:`arbitrage.engines.llamacpp.LlamaEngine.load`.
 
         Raises:
             ConfigError: If a number cannot be used.
@@ -204,6 +232,9 @@ class LlamaContext:
         most = llama_cpp.llama_max_parallel_sequences()
         if not 2 <= num_sequences <= most:
             raise ConfigError(f"sequences must be between 2 and {most}, got {num_sequences}")
+        for name, number in (("threads", threads), ("threads_batch", threads_batch)):
+            if number is not None and not 1 <= number <= MAX_THREADS:
+                raise ConfigError(f"{name} must be between 1 and {MAX_THREADS}, got {number}")
         self.model, self.num_sequences = model, num_sequences
         self.length = length or min(model.trained_length, DEFAULT_CONTEXT)
         self.flag: CancelFlag | None = None
@@ -211,7 +242,8 @@ class LlamaContext:
         self._lock = threading.Lock()  # Sessions close on their own thread, while others compute.
         self._holders: OrderedDict[int, Holder | None] = OrderedDict.fromkeys(range(num_sequences))
         """Who holds each sequence, the longest unused first."""
-        self._context = self._open(dtype, threads or _default_threads())
+        threads = threads or _default_threads()
+        self._context = self._open(dtype, threads, threads_batch or threads, is_flash=bool(flash_attention))
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._width: int = llama_cpp.llama_model_n_embd(model.pointer)
         self._batch = llama_cpp.llama_batch_init(MAX_BATCH, 0, 1)
@@ -222,16 +254,29 @@ class LlamaContext:
         np.ctypeslib.as_array(self._batch.n_seq_id, (MAX_BATCH,))[:] = 1
         self.free = weakref.finalize(self, _free, self._context, self._batch, model)
 
-    def _open(self, dtype: str, threads: int) -> Any:
+    def _open(self, dtype: str, threads: int, threads_batch: int, *, is_flash: bool) -> Any:
         parameters = llama_cpp.llama_context_default_params()
         # A part of the cache for each sequence, not one for all: then neighbours change no sum's order.
         parameters.kv_unified, parameters.n_seq_max = False, self.num_sequences
         parameters.n_ctx = -(-self.length // 256) * 256 * self.num_sequences
         parameters.n_batch = parameters.n_ubatch = MAX_BATCH
-        parameters.n_threads = parameters.n_threads_batch = threads
+        parameters.n_threads, parameters.n_threads_batch = threads, threads_batch
         parameters.type_k = parameters.type_v = _CACHE_TYPES[dtype]
-        parameters.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        parameters.flash_attn_type = (
+            llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED if is_flash else llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        )
         parameters.pooling_type = llama_cpp.LLAMA_POOLING_TYPE_NONE
+        self.arithmetic = {
+            "llama_cpp": llama_cpp.__version__,
+            "build": llama_cpp.llama_print_system_info().decode(),
+            "cache": dtype,
+            "gpu_layers": self.model.num_gpu_layers,
+            "flash_attention": is_flash,
+            "threads": [threads, threads_batch],
+            "sequences": self.num_sequences,
+            "length": self.length,
+        }
+        """What the rounding of logits depends on besides the weights."""
         with _told() as told:
             context = llama_cpp.llama_init_from_model(self.model.pointer, parameters)
         if not context:
@@ -334,6 +379,34 @@ def quantize(source: Path, out: Path, kind: str) -> None:
         status = llama_cpp.llama_model_quantize(str(source).encode(), str(out).encode(), parameters)
     if status:
         raise CheckpointError(f"cannot quantise {str(source)!r} to {kind}: {told()}")
+
+
+def _choose_device(parameters: Any, device: str, gpu_layers: int | None) -> None:
+    """Set where a model's layers are computed.
+
+    Raises:
+        ConfigError: If there is no such device, or the number of layers does not fit it.
+    """
+    kind, _, index = device.partition(":")
+    if gpu_layers is not None and gpu_layers < 0:
+        raise ConfigError(f"gpu_layers must be at least 0, got {gpu_layers}", hint="leave it out for all layers")
+    if kind == "cpu":
+        if gpu_layers:
+            raise ConfigError(
+                f"gpu_layers must be 0 on the device {device!r}, got {gpu_layers}", hint='name the device, as in "cuda"'
+            )
+        parameters.n_gpu_layers = 0
+        return
+    if not llama_cpp.llama_supports_gpu_offload():
+        raise ConfigError(
+            f"device must be 'cpu', since this build of llama.cpp supports no accelerator, got {device!r}",
+            hint="install llama-cpp-python anew with CMAKE_ARGS such as -DGGML_CUDA=on for another device",
+        )
+    parameters.n_gpu_layers = -1 if gpu_layers is None else gpu_layers
+    if index:
+        if not index.isdecimal():
+            raise ConfigError(f"a device's number must be a whole number, got {device!r}")
+        parameters.split_mode, parameters.main_gpu = llama_cpp.LLAMA_SPLIT_MODE_NONE, int(index)
 
 
 @lru_cache(maxsize=8)

@@ -47,6 +47,8 @@ class LocalSession:
 
     async def propose_many(self, request: StepRequest, seeds: Sequence[int]) -> list[Candidate]:
         """Write several steps in one batch; see :class:`arbitrage.core.ports.Session`."""
+        if self._model.is_strict:  # The sums of a batch are rounded by its width.
+            return [await self.propose(replace(request, seed=seed, proposal=None)) for seed in seeds]
         prefix, max_tokens = self._prefix(request)
         written: list[Candidate] = []
         while len(written) < len(seeds):
@@ -99,7 +101,8 @@ class LocalSession:
         step = self._decoder.write(prefix, self._proposed_ids(request.proposal), request, max_tokens, flag)
         written = self._candidate(step)
         if self._model.keeps_hidden_state:
-            written = replace(written, hidden_state=self._hidden_state([*prefix, *written.token_ids]))
+            state = self._decoder.last_state([*prefix, *written.token_ids])
+            written = replace(written, hidden_state=state)
         step.seconds = time.perf_counter() - started
         return replace(written, cost=step.cost)
 
@@ -127,28 +130,13 @@ class LocalSession:
             cost=Cost(),
         )
 
-    def _hidden_state(self, ids: list[int]) -> tuple[float, ...]:
-        self._sequence.crop(len(ids) - 1)
-        return self._sequence.look_ahead(ids[len(self._sequence) :])
-
     def _read(self, prefix: list[int], proposed: list[int], num_step: int, flag: CancelFlag) -> Likelihood:
-        """Log-probabilities of the first ``num_step`` of ``proposed``; the same proposal then needs no forward pass.
-
-        No forward pass either for a step of which only the last token was not read before.
-        """
+        """Log-probabilities of the first ``num_step`` of ``proposed``."""
         flag.check()
         started = time.perf_counter()
-        whole = [*prefix, *proposed]
-        num_cached = len(whole)
-        rows = self._sequence.rows_behind(whole[: len(prefix) + num_step - 1], num_step)
-        if rows is None:
-            num_cached = self._sequence.reuse(whole, len(proposed) + 1)
-            rows = self._sequence.logits(whole[num_cached:], num_last=len(proposed) + 1)
+        rows, num_cached, num_computed = self._decoder.read(prefix, proposed, num_step)
         logprobs = self._model.logprobs(rows, proposed[:num_step])
         cost = Cost(
-            num_calls=1,
-            num_computed=len(whole) - num_cached,
-            num_cached=num_cached,
-            seconds=time.perf_counter() - started,
+            num_calls=1, num_computed=num_computed, num_cached=num_cached, seconds=time.perf_counter() - started
         )
         return Likelihood(logprobs=logprobs, cost=cost)

@@ -1,4 +1,4 @@
-"""Token-level speculation: a target that verifies guessed tokens, several in one forward pass, and loses nothing."""
+"""Token-level speculation: a target that verifies guessed tokens, several in one forward pass."""
 
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -10,18 +10,19 @@ from arbitrage.engines.hf import HFEngine
 from arbitrage.engines.hf_cache import CachedSequence
 
 DRAFT_TOKENS: Final = 6
-"""Guesses of a draft model for one forward pass of the target; see docs/policies.md for the choice."""
+"""Guesses of a draft model for one forward pass of the target; see docs/methods.md for the choice."""
 LOOKUP_TOKENS: Final = 4
 """Likewise of the look-up."""
 
 
 class SpeculativeEngine(HFEngine):
-    """A target, sharing its weights, whose sessions verify what a guesser says comes next.
+    """A target, sharing its weights, whose sessions verify the tokens that a guesser says come next.
 
-    Each token is picked from the target's own logits as without guesses, with the same draws, so the text is token for
-    token the target's own at any temperature, up to the rounding of batched sums. This is the rejection rule of
-    Leviathan et al. (arXiv 2211.17192) for guesses that are certain. Steps written together (``propose_many``) are
-    batched as always, without guesses.
+    Each token is picked from the target's own logits with the same draws as without guesses. This is the rejection rule
+    of Leviathan et al. (arXiv 2211.17192) for guesses that are certain. Where forward passes of different widths give
+    the same logits (``widths_agree``, as in float32), the text is token for token the target's own, at any temperature.
+    Elsewhere (16-bit weights, quantised weights) it follows the same distribution up to rounding, and may differ.
+    Steps written together (``propose_many``) are batched as always, without guesses.
     """
 
     def __init__(
@@ -30,18 +31,33 @@ class SpeculativeEngine(HFEngine):
         """Wrap a target.
 
         Args:
-            target: Who writes.
+            target: The model that writes.
             start: Makes the guesser of a problem whose prompt has the given ids.
-            name: What guesses; traces and run keys call the engine by both names.
+            name: Of the guesser; traces and run keys call the engine by both names.
+
+        Raises:
+            ConfigError: If the target must be exact, and several tokens in one forward pass would be rounded otherwise.
         """
+        if target.is_strict:
+            raise ConfigError(
+                f"{name!r} verifies several tokens in one forward pass, which exact = true of {target.name!r} "
+                "forbids: the pass rounds them otherwise than single ones",
+                hint="leave exact out for token-level speculation",
+            )
         super().__init__(
             target.model,
             target.tokenizer,
             name=f"{target.name}+{name}",
             prompt=target.prompt,
             keeps_hidden_state=target.keeps_hidden_state,
+            exact=target.exact,
         )
-        self._start = start
+        self._start, self._target = start, target
+
+    @property
+    def width_difference(self) -> float:
+        """Of the target, whose weights these are."""
+        return self._target.width_difference
 
     def guesser(self, problem: Problem, prompt_ids: Sequence[int]) -> Guesser:
         """Start guessing on a problem."""
@@ -52,8 +68,8 @@ class SpeculativeEngine(HFEngine):
         """Let a draft model guess.
 
         Args:
-            target: Who writes.
-            draft: Who guesses; it reads the question in its own prompt, on its own device.
+            target: The model that writes.
+            draft: The model that guesses; it reads the question in its own prompt, on its own device.
             num_tokens: How many tokens at a time.
 
         Raises:
@@ -74,10 +90,10 @@ class SpeculativeEngine(HFEngine):
 
     @classmethod
     def by_lookup(cls, target: HFEngine, num_tokens: int = LOOKUP_TOKENS) -> "SpeculativeEngine":
-        """Let what is written already guess.
+        """Guess from the prompt and the answer so far.
 
         Args:
-            target: Who writes.
+            target: The model that writes.
             num_tokens: How many tokens at a time.
 
         Raises:
@@ -96,7 +112,7 @@ class DraftGuesser:
         """Start behind a prompt.
 
         Args:
-            draft: Who guesses.
+            draft: The model that guesses.
             prompt_ids: The draft's prompt.
             num_target_prompt: Length of the target's prompt, which stands in its place in what is to be continued.
             num_tokens: How many tokens at a time.

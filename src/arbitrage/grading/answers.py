@@ -1,106 +1,66 @@
 """An answer taken apart: lists, tuples, intervals, matrices, choices and words, down to formulas."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
-from arbitrage.grading.latex import canonical, number, without_percent, without_unit
+from arbitrage.grading.arithmetic import value
+from arbitrage.grading.brackets import cut, depth, inside, split
+from arbitrage.grading.latex import canonical, without_percent
+from arbitrage.grading.names import is_name
+from arbitrage.grading.relations import RELATION, conditions, real_without, set_builder
+from arbitrage.grading.types import LIST, MATRIX, UNION, Answer, Choice, Formula, Group, Prose, Words, named
+from arbitrage.grading.units import quantity
 
-
-@dataclass(frozen=True, slots=True)
-class Formula:
-    """Anything that stands for one value: a number, an expression, an equation."""
-
-    text: str
-    """Without name, unit and sign of percent."""
-    name: str = ""
-    """What it was said to equal: ``x``, ``f(x)``."""
-    is_percent: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Words:
-    """An answer in words, in lower case."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A letter of a multiple choice, perhaps with what it stands for."""
-
-    letter: str
-    rest: "Answer | None" = None
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Several answers together."""
-
-    kind: str
-    """``list`` (also sets), ``union``, ``matrix``, ``row``, or a pair of brackets such as ``(]``."""
-    items: "tuple[Answer, ...]"
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Prose:
-    """Sentences, nothing, or no end: no machine can tell whether another answer says the same."""
-
-    text: str
-
-
-Answer = Formula | Words | Choice | Group | Prose
-Same = Callable[[Formula, Formula], bool | None]
-"""Whether a formula that was said equals one that was meant; None for unknown."""
-
-LIST: Final = "list"
-UNION: Final = "union"
-MATRIX: Final = "matrix"
 MAX_LENGTH: Final = 4000
-"""A text of more characters is no answer: a model that did not stop."""
+"""A text of more characters is no answer: the model did not stop."""
 MAX_WORDS: Final = 5
 """A longer answer in words is a sentence, which may be put in other words."""
 MAX_DEPTH: Final = 40
-"""Of brackets in brackets; what nests deeper is not read."""
+"""Of brackets in brackets; a text that nests deeper is not read."""
 
-_TOKEN: Final = re.compile(r"\\begin\{|\\end\{|\\cup(?![A-Za-z])|\\.|.", re.DOTALL)
-_OPENING: Final = ("\\begin{", "\\{", "{", "(", "[")
-_CLOSING: Final = ("\\end{", "\\}", "}", ")", "]")
+_SEPARATORS: Final = (",", ";", "\\AND", "\\OR", "\\\\")
 _THOUSANDS: Final = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?![\d,])")
-_NAME: Final = re.compile(
-    r"(?P<name>\\text\s?\{[^{}]*\}|\\?[A-Za-z]+'*(?:\s?_\s?(?:\{[^{}]*\}|\w))?(?:\s?\([^()=]*\))?"
-    r"|\\angle[\sA-Za-z_{}\d]+|\(\s?[a-z](?:\s?,\s?[a-z])+\s?\))\s?=(?P<rest>[^=<>]+(?:=[^=<>]+)*)"
+_MEMBER: Final = re.compile(r"(?P<name>[A-Za-z](?:_(?:\w|\{\w+\}))?)\s?\\in(?![A-Za-z])\s?(?P<set>.+)")
+_OPTION: Final = r"(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer:?) )?"
+_CHOICE: Final = re.compile(
+    rf"(?:\\text\s?\{{\s*)?{_OPTION}(?:\(([A-Za-z])\)[.:]?|([A-Z])[).:])\s*\}}?|\\text\s?\{{\s*{_OPTION}([A-Z])\s*\}}"
+    r"|(?:[Oo]ption|[Cc]hoice) ([A-Z])"
 )
-_MEMBER: Final = re.compile(r"[A-Za-z]\s?\\in(?![A-Za-z])\s?")
-_CHOICE: Final = re.compile(r"(?:\\text\s?\{\s*)?(?:\(([A-Za-z])\)|([A-Z])\))\s*\}?|\\text\s?\{\s*([A-Z])\s*\}")
 _LABELLED: Final = re.compile(
-    r"(?:(?:\\text\s?\{\s*)?\((?P<first>[A-F])\)\s*\}?\s*:?\s*|(?P<second>[A-F])[.:)] )(?P<rest>[\w\\\-.].*)"
+    r"(?P<text>\\text\s?\{\s*)?(?:\((?P<first>[A-F])\)[.:]?|(?P<second>[A-F])[.:)](?= |\}|\\))\s*(?P<close>\})?"
+    r"\s*:?\s*(?P<rest>[\w\\\-.].*)"
 )
 _TEXT: Final = re.compile(r"\\text\s?\{([^{}]*)\}")
+_LETTER: Final = re.compile(r"\\text\{\s*([A-Za-z])\s*\}")
 _SENTENCE: Final = re.compile(r"[A-Za-z][A-Za-z'’-]+(?: [A-Za-z][A-Za-z'’-]+)+")
 _LOGIC: Final = ("yes", "no", "true", "false", "none")
-_PROSE: Final = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,} [A-Za-z]{2,}|\\text\s?\{[^{}]*[A-Za-z]{3,}[^{}]*\}")
-_GRID: Final = re.compile(r"\\begin\{([pbB]?matrix|array)\}(?:\{[^{}]*\})?(.*)\\end\{\1\}", re.DOTALL)
+_PROSE: Final = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,} [A-Za-z]{2,}|\\text\s?\{[^{}]*[A-Za-z]{3}|\\(?:AND|OR)")
+_GRID: Final = re.compile(r"\\begin\{([pbBvV]?matrix|smallmatrix|array)\}(?:\{[^{}]*\})?(.*)\\end\{\1\}", re.DOTALL)
+_LINES: Final = re.compile(
+    r"(?:\\\{\s?)?\\begin\{(cases|aligned|align\*?|gathered|split|array)\}(?:\{[^{}]*\})?(.*)\\end\{\1\}", re.DOTALL
+)
 _ROW_END: Final = re.compile(r"\\\\(?:\[[^\]]*\])?")
-_BASE: Final = re.compile(r"(\d+)_(?:\{(\d+)\}|(\d))")
 _SIGNS: Final = re.compile(r"\\(pm|mp)(?![A-Za-z])\s?")
-_RELATION: Final = re.compile(r"[<>]|\\(?:le|ge|ne|neq|in)(?![A-Za-z])")
 
 
 def read(text: str, *, is_list: bool = False) -> Answer:
     r"""Take an answer apart.
 
     Args:
-        text: What a box holds, or a gold answer; LaTeX or plain.
+        text: The content of a box, or a gold answer; LaTeX or plain.
         is_list: Whether several values are expected: then a comma never marks thousands.
     """
+    return _read_text(text, is_list)
+
+
+@lru_cache(maxsize=2048)
+def _read_text(text: str, is_list: bool) -> Answer:
     if len(text) > MAX_LENGTH:
         return Prose(text)
     text = canonical(text)
-    if _depth(text) > MAX_DEPTH:
+    if depth(text) > MAX_DEPTH:
         return Prose(text)
     if not is_list:
         # Inside brackets a comma parts coordinates or elements.
@@ -117,47 +77,120 @@ def read_both(answer: str | None, gold: str) -> tuple[Answer | None, Answer]:
     return said, read(gold, is_list=True) if is_list else meant
 
 
-def _depth(text: str) -> int:
-    """How deep brackets nest."""
-    steps = ((token in _OPENING) - (token in _CLOSING) for token in _TOKEN.findall(text))
-    return max(accumulate(steps), default=0)
-
-
 def _read(text: str) -> Answer:
-    text = text.strip().rstrip(".")
+    text = text.strip().rstrip(".").rstrip()
+    if text.count("\\{") > text.count("\\}") and text.startswith("\\{"):  # As in "\left\{ x > 1 \right.".
+        text = text[2:].strip()
     if not text:
         return Prose("")
-    if found := _CHOICE.fullmatch(text):
-        return Choice(next(filter(None, found.groups())).upper())
-    if found := _LABELLED.fullmatch(text):
-        return Choice(found["first"] or found["second"], _read(found["rest"]))
-    if words := _words(text):
-        return words
-    parts = _split(text, (",", ";"))
+    if special := _choice(text) or _lines(text) or _words(text) or _related(text):
+        return special
+    parts = _parts(text)
     if len(parts) > 1:
         return _group(LIST, parts, text)
-    return _read_item(_MEMBER.sub("", text) if _MEMBER.match(text) else text)
+    if member := _MEMBER.fullmatch(text):
+        return named(_read(member["set"]), member["name"])
+    return _read_item(parts[0])
 
 
-def _words(text: str) -> Words | Prose | None:
+def _choice(text: str) -> Choice | None:
+    if found := _CHOICE.fullmatch(text):
+        return Choice(next(filter(None, found.groups())).upper())
+    found = _LABELLED.fullmatch(text)
+    if not found or (found["second"] and not found["text"] and " " not in text):
+        return None
+    is_open = found["text"] and not found["close"]
+    rest = rf"\text{{{found['rest']}" if is_open else found["rest"]
+    return Choice(found["first"] or found["second"], _read(rest))
+
+
+def _lines(text: str) -> Answer | None:
+    """Several lines of equations; cases with conditions are not read."""
+    found = _LINES.fullmatch(text)
+    if not found:
+        return None
+    rows = [row.strip() for row in _ROW_END.split(found[2]) if row.strip()]
+    if found[1] == "array" and not all(re.search(r"=|[<>]|\\[lg]e(?![a-z])", row) for row in rows):
+        return None
+    if found[1] in ("cases", "array") and any("&" in row and not re.search(r"&\s?=", row) for row in rows):
+        return Prose(text)
+    return _read(", ".join(row.replace("&", "").strip(",; ") for row in rows))
+
+
+def _words(text: str) -> Answer | None:
     found = _TEXT.fullmatch(text)
-    words = (found[1] if found else text).replace(",", " ").split()
+    if found and re.match(r"\s*[-+]?[$€£¥₹]?\s?\.?\d", found[1]):  # As in "\text{5 cm}".
+        quantities = _read(found[1])
+        if not _has_prose(quantities):
+            return quantities
+    words = re.sub(r",|\\(?:AND|OR)", " ", found[1] if found else text).split()
     content = " ".join(words).strip(" .")
     if (found and re.search("[A-Za-z]{2}", content)) or _SENTENCE.fullmatch(content) or content.casefold() in _LOGIC:
         return Words(content.casefold()) if len(words) <= MAX_WORDS else Prose(content)
     return None
 
 
+def _has_prose(answer: Answer) -> bool:
+    return any(isinstance(part, Prose) for part in (answer.items if isinstance(answer, Group) else (answer,)))
+
+
+def _related(text: str) -> Answer | None:
+    return conditions(text) if RELATION.search(text) and not text.startswith("\\{") else None
+
+
+def _parts(text: str) -> list[str]:
+    parts = split(text, _SEPARATORS)
+    if "quad" in text:  # A wide space parts equations and values, but not a value from its unit.
+        wide = [piece for part in parts for piece in split(part, ("\\quad", "\\qquad"))]
+        if all("=" in part or RELATION.search(part) or inside(part) or value(part) is not None for part in wide):
+            return wide
+        parts = [re.sub(r"\\q?quad(?![A-Za-z])\s?", " ", part).strip() for part in parts]
+    return parts
+
+
 def _read_item(text: str) -> Answer:
-    name, body = "", text
-    if found := _NAME.fullmatch(text):
-        name, body = found["name"].strip(), found["rest"].rpartition("=")[2].strip()
-    if _SIGNS.search(body) and not _inside(body):
-        return _group(LIST, [_signed(body, "+-"), _signed(body, "-+")], text)
-    parts = _split(body, ("\\cup",))
+    if without := real_without(text):
+        return without
+    name, body = _named(text)
+    if _SIGNS.search(body) and not inside(body):
+        return _renamed(_group(LIST, [_signed(body, "+-"), _signed(body, "-+")], body), name)
+    parts = split(body, ("\\cup",))
     if len(parts) > 1:
         return _group(UNION, parts, text)
-    return _bracketed(body) or _formula(body, name)
+    bracketed = _bracketed(body)
+    return _renamed(bracketed, name) if bracketed else _formula(body, name)
+
+
+def _named(text: str) -> tuple[str, str]:
+    """The name and the value of an equation whose sides are names and values; no name for anything else."""
+    members, _ = cut(text, ("=",))
+    if len(members) < 2 or not all(members) or re.search(r"[<>]|\\(?:le|ge|ne|approx|equiv)(?![A-Za-z])", text):
+        return "", text
+    names = [member for member in members if is_name(member)]
+    values = [member for member in members if not is_name(member)]
+    if names:
+        return names[0], values[-1] if values else names[-1]
+    if all(value(quantity(member).amount) is not None for member in members):
+        return "", members[-1]  # A calculation.
+    for first, last in (members, members[::-1]) if len(members) == 2 else ():
+        if first.startswith("-") and is_name(first[1:].strip()) and value(quantity(last).amount) is not None:
+            return first[1:].strip(), last[1:].strip() if last.startswith("-") else f"-{last}"
+    return "", text
+
+
+def _renamed(answer: Answer, name: str) -> Answer:
+    """Give a name to the values of a group; the names of a tuple go to its items."""
+    if not name or not isinstance(answer, Group):
+        return named(answer, name)
+    if inner := inside(name):
+        names = split(inner, (",",))
+        if len(names) != len(answer.items):
+            return answer
+        items = tuple(named(item, one) for item, one in zip(answer.items, names, strict=True))
+        return Group(answer.kind, items, answer.text)
+    if answer.kind == LIST:
+        return Group(LIST, tuple(named(item, name) for item in answer.items), answer.text)
+    return answer
 
 
 def _signed(text: str, signs: str) -> str:
@@ -166,199 +199,43 @@ def _signed(text: str, signs: str) -> str:
 
 
 def _bracketed(text: str) -> Answer | None:
-    """A tuple, an interval, a set or a matrix; what brackets hold alone is that itself."""
-    if found := _GRID.fullmatch(text):
-        rows = [row for row in _ROW_END.split(found[2]) if row.strip()]
-        made = tuple(Group("row", tuple(map(_read, row.split("&"))), row) for row in rows)
-        return Group(MATRIX, made, text)
-    inside = _inside(text)
-    if inside is None:
+    """A tuple, an interval, a set or a matrix; brackets around a single value are dropped."""
+    if grid := _GRID.fullmatch(text):
+        rows = [row for row in _ROW_END.split(grid[2]) if row.strip()]
+        return Group(MATRIX, tuple(Group("row", tuple(map(_read, row.split("&"))), row) for row in rows), text)
+    inner = inside(text)
+    if inner is None:
         return None
     opening, closing = ("\\{", "\\}") if text.startswith("\\{") else (text[0], text[-1])
-    if opening == "{" or (opening + closing == "()" and len(_split(inside, (",", ";"))) == 1):
-        return _read(inside)
+    num = len(_parts(inner))
+    if opening == "{" or (opening + closing == "()" and num == 1):
+        return _read(inner)
     if opening == "\\{":
-        if re.search(r"[|:]|\\mid(?![A-Za-z])", inside):
-            return Prose(text)
-        return _group(LIST, _split(inside, (",", ";")) if inside.strip() else [], text)
-    return _group(opening + closing, _split(inside, (",", ";")), text)
+        if re.search(r"[|:]|\\mid(?![A-Za-z])", inner):
+            return set_builder(inner) or Prose(text)
+        if num == 1 and inner.strip():
+            return _read(inner)
+        return _group(LIST, _parts(inner) if inner.strip() else [], text)
+    return _group(opening + closing, split(inner, (",", ";")), text)
 
 
 def _formula(text: str, name: str) -> Answer:
-    bare, is_percent = without_percent(without_unit(text))
-    bare = without_unit(bare)
-    if found := _TEXT.fullmatch(bare):
-        bare = found[1].strip()
-    if not bare or _PROSE.search(bare):
+    bare, is_percent = without_percent(text)
+    parts = quantity(bare)
+    amount, unit = parts.amount, parts.unit
+    if not is_percent:
+        amount, is_percent = without_percent(amount)
+    if found := _TEXT.fullmatch(amount):
+        amount = found[1].strip()
+    amount = _LETTER.sub(r"\1 ", amount).strip()
+    if not amount or _PROSE.search(amount):
         return Prose(text)
-    return Formula(bare, name, is_percent)
+    return Formula(amount, name, is_percent, unit, bare if parts.is_variable else "")
 
 
 def _group(kind: str, parts: Sequence[str], text: str) -> Group:
     items: list[Answer] = []
     for item in map(_read, parts):
-        items += item.items if kind == LIST and isinstance(item, Group) and item.kind == LIST else [item]
+        is_flat = kind in (LIST, UNION) and isinstance(item, Group) and item.kind == LIST
+        items += item.items if is_flat and isinstance(item, Group) else [item]
     return Group(kind, tuple(items), text)
-
-
-def _split(text: str, separators: Sequence[str]) -> list[str]:
-    """Cut at separators outside all brackets; half-open intervals may close otherwise than they opened."""
-    parts, depth = [""], 0
-    for found in _TOKEN.finditer(text):
-        token = found[0]
-        depth += (token in _OPENING) - (token in _CLOSING)
-        if depth <= 0 and token in separators:
-            parts.append("")
-        else:
-            parts[-1] += token
-    return [part.strip() for part in parts if part.strip()] or [""]
-
-
-def _inside(text: str) -> str | None:
-    """What stands between a bracket that opens the text and the one that closes it there; None without such."""
-    tokens = _TOKEN.findall(text)
-    if len(tokens) < 2 or tokens[0] not in _OPENING[1:] or tokens[-1] not in _CLOSING[1:]:
-        return None
-    depth = 0
-    for index, token in enumerate(tokens):
-        depth += (token in _OPENING) - (token in _CLOSING)
-        if depth == 0 and index < len(tokens) - 1:
-            return None
-    return "".join(tokens[1:-1])
-
-
-def formulas(answer: Answer) -> Iterator[Formula | Prose]:
-    """All formulas of an answer, and what could not be read."""
-    if isinstance(answer, Formula | Prose):
-        yield answer
-    elif isinstance(answer, Group):
-        for item in answer.items:
-            yield from formulas(item)
-
-
-def is_plain(formula: Formula | Prose) -> bool:
-    """Whether it is sure to be readable: a number, with a base or without, or infinity."""
-    if isinstance(formula, Prose):
-        return False
-    text = formula.text
-    return number(text) is not None or bool(_BASE.fullmatch(text)) or text.lstrip("-") == "\\infty"
-
-
-def exactly_same(said: Formula, meant: Formula) -> bool | None:
-    """Compare two formulas as numbers where both are, else as text; None if only algebra could tell."""
-    left, right = number(said.text), number(meant.text)
-    if left is not None and right is not None:
-        if said.is_percent == meant.is_percent:
-            return left == right
-        share, other = (left, right) if said.is_percent else (right, left)
-        return other in (share, share / 100)
-    if based := _BASE.fullmatch(meant.text):
-        digits, base = based[1], based[2] or based[3]
-        found = _BASE.fullmatch(said.text)
-        return (found[1], found[2] or found[3]) == (digits, base) if found else said.text == digits
-    if said.is_percent == meant.is_percent and _key(said.text) == _key(meant.text):
-        return True
-    return None
-
-
-def _key(text: str) -> str:
-    text = "".join(text.split())
-    return text.casefold() if re.fullmatch("[A-Za-z]{3,}", text) else text
-
-
-def compare(said: Answer, meant: Answer, same: Same) -> bool | None:
-    """Whether one answer says what another means.
-
-    Args:
-        said: The answer.
-        meant: The gold answer.
-        same: Compares two formulas.
-
-    Returns:
-        None if ``same`` left it open.
-    """
-    if isinstance(meant, Choice) or isinstance(said, Choice):
-        return _same_choice(said, meant, same)
-    if isinstance(meant, Prose) or isinstance(said, Prose):
-        return False
-    if isinstance(meant, Words) or isinstance(said, Words):
-        return "".join(said.text.casefold().split()) == "".join(meant.text.casefold().split())
-    if isinstance(said, Formula) and isinstance(meant, Formula):
-        return same(said, meant)
-    if isinstance(said, Group) and isinstance(meant, Group):
-        return _same_group(said, meant, same)
-    return _same_whole(said, meant, same)
-
-
-def _same_choice(said: Answer, meant: Answer, same: Same) -> bool | None:
-    if isinstance(said, Choice) and isinstance(meant, Choice):
-        return said.letter == meant.letter
-    choice, other = (said, meant) if isinstance(said, Choice) else (meant, said)
-    assert isinstance(choice, Choice)
-    if isinstance(other, Formula) and other.text.upper() == choice.letter:
-        return True
-    if choice.rest is None:
-        return False
-    return compare(choice.rest, other, same) if choice is said else compare(other, choice.rest, same)
-
-
-def _same_group(said: Group, meant: Group, same: Same) -> bool | None:
-    kinds = (said.kind, meant.kind)
-    if set(kinds) <= {LIST, UNION} or kinds in (("()", LIST), ("[]", LIST)):
-        return _in_any_order(said.items, meant.items, same)
-    if UNION in kinds or MATRIX in kinds:
-        if kinds == ("()", MATRIX):
-            flat = [cell for row in meant.items if isinstance(row, Group) for cell in row.items]
-            return min(len(meant.items), len(flat) // len(meant.items)) == 1 and _in_order(said.items, flat, same)
-        return _in_order(said.items, meant.items, same) if kinds[0] == kinds[1] else _same_whole(said, meant, same)
-    if kinds[0] == kinds[1] or kinds == (LIST, "()"):
-        return _in_order(said.items, meant.items, same)
-    return False
-
-
-def _same_whole(said: Answer, meant: Answer, same: Same) -> bool | None:
-    """Compare what was taken apart differently, such as an inequality and an interval."""
-    assert isinstance(said, Formula | Group)
-    assert isinstance(meant, Formula | Group)
-    group, other = (said, meant) if isinstance(said, Group) else (meant, said)
-    assert isinstance(group, Group)
-    if isinstance(other, Formula) and is_plain(other):
-        return False
-    if group.kind in (UNION, MATRIX) or (group.kind != LIST and _RELATION.search(other.text)):
-        return same(Formula(said.text), Formula(meant.text))
-    return False
-
-
-def _in_order(said: Sequence[Answer], meant: Sequence[Answer], same: Same) -> bool | None:
-    if len(said) != len(meant):
-        return False
-    verdicts = [compare(left, right, same) for left, right in zip(said, meant, strict=True)]
-    return False if False in verdicts else None if None in verdicts else True
-
-
-def _in_any_order(said: Sequence[Answer], meant: Sequence[Answer], same: Same) -> bool | None:
-    """Pair the items off, none twice."""
-    if len(said) != len(meant):
-        return False
-    names = {item.name if isinstance(item, Formula) else "" for item in meant}
-    by_name = len(names) > 1 and "" not in names
-    left, is_open = list(said), False
-    for wanted in meant:
-        verdicts = []
-        for index, item in enumerate(left):
-            verdicts.append(compare(item, wanted, same) if not by_name or _may_be(item, wanted) else False)
-            if verdicts[-1]:
-                del left[index]
-                break
-        else:
-            if None not in verdicts:
-                return False
-            is_open = True
-    return None if is_open else True
-
-
-def _may_be(said: Answer, meant: Answer) -> bool:
-    """Whether the names, where given, are the same."""
-    if not (isinstance(said, Formula) and isinstance(meant, Formula)):
-        return True
-    return "".join(said.name.split()) in ("", "".join(meant.name.split()))

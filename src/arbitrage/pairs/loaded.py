@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from arbitrage.core.errors import ConfigError
+from arbitrage.core.files import fingerprint
 from arbitrage.core.policy import Policy, Solver
 from arbitrage.core.ports import Engine, Scorer
 from arbitrage.core.trace import Trace
@@ -21,7 +22,6 @@ from arbitrage.pairs.roles import Role
 from arbitrage.policies.solvers import OnPair
 from arbitrage.policies.spec import MethodSpec, build, build_rule, resolved
 from arbitrage.policies.table import METHODS, GuessingTarget, Models, Need
-from arbitrage.runtime.store import fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from arbitrage.report.words import about, summary_lines
 from arbitrage.runtime.store import write_json
 
 SCHEMA: Final = 2
-"""Version of summary.json and of the JSON lines of ``eval`` and ``report``; docs/evaluation.md describes it. Version 1
+"""Version of summary.json and of the JSON lines of ``eval`` and ``report``; docs/evaluating.md describes it. Version 1
 had the comparisons with target-only, and those of the router, in fields of their own."""
 
 

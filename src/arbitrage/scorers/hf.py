@@ -1,4 +1,4 @@
-"""Classification checkpoints of transformers as PRM or router, scored incrementally."""
+"""Classification checkpoints of transformers as PRM or router; each score computes only new tokens."""
 
 import time
 from pathlib import Path
@@ -28,24 +28,24 @@ except ImportError as error:
 
 
 class StepReader(Protocol):
-    """What a session asks of its scorer."""
+    """The part of a scorer that its sessions use."""
 
     model: PreTrainedModel
     worker: Worker
 
     @property
     def name(self) -> str:
-        """How policies and traces call it."""
+        """The scorer's name in policies and traces."""
 
     def step_ids(self, problem: Problem, index: int, candidate: Candidate) -> StepIds:
-        """Ids of a step at a position of the solution."""
+        """Token ids of a step at position ``index`` of the solution."""
 
     def probability(self, sequence: CachedSequence, ids: list[int]) -> tuple[float, int]:
-        """Read the score at the last of ``ids``; returns it, and how many tokens were cached."""
+        """Read the score at the last of ``ids``; returns the score and the number of cached tokens."""
 
 
 class HFScorer:
-    """A sequence- or token-classification model that reads its head at the last token of a step."""
+    """A sequence- or token-classification model whose head is read at the last token of a step."""
 
     def __init__(
         self,
@@ -60,20 +60,21 @@ class HFScorer:
 
         Args:
             model: A classifier with a head called ``score``.
-            tokenizer: Its tokenizer.
-            name: How policies and traces call it.
-            input_format: What the model was trained to read.
-            prompt: Defaults to the format's.
+            tokenizer: The model's tokenizer.
+            name: The scorer's name in policies and traces.
+            input_format: The input format that the model was trained on.
+            prompt: How the question is written; None for the format's prompt.
 
         Raises:
-            CheckpointError: If the model has no such head.
+            CheckpointError: If the model has no head called ``score``, or the format cannot read its outputs.
             ConfigError: If the prompt cannot be used with this tokenizer.
         """
         num_labels = model.config.num_labels
         if not hasattr(model, "score") or not input_format.readout.fits(num_labels):
             raise CheckpointError(
                 f"the scorer {name!r} needs a head `score` that can be read as {input_format.readout.value!r}, "
-                f"got {num_labels} labels"
+                f"got {num_labels} labels",
+                hint="name a classifier, or correct the readout in its arbitrage.json",
             )
         self.model, self.tokenizer, self._name = model.eval(), tokenizer, name
         self.input_format, self.prompt = input_format, prompt or input_format.question_prompt
@@ -95,14 +96,14 @@ class HFScorer:
 
         Args:
             path: A checkpoint folder.
-            name: How policies and traces call it.
-            kind: ``prm`` or ``router``; must be what the checkpoint says.
+            name: The scorer's name in policies and traces.
+            kind: ``prm`` or ``router``; the checkpoint must be of this kind.
             device: A torch device.
             dtype: A torch dtype.
-            prompt: Defaults to the format's.
+            prompt: How the question is written; None for the format's prompt.
 
         Raises:
-            CheckpointError: If it is missing, broken, or of the other kind.
+            CheckpointError: If the checkpoint is missing, broken, or of the other kind.
         """
         input_format = InputFormat.load(Path(path), kind)
         loader = _loader(path)
@@ -111,30 +112,30 @@ class HFScorer:
 
     @property
     def name(self) -> str:
-        """How policies and traces call it."""
+        """The scorer's name in policies and traces."""
         return self._name
 
     def renamed(self, name: str) -> "HFScorer":
-        """The same model under another name, with sessions of its own."""
+        """A scorer with the same model under another name; it has its own sessions."""
         return HFScorer(self.model, self.tokenizer, name=name, input_format=self.input_format, prompt=self.prompt)
 
     async def open(self, solution: OpenSolution) -> "HFScoring":
-        """Start judging a solution; nothing is computed yet."""
+        """Open a session for one solution; nothing is computed yet."""
         problem = solution.problem
         return HFScoring(self, problem, self.prompt.encode(self.tokenizer, problem))
 
     def step_ids(self, problem: Problem, index: int, candidate: Candidate) -> StepIds:
-        """Ids of a step; the same wherever it stands."""
+        """Token ids of a step; they do not depend on its position."""
         return StepIds(scored=tuple(self.input_format.step_ids(self.tokenizer, candidate.source, candidate.text)))
 
     def probability(self, sequence: CachedSequence, ids: list[int]) -> tuple[float, int]:
         """Read the head at the last of ``ids``, computing only what ``sequence`` lacks.
 
         Returns:
-            The probability, and how many tokens were cached.
+            The probability, and the number of cached tokens.
 
         Raises:
-            ScorerError: If the context is too short, or the head gives no number.
+            ScorerError: If the model's context is too short, or the head returns NaN.
         """
         num_cached = reuse(sequence, ids, self)
         logits = self.model.score(sequence.states(ids[num_cached:])[-1]).float()
@@ -143,19 +144,22 @@ class HFScorer:
 
 
 def reuse(sequence: CachedSequence, ids: list[int], scorer: StepReader) -> int:
-    """Crop a scorer's cache to what it shares with ``ids``; returns how many of them need no computing.
+    """Crop a scorer's cache to the prefix that it shares with ``ids``; returns the length of this prefix.
 
     Raises:
-        ScorerError: If the context is too short.
+        ScorerError: If the model's context is too short.
     """
-    longest = getattr(scorer.model.config, "max_position_embeddings", len(ids))
-    if len(ids) > longest:
-        raise ScorerError(f"the solution has {len(ids)} tokens, the context of {scorer.name!r} has {longest}")
+    context_length = getattr(scorer.model.config, "max_position_embeddings", len(ids))
+    if len(ids) > context_length:
+        raise ScorerError(
+            f"the solution has {len(ids)} tokens, the context of {scorer.name!r} has {context_length}",
+            hint="lower --max-tokens, or use a scorer with a longer context",
+        )
     return sequence.reuse(ids)
 
 
 class HFScoring:
-    """One problem's ids and KV cache in a scorer."""
+    """A session of a scorer: token ids and KV cache of one solution."""
 
     def __init__(self, scorer: StepReader, problem: Problem, prompt_ids: list[int]) -> None:
         self._scorer, self._problem, self._ids = scorer, problem, prompt_ids
@@ -163,7 +167,7 @@ class HFScoring:
         self._sequence = CachedSequence(scorer.model)
 
     async def score(self, candidate: Candidate) -> Score:
-        """Score a step on the device's thread; see :class:`arbitrage.core.ports.ScoringSession`."""
+        """Score a step in the device's thread; see :class:`arbitrage.core.ports.ScoringSession`."""
         return await self._scorer.worker.run(lambda flag: self._score(candidate, flag))
 
     def _score(self, candidate: Candidate, flag: CancelFlag) -> Score:
@@ -181,7 +185,7 @@ class HFScoring:
         return Score(scorer=self._scorer.name, source=candidate.source, value=value, cost=cost)
 
     async def commit(self, candidate: Candidate) -> None:
-        """Append a step; what a rejected one left in the cache is cropped at the next score."""
+        """Append a step; the next score removes a rejected step from the cache."""
         step = self._step_ids(candidate)
         self._ids.extend((*step.scored, *step.closing))
         self._num_steps += 1
@@ -195,10 +199,10 @@ class HFScoring:
 
 
 def _loader(path: str | Path) -> type:
-    """Sequence or token classification, by what the checkpoint's configuration says.
+    """The class of transformers for a checkpoint: sequence or token classification, by its configuration.
 
     Raises:
-        CheckpointError: If it says neither.
+        CheckpointError: If the configuration cannot be read, or names another architecture.
     """
     try:
         architectures = AutoConfig.from_pretrained(str(path), trust_remote_code=False).architectures or []
@@ -210,4 +214,7 @@ def _loader(path: str | Path) -> type:
     ):
         if any(architecture.endswith(ending) for architecture in architectures):
             return cast(type, loader)
-    raise CheckpointError(f"the checkpoint {str(path)!r} is no classifier: architectures {architectures}")
+    raise CheckpointError(
+        f"the checkpoint {str(path)!r} is not a classifier: architectures {architectures}",
+        hint="name a checkpoint for sequence or token classification",
+    )

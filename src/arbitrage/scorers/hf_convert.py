@@ -1,4 +1,4 @@
-"""A Skywork PRM as a sequence-classification checkpoint, which servers and transformers know."""
+"""Convert a Skywork PRM to a sequence-classification checkpoint, which servers and transformers can load."""
 
 import json
 import shutil
@@ -24,16 +24,17 @@ ARCHITECTURES: Final = {
     "qwen2": "Qwen2ForSequenceClassification",
     "qwen3": "Qwen3ForSequenceClassification",
 }
-"""By the configuration's ``model_type``."""
+"""The classifier's architecture by the configuration's ``model_type``."""
 RENAMED: Final = {"v_head.summary.weight": "score.weight", "v_head.summary.bias": "score.bias"}
-"""``score.bias`` stays in the file: vLLM and this package read it, transformers' own classifier has none."""
+"""New names of the head's tensors. vLLM and this package read ``score.bias``; the classifier of transformers has no
+bias."""
 _COPIED: Final = frozenset({".json", ".txt", ".model", ".jinja"})
-"""Suffixes of what belongs to tokenizer and generation; code stays behind."""
+"""Suffixes of the files that are copied: tokenizer and generation settings, no code."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Converted:
-    """What a conversion made."""
+    """The result of a conversion."""
 
     folder: Path
     architecture: str
@@ -42,22 +43,25 @@ class Converted:
 
 
 def convert_skywork(source: Path, out: Path) -> Converted:
-    """Write a value-head checkpoint anew as a classifier with one label; the weights of one file at a time.
+    """Write a value-head checkpoint as a classifier with one label; memory holds the weights of one file at a time.
 
     Args:
-        source: A folder of Skywork-o1-Open-PRM, or of any model with its layout.
-        out: A folder that does not exist yet; it appears when it is whole.
+        source: A folder of Skywork-o1-Open-PRM, or of any model with the same layout.
+        out: A folder that does not exist yet; it appears when it is complete.
 
     Raises:
         ConfigError: If ``out`` exists.
         CheckpointError: If ``source`` is missing, broken, or of another layout, or ``out`` cannot be written.
     """
     if out.exists():
-        raise ConfigError(f"the folder {str(out)!r} exists already", hint="name a new one")
+        raise ConfigError(f"the folder {str(out)!r} exists already", hint="name a new folder")
     config, files = _read_config(source), weight_map(source)
     missing = sorted(RENAMED.keys() - files.keys())
     if missing:
-        raise CheckpointError(f"the checkpoint {str(source)!r} has no {', '.join(missing)}: it is no Skywork PRM")
+        raise CheckpointError(
+            f"the checkpoint {str(source)!r} has no {', '.join(missing)}: it is no Skywork PRM",
+            hint="name a folder of a Skywork PRM",
+        )
     part = out.with_name(f"{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
@@ -78,7 +82,7 @@ def convert_skywork(source: Path, out: Path) -> Converted:
 
 
 def _read_config(source: Path) -> dict[str, Any]:
-    """The configuration as it will be: a classifier's with one label, no remote code."""
+    """The new configuration: a classifier with one label, without remote code."""
     try:
         config: dict[str, Any] = json.loads((source / CONFIG).read_text())
         model_type = config.get("model_type")
@@ -94,18 +98,18 @@ def _read_config(source: Path) -> dict[str, Any]:
 
 
 def _write_weights(files: Mapping[str, Path], out: Path) -> dict[str, int]:
-    """Write each file anew; returns the size of every tensor in bytes, by its new name."""
+    """Write the weights of each file with the new names; returns the size of each tensor in bytes, by its new name."""
     groups: dict[Path, list[str]] = {}
     for name, file in files.items():
-        if not name.startswith("lm_head."):  # Where it stands alone in its file, that file is left out.
+        if not name.startswith("lm_head."):  # A file with only this tensor is not written.
             groups.setdefault(file, []).append(name)
     sizes: dict[str, int] = {}
     index: dict[str, str] = {}
     for number, file in enumerate(sorted(groups), start=1):
         target = WEIGHTS if len(groups) == 1 else f"model-{number:05d}-of-{len(groups):05d}.safetensors"
-        tensors = {RENAMED.get(name, name): each for name, each in read_tensors(files, groups[file]).items()}
+        tensors = {RENAMED.get(name, name): tensor for name, tensor in read_tensors(files, groups[file]).items()}
         save_file(tensors, out / target, metadata={"format": "pt"})
-        sizes |= {name: each.nbytes for name, each in tensors.items()}
+        sizes |= {name: tensor.nbytes for name, tensor in tensors.items()}
         index |= dict.fromkeys(tensors, target)
     if len(groups) > 1:
         record = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": index}

@@ -1,6 +1,7 @@
-"""Public process reward models in process: transformers' backbones, heads by the layout of their weights.
+"""Public process reward models in process: a backbone of transformers, and a head by the layout of its weights.
 
-No remote code: what these checkpoints add to a known backbone is one or two linear layers, found by name.
+No remote code runs. These checkpoints add one or two linear layers to a backbone of transformers; the layers are
+identified by the names of their weights.
 """
 
 from collections.abc import Callable, Iterator
@@ -34,13 +35,13 @@ except ImportError as error:
     raise MissingExtra("hf") from error
 
 LAYOUTS: Final = (("v_head.summary",), ("score.0", "score.2"), ("score",))
-"""Names of a head's linear layers: Skywork's; Qwen2.5-Math-PRM's, ReLU between; transformers' own classifiers."""
+"""Names of a head's linear layers: Skywork; Qwen2.5-Math-PRM, with a ReLU between them; classifiers of transformers."""
 _FILES: Final = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
-"""What is fetched of a model on the hub."""
+"""The files that are downloaded from the hub."""
 
 
 class FamilyScorer:
-    """A PRM of a known family: same protocol as any scorer, only new tokens are computed."""
+    """A PRM of a known family; each score computes only new tokens."""
 
     def __init__(
         self,
@@ -54,18 +55,21 @@ class FamilyScorer:
         """Wrap a loaded model.
 
         Args:
-            model: A backbone, or a language model for a family that reads one.
-            tokenizer: Its tokenizer.
-            name: How policies and traces call it.
-            family: How it reads a solution.
-            head: Makes raw outputs of a state of shape [hidden]; None for a language model.
+            model: A backbone, or a language model for a family that reads next-token logits.
+            tokenizer: The model's tokenizer.
+            name: The scorer's name in policies and traces.
+            family: How the model reads a solution.
+            head: Maps a state of shape [hidden] to raw outputs; None for a language model.
 
         Raises:
-            CheckpointError: If the tokenizer or the head is of another family.
+            CheckpointError: If the tokenizer or the head does not fit the family.
         """
         if (head is None) != (family.head is Head.LANGUAGE):
             kind = "a language model" if family.head is Head.LANGUAGE else "a head"
-            raise CheckpointError(f"the scorer {name!r} needs {kind}: the format {family.name!r} reads one")
+            raise CheckpointError(
+                f"the scorer {name!r} needs {kind}: the format {family.name!r} reads its outputs",
+                hint="name the checkpoint's own format",
+            )
         family.check(tokenizer)
         self.model, self.tokenizer, self.family, self.head = model.eval(), tokenizer, family, head
         self._name, self._labels = name, list(family.label_ids(tokenizer))
@@ -78,14 +82,14 @@ class FamilyScorer:
         """Load a checkpoint from a folder or the hub; safetensors only, no remote code.
 
         Args:
-            path: Which.
-            name: How policies and traces call it.
-            family: How it reads a solution.
+            path: A folder, or a name on the hub.
+            name: The scorer's name in policies and traces.
+            family: How the model reads a solution.
             device: A torch device.
-            dtype: A torch dtype; the head computes in float32.
+            dtype: The backbone's torch dtype; the head computes in float32.
 
         Raises:
-            CheckpointError: If it is missing, broken, or of another family.
+            CheckpointError: If the checkpoint is missing, broken, or of another family.
         """
         folder = _local(path)
         if family.head is Head.LANGUAGE:
@@ -93,48 +97,50 @@ class FamilyScorer:
             model, tokenizer = load_checkpoint(AutoModelForCausalLM, folder, device=device, dtype=dtype)
             return cls(model, tokenizer, name=name, family=family)
         head = load_head(folder, family)
-        with _unexpected_is_no_news():
+        with _unexpected_weights_ignored():
             model, tokenizer = load_checkpoint(AutoModel, folder, device=device, dtype=dtype)
-        num_read = next(head.parameters()).shape[-1]
-        if num_read != model.config.hidden_size:
+        num_inputs = next(head.parameters()).shape[-1]
+        if num_inputs != model.config.hidden_size:
             raise CheckpointError(
-                f"the head in {str(folder)!r} reads {num_read} numbers, its backbone gives {model.config.hidden_size}"
+                f"the head in {str(folder)!r} reads {num_inputs} numbers, "
+                f"its backbone gives {model.config.hidden_size}",
+                hint="the checkpoint is broken: download it again",
             )
         return cls(model, tokenizer, name=name, family=family, head=head.to(model.device))
 
     @property
     def name(self) -> str:
-        """How policies and traces call it."""
+        """The scorer's name in policies and traces."""
         return self._name
 
     def renamed(self, name: str) -> "FamilyScorer":
-        """The same model under another name, with sessions of its own."""
+        """A scorer with the same model under another name; it has its own sessions."""
         return FamilyScorer(self.model, self.tokenizer, name=name, family=self.family, head=self.head)
 
     async def open(self, solution: OpenSolution) -> HFScoring:
-        """Start judging a solution; nothing is computed yet."""
+        """Open a session for one solution; nothing is computed yet."""
         problem = solution.problem
         return HFScoring(self, problem, self.family.prompt_ids(self.tokenizer, problem))
 
     def step_ids(self, problem: Problem, index: int, candidate: Candidate) -> StepIds:
-        """Ids of a step, whoever wrote it."""
+        """Token ids of a step; they do not depend on its author."""
         return self.family.step_ids(self.tokenizer, problem, index, candidate.text)
 
     def probability(self, sequence: CachedSequence, ids: list[int]) -> tuple[float, int]:
         """Read the score at the last of ``ids``, computing only what ``sequence`` lacks.
 
         Returns:
-            The probability, and how many tokens were cached.
+            The probability, and the number of cached tokens.
 
         Raises:
-            ScorerError: If the context is too short, or the outputs make no probability.
+            ScorerError: If the model's context is too short, or an output is NaN.
         """
         num_cached = reuse(sequence, ids, self)
         outputs = self._outputs(sequence, ids[num_cached:])
         return checked_probability(self.family.head.probability(outputs.tolist()), self.name), num_cached
 
     def _outputs(self, sequence: CachedSequence, ids: list[int]) -> Tensor:
-        """What the head says behind the last token, shape [outputs]."""
+        """Raw outputs of the head after the last token, shape [outputs]."""
         head = self.head
         outputs: Tensor = (
             sequence.logits(ids)[-1, self._labels] if head is None else head(sequence.states(ids)[-1].float())
@@ -143,17 +149,17 @@ class FamilyScorer:
 
 
 def load_head(folder: Path, family: Family) -> nn.Sequential:
-    """Build a checkpoint's head, in float32, by the names of its weights.
+    """Build a checkpoint's head, in float32, from the names of its weights.
 
     Raises:
-        CheckpointError: If there is none, or it has another number of outputs than the family reads.
+        CheckpointError: If the checkpoint has no head, or the family reads another number of outputs.
     """
     files = weight_map(folder)
     names = next((names for names in LAYOUTS if all(f"{name}.weight" in files for name in names)), None)
     if names is None:
-        wanted = ", ".join(f"{name}.weight" for names in LAYOUTS for name in names[-1:])
+        last_layers = ", ".join(f"{names[-1]}.weight" for names in LAYOUTS)
         raise CheckpointError(
-            f"the checkpoint {str(folder)!r} has no head for the format {family.name!r}: none of {wanted}",
+            f"the checkpoint {str(folder)!r} has no head for the format {family.name!r}: none of {last_layers}",
             hint=_formats(lambda head: head is Head.LANGUAGE, "language models"),
         )
     weights = read_tensors(files, [key for name in names for key in (f"{name}.weight", f"{name}.bias") if key in files])
@@ -180,15 +186,18 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
 
 
 def _formats(fits: Callable[[Head], bool], what: str) -> str:
+    """A hint: the names of the formats whose head fits; empty if there is none."""
     names = ", ".join(name for name, family in FAMILIES.items() if fits(family.head))
     return f"formats that read {what}: {names}" if names else ""
 
 
 def _check_language_model(folder: Path, family: Family) -> None:
-    """See whether a checkpoint is a language model: with tied embeddings any backbone would load as one.
+    """Check in the configuration that a checkpoint is a language model.
+
+    Loading is no check: with tied embeddings, any backbone loads as a language model.
 
     Raises:
-        CheckpointError: If its configuration says otherwise.
+        CheckpointError: If the configuration cannot be read, or names another architecture.
     """
     try:
         architectures = AutoConfig.from_pretrained(str(folder), trust_remote_code=False).architectures or []
@@ -196,32 +205,35 @@ def _check_language_model(folder: Path, family: Family) -> None:
         raise CheckpointError(f"cannot read the configuration in {str(folder)!r}: {first_line(error)}") from error
     if not any(architecture.endswith("ForCausalLM") for architecture in architectures):
         raise CheckpointError(
-            f"the checkpoint {str(folder)!r} is no language model, which the format {family.name!r} reads: "
+            f"the checkpoint {str(folder)!r} is no language model, which the format {family.name!r} needs: "
             f"architectures {architectures}",
             hint=_formats(lambda head: head is not Head.LANGUAGE, "other heads"),
         )
 
 
 def _local(path: str | Path) -> Path:
-    """The folder of a checkpoint; one of the hub is fetched first.
+    """The folder of a checkpoint; a checkpoint on the hub is downloaded first.
 
     Raises:
-        CheckpointError: If there is none.
+        CheckpointError: If neither a folder nor the hub has it.
     """
     if Path(path).is_dir():
         return Path(path)
     try:
         return Path(snapshot_download(str(path), allow_patterns=list(_FILES)))
-    except Exception as error:  # The hub's client raises what its many layers like.
-        raise CheckpointError(f"no checkpoint folder at {str(path)!r}, nor on the hub: {first_line(error)}") from error
+    except Exception as error:  # The hub's client raises errors of several libraries.
+        raise CheckpointError(
+            f"no checkpoint folder at {str(path)!r}, nor on the hub: {first_line(error)}",
+            hint="name a folder, or a model on the hub",
+        ) from error
 
 
 @contextmanager
-def _unexpected_is_no_news() -> Iterator[None]:
-    """Keep transformers from reporting the head, which is read apart, as weights that nobody wants."""
-    before = hf_logging.get_verbosity()
+def _unexpected_weights_ignored() -> Iterator[None]:
+    """Silence the warning of transformers about unexpected weights: the head is loaded separately."""
+    verbosity = hf_logging.get_verbosity()
     hf_logging.set_verbosity_error()
     try:
         yield
     finally:
-        hf_logging.set_verbosity(before)
+        hf_logging.set_verbosity(verbosity)

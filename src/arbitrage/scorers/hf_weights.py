@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint folder by name, one file or many; safetensors only."""
+"""Tensors of a checkpoint folder by name, in one file or several; safetensors only."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -18,7 +18,7 @@ INDEX: Final = "model.safetensors.index.json"
 
 
 def weight_map(folder: Path) -> dict[str, Path]:
-    """The file of each tensor.
+    """Map the name of each tensor to its file.
 
     Raises:
         CheckpointError: If the weights are missing, incomplete or broken.
@@ -28,8 +28,8 @@ def weight_map(folder: Path) -> dict[str, Path]:
         if not index.exists():
             with safe_open(folder / WEIGHTS, framework="pt") as file:
                 return dict.fromkeys(file.keys(), folder / WEIGHTS)
-        named: Mapping[str, str] = json.loads(index.read_text())["weight_map"]
-        return {name: folder / file for name, file in named.items()}
+        file_names: Mapping[str, str] = json.loads(index.read_text())["weight_map"]
+        return {name: folder / file_name for name, file_name in file_names.items()}
     except (OSError, SafetensorError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"cannot read the weights in {str(folder)!r}: {first_line(error)}",
@@ -41,17 +41,20 @@ def read_tensors(files: Mapping[str, Path], names: Iterable[str]) -> dict[str, T
     """Read some tensors into memory.
 
     Args:
-        files: As :func:`weight_map` gives them.
-        names: Which.
+        files: The file of each tensor, from :func:`weight_map`.
+        names: The names of the tensors to read.
 
     Raises:
         CheckpointError: If a file is missing or broken.
     """
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for name in names:
         try:
             with safe_open(files[name], framework="pt") as file:
-                found[name] = file.get_tensor(name)
+                tensors[name] = file.get_tensor(name)
         except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"cannot read {name} from {str(files[name])!r}: {first_line(error)}") from error
-    return found
+            raise CheckpointError(
+                f"cannot read {name} from {str(files[name])!r}: {first_line(error)}",
+                hint="the checkpoint is incomplete or broken: download it again",
+            ) from error
+    return tensors

@@ -1,4 +1,4 @@
-"""How likely the target would write a draft's step itself: one forward pass over the step, nothing decoded."""
+"""Score a draft step by its probability under the target: one forward pass over the step, without decoding."""
 
 import math
 from dataclasses import dataclass
@@ -8,50 +8,52 @@ from arbitrage.core.ports import OpenSolution
 from arbitrage.core.types import Candidate, Score, Source
 
 ROOT: Final = 10
-"""Of a step's probability: the order of steps stays, and those of hundreds of tokens stay apart from 1."""
+"""The root of a step's probability that makes its score. The root keeps the order of steps, and it keeps the scores of
+steps with hundreds of tokens below 1."""
 
 
 def score_of(log_probability: float) -> float:
-    """How unlikely a step is, from its log-probability in nats: 1 - p ** (1 / ROOT)."""
+    """The score 1 - p ** (1 / ROOT) of a step with the given log-probability (nats); a likely step has a low score."""
     return -math.expm1(min(0.0, log_probability) / ROOT)
 
 
 def log_probability_of(score: float) -> float:
-    """The log-probability of a step (nats, down to -368) whose :func:`score_of` is ``score``."""
+    """The inverse of :func:`score_of`: the log-probability of a step (nats, at least -368) from its score."""
     return ROOT * math.log1p(-min(score, 1.0 - 1e-16))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LikelihoodScorer:
-    """Scores a step by how unlikely the target finds it: 1 - p(step | prefix) ** (1 / ROOT).
+    """Scores a step by its improbability under the target: 1 - p(step | prefix) ** (1 / ROOT).
 
-    BiLD (arXiv 2302.07863) looks back on a small model's text with the large one in the same way, token by token. The
-    target reads in the session in which it writes: where it is called after all, what it computed here is not
-    computed again.
+    BiLD (arXiv 2302.07863) checks a small model's text with the large model in the same way, token by token. The target
+    reads the step in the session in which it also writes. If the target then writes the step, it does not compute the
+    prefix again.
     """
 
     name: str = "likelihood"
 
     async def open(self, solution: OpenSolution) -> "LikelihoodScoring":
-        """Start judging a solution; the target is not asked before the first score."""
+        """Open a session for one solution; the target is not called before the first score."""
         return LikelihoodScoring(self.name, solution)
 
 
 @dataclass(frozen=True, slots=True)
 class LikelihoodScoring:
-    """Asks the target's session of one solution."""
+    """A session that scores with the target's session of the same solution."""
 
     name: str
     solution: OpenSolution
 
     async def score(self, candidate: Candidate) -> Score:
-        """Score a step; an empty one is certain."""
+        """Score a step; an empty step has the probability 1."""
         session = await self.solution.session(Source.TARGET)
-        read = await session.likelihood(candidate)
-        return Score(scorer=self.name, source=candidate.source, value=score_of(sum(read.logprobs)), cost=read.cost)
+        likelihood = await session.likelihood(candidate)
+        value = score_of(sum(likelihood.logprobs))
+        return Score(scorer=self.name, source=candidate.source, value=value, cost=likelihood.cost)
 
     async def commit(self, candidate: Candidate) -> None:
-        """The target's session hears of it on its own."""
+        """Do nothing: the turn commits the step to the target's session."""
 
     async def close(self) -> None:
-        """The session is not this scorer's to close."""
+        """Do nothing: the solution closes the target's session."""

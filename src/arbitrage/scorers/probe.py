@@ -1,4 +1,4 @@
-"""Routers that are no model of their own: a small head on how likely the draft's step is, and on its hidden state."""
+"""Probes: routers without a language model, a small head on a draft step's log-probabilities, likelihood or state."""
 
 import json
 import math
@@ -26,29 +26,32 @@ except ImportError as error:
 Array = NDArray[np.float32]
 CONFIG: Final = "config.json"
 MODEL_TYPE: Final = "arbitrage_probe"
-"""In ``config.json``; tells a probe from a model of transformers."""
+"""The value of ``model_type`` in ``config.json``; it distinguishes a probe from a model of transformers."""
 WEIGHTS: Final = "model.safetensors"
 NUM_CONFIDENCE: Final = 6
-"""Features beside the hidden state."""
+"""The number of features of ``confidence``; ``state`` adds the hidden state."""
 NUM_LIKELIHOODS: Final = 8
+"""The number of features of ``likelihoods``."""
 
 
 class Inputs(StrEnum):
-    """What a probe reads of a draft step."""
+    """The features that a probe reads of a draft step."""
 
     CONFIDENCE = "confidence"
-    """The draft's log-probabilities, length and position; free."""
+    """The draft's log-probabilities, length and position; they cost nothing."""
     STATE = "state"
     """The same and the draft's last hidden state."""
     LIKELIHOODS = "likelihoods"
-    """What is free, and how likely the step is to the target; one forward pass of the target."""
+    """The draft's log-probabilities, length and position, and the likelihood of the step under the target, which costs
+    one forward pass of the target."""
 
 
 _NEEDS: Final = {
     Inputs.CONFIDENCE: " and first-token entropy",
     Inputs.STATE: ", first-token entropy and hidden state",
-    Inputs.LIKELIHOODS: ", and the target's",
+    Inputs.LIKELIHOODS: " and the target's",
 }
+"""The values that each kind of input needs beside the draft's log-probabilities, for an error message."""
 
 
 def is_probe(folder: Path) -> bool:
@@ -60,29 +63,31 @@ def is_probe(folder: Path) -> bool:
 
 
 def features(candidate: Candidate, step: int, inputs: Inputs, likelihood: float | None = None) -> list[float]:
-    """What a probe reads of a draft step.
+    """Compute the features of a draft step.
 
     Args:
-        candidate: With log-probabilities; with the entropy of its first token for ``confidence`` and ``state``.
-        step: Its position in the solution, from 0.
-        inputs: Which features.
-        likelihood: The score that the target's :class:`~arbitrage.scorers.likelihood.LikelihoodScorer` gave it.
+        candidate: The step, with log-probabilities; for ``confidence`` and ``state`` with the entropy of its first
+            token, for ``state`` with its hidden state.
+        step: The step's position in the solution, from 0.
+        inputs: The kind of features.
+        likelihood: The step's score by :class:`~arbitrage.scorers.likelihood.LikelihoodScorer`; only for
+            ``likelihoods``.
 
     Returns:
-        Sum, mean and least of the log-probabilities (nats), tokens, position, and then for
+        Sum, mean and minimum of the log-probabilities (nats), number of tokens, position, and then for
 
-        - ``confidence`` the entropy of the first token (nats),
-        - ``state`` the same and the last layer's state at the last token,
-        - ``likelihoods`` the first token's log-probability, which servers tell where they do not tell an entropy, and
-          log(1 - log p) of the step under draft and target: differences among likely steps matter most.
+        - ``confidence``: the entropy of the first token (nats),
+        - ``state``: the same and the last layer's state at the last token,
+        - ``likelihoods``: the first token's log-probability, which servers return even if they return no entropy, and
+          log(1 - log p) of the step under draft and target; the logarithm spreads the values of likely steps.
 
     Raises:
-        ScorerError: If the draft's engine did not say these.
+        ScorerError: If the draft's engine did not return one of these values.
     """
     logprobs, entropy, state = candidate.logprobs, candidate.first_entropy, candidate.hidden_state
     if logprobs is not None:
-        total, least, tokens = sum(logprobs), min(logprobs, default=0.0), float(len(logprobs))
-        common = [total, total / max(1.0, tokens), least, tokens, float(step)]
+        total, lowest, tokens = sum(logprobs), min(logprobs, default=0.0), float(len(logprobs))
+        common = [total, total / max(1.0, tokens), lowest, tokens, float(step)]
         if inputs is Inputs.LIKELIHOODS and likelihood is not None:
             unlikely = [math.log1p(-min(0.0, total)), math.log1p(-log_probability_of(likelihood))]
             return [*common, logprobs[0] if logprobs else 0.0, *unlikely]
@@ -92,15 +97,21 @@ def features(candidate: Candidate, step: int, inputs: Inputs, likelihood: float 
             return [*common, entropy, *state]
     raise ScorerError(
         f"a probe on {inputs} needs the draft's log-probabilities{_NEEDS[inputs]}",
-        hint="use an engine that keeps them, such as hf with keeps_hidden_state",
+        hint="use an engine that returns them, such as hf; a hidden state needs keeps_hidden_state",
     )
 
 
 def unasked_score(candidate: Candidate, inputs: Inputs, ask_above: float) -> float | None:
-    """The score of a step that the draft is too sure of to ask the target: how unlikely it is to the draft itself.
+    """Score a step without the target if the step is likely enough under the draft.
+
+    Args:
+        candidate: The draft's step.
+        inputs: The probe's inputs.
+        ask_above: The highest score under the draft for which the target is not called.
 
     Returns:
-        At most ``ask_above``; None if the target is to be asked, or the probe never asks it.
+        The step's :func:`~arbitrage.scorers.likelihood.score_of` under the draft, at most ``ask_above``. None if the
+        step is less likely, or the probe does not read the target's likelihood.
     """
     if inputs is not Inputs.LIKELIHOODS or candidate.logprobs is None or ask_above == 0.0:
         return None
@@ -110,37 +121,38 @@ def unasked_score(candidate: Candidate, inputs: Inputs, ask_above: float) -> flo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeHead:
-    """A perceptron with one hidden layer of ReLU units over standardised features."""
+    """A perceptron with one hidden layer of ReLU units on standardised features."""
 
     inputs: Inputs
     ask_above: float = 0.0
-    """On ``likelihoods``: a step no more unlikely than this to the draft scores just that, the target unasked."""
+    """For ``likelihoods``: see :func:`unasked_score`; 0 always calls the target."""
     mean: Array
-    """Shape [features]."""
+    """Means of the features, shape [features]."""
     scale: Array
-    """Standard deviations, shape [features]."""
+    """Standard deviations of the features, shape [features]."""
     inner: Array
     """Shape [features, units]."""
     inner_bias: Array
+    """Shape [units]."""
     outer: Array
     """Shape [units]."""
     outer_bias: Array
     """Shape [1]."""
 
     def probability(self, values: Sequence[float]) -> float:
-        """Read one step.
+        """Compute the probability that the target's step is better.
 
         Args:
-            values: As :func:`features` gives them.
+            values: The features of a draft step, from :func:`features`.
 
         Raises:
-            ScorerError: If there are more or fewer than the probe was trained on.
+            ScorerError: If the number of features is not that of the training.
         """
         if len(values) != len(self.mean):
             raise ScorerError(
                 f"the probe reads a hidden state of {len(self.mean) - NUM_CONFIDENCE} numbers, "
                 f"the draft gave {len(values) - NUM_CONFIDENCE}",
-                hint="a probe serves only the draft that it was trained for",
+                hint="use the probe with the draft that it was trained for",
             )
         inputs = (np.asarray(values, np.float32) - self.mean) / self.scale
         units = np.maximum(inputs @ self.inner + self.inner_bias, 0)
@@ -155,52 +167,56 @@ class ProbeHead:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read the weights of a checkpoint folder.
+        """Read weights and configuration of a checkpoint folder.
 
         Raises:
-            CheckpointError: If they are missing or broken.
+            CheckpointError: If they are missing or broken, or of another version.
         """
         try:
             config = json.loads((folder / CONFIG).read_text())
             inputs, ask_above = Inputs(config["inputs"]), float(config["ask_above"])
             head = cls(inputs=inputs, ask_above=ask_above, **load_file(folder / WEIGHTS))
         except (OSError, SafetensorError, TypeError, LookupError, ValueError) as error:
-            raise CheckpointError(f"cannot read the probe in {str(folder)!r}: {first_line(error)}") from error
-        wanted = {Inputs.CONFIDENCE: NUM_CONFIDENCE, Inputs.LIKELIHOODS: NUM_LIKELIHOODS}.get(inputs, len(head.mean))
-        if len(head.mean) != wanted:
             raise CheckpointError(
-                f"the probe in {str(folder)!r} reads {len(head.mean)} numbers, {inputs} are {wanted}",
-                hint="it is of another version: train it again",
+                f"cannot read the probe in {str(folder)!r}: {first_line(error)}", hint="train the probe again"
+            ) from error
+        num_features = {Inputs.CONFIDENCE: NUM_CONFIDENCE, Inputs.LIKELIHOODS: NUM_LIKELIHOODS}
+        expected = num_features.get(inputs, len(head.mean))
+        if len(head.mean) != expected:
+            raise CheckpointError(
+                f"the probe in {str(folder)!r} reads {len(head.mean)} features, this version has {expected} "
+                f"for the inputs {inputs}",
+                hint="train the probe again with this version",
             )
         return head
 
 
 class ProbeScorer:
-    """A probe as a router: same protocol, no model of its own."""
+    """A router that scores draft steps with a probe."""
 
     def __init__(self, head: ProbeHead, *, name: str, input_format: InputFormat) -> None:
         """Wrap a head.
 
         Args:
-            head: Its weights.
-            name: How policies and traces call it.
-            input_format: Names the pair that it was trained for, and its thresholds.
+            head: The probe's weights.
+            name: The scorer's name in policies and traces.
+            input_format: Names the pair that the probe was trained for, and holds its thresholds.
         """
         self.head, self._name, self.input_format = head, name, input_format
 
     @property
     def name(self) -> str:
-        """How policies and traces call it."""
+        """The scorer's name in policies and traces."""
         return self._name
 
     async def open(self, solution: OpenSolution) -> "ProbeScoring":
-        """Start judging a solution."""
-        asks = self.head.inputs is Inputs.LIKELIHOODS
-        return ProbeScoring(self, await LikelihoodScorer().open(solution) if asks else None)
+        """Open a session for one solution."""
+        reads_target = self.head.inputs is Inputs.LIKELIHOODS
+        return ProbeScoring(self, await LikelihoodScorer().open(solution) if reads_target else None)
 
 
 class ProbeScoring:
-    """Counts the steps of one solution, and asks the target where the head reads its likelihood."""
+    """A session of a probe: counts the steps of one solution, and calls the target if the head reads its likelihood."""
 
     def __init__(self, scorer: ProbeScorer, likelihood: LikelihoodScoring | None) -> None:
         self._scorer, self._likelihood, self._num_steps = scorer, likelihood, 0
@@ -209,12 +225,14 @@ class ProbeScoring:
         """Score a draft step; see :class:`arbitrage.core.ports.ScoringSession`."""
         head = self._scorer.head
         value = unasked_score(candidate, head.inputs, head.ask_above)
-        asked = await self._likelihood.score(candidate) if self._likelihood and value is None else None
+        by_target = await self._likelihood.score(candidate) if self._likelihood and value is None else None
         started = time.perf_counter()
         if value is None:
-            value = head.probability(features(candidate, self._num_steps, head.inputs, asked.value if asked else None))
-        own = Cost(num_calls=0 if asked else 1, seconds=time.perf_counter() - started)
-        cost = asked.cost + own if asked else own
+            likelihood = by_target.value if by_target else None
+            value = head.probability(features(candidate, self._num_steps, head.inputs, likelihood))
+        cost = Cost(num_calls=0 if by_target else 1, seconds=time.perf_counter() - started)
+        if by_target:
+            cost = by_target.cost + cost
         return Score(scorer=self._scorer.name, source=candidate.source, value=value, cost=cost)
 
     async def commit(self, candidate: Candidate) -> None:
@@ -222,4 +240,4 @@ class ProbeScoring:
         self._num_steps += 1
 
     async def close(self) -> None:
-        """Hold nothing."""
+        """Do nothing: the session holds no resources."""

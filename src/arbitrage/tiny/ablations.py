@@ -1,8 +1,9 @@
-"""The paper's ablations in miniature: ``python -m arbitrage.tiny.ablations OUT``.
+"""The paper's router ablations on the tiny pair: ``python -m arbitrage.tiny.ablations OUT``.
 
-Every figure comes from the public commands on the shipped pair: rows are collected once, each variant is trained with
-several seeds and judged on rows of other problems; the first seeds also solve problems beside target-only. Each result
-is kept, so a killed run goes on where it stopped. ``--table`` prints what is there as Markdown.
+Every figure comes from the public commands on the shipped pair. Rows are collected once. Each variant is trained with
+several seeds and evaluated on rows of other problems. The routers of the first seeds also solve problems, beside
+target-only. Each result is stored, so a killed run continues where it stopped. ``--table`` prints the stored results as
+Markdown.
 """
 
 import argparse
@@ -19,16 +20,16 @@ from arbitrage.tiny import WEIGHTS
 from arbitrage.tiny.commands import arbitrage, write_pair
 
 SMALL: Final = ("--learning-rate", "3e-4", "--batch-size", "32", "--device-batch-size", "8", "--epochs", "2", "--bf16")
-"""Training of a router of this size; the paper's values are for one of 1.5 billion weights."""
+"""Training options for a router of this size; the paper's values are for 1.5 billion weights."""
 MARGIN: Final = "0.2"
 THRESHOLDS: Final = "0.05,0.2,0.4,0.7"
 SPEEDUP: Final = 1.5
-"""Accuracies are compared where a router is so much faster than target-only."""
+"""Accuracies are compared at this speed-up over target-only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One way to make a router, as options of the public commands."""
+    """One way to train a router, as options of the public commands."""
 
     options: tuple[str, ...] = ()
     rows: str = "first"
@@ -64,17 +65,17 @@ class Run:
 
     folder: Path
     num_problems: int
-    """Of the rows to train on."""
+    """The number of problems of the training rows."""
     num_test_problems: int
-    """Of the rows to judge on, and again to solve."""
+    """The number of problems of the test rows, and of the problems to solve."""
 
     def last_line(self, *arguments: str | Path) -> dict[str, Any]:
-        """The JSON that a command ends its output with."""
+        """Run a command; returns the JSON line at the end of its output."""
         record: dict[str, Any] = json.loads(arbitrage(*arguments, "--json").splitlines()[-1])
         return record
 
     def rows(self, name: str) -> Path:
-        """A folder of rows, collected or completed now."""
+        """A folder of rows; missing rows are collected first."""
         folder = self.folder / "rows" / name
         collect = ("collect", folder, "--hidden-states", "--keep-draft", "0.3", "--limit")
         if name == "first":
@@ -90,7 +91,7 @@ class Run:
         return folder
 
     def router(self, name: str, seed: int) -> Path:
-        """A trained router."""
+        """A router's folder; the router is trained first if it is missing."""
         variant = VARIANTS[name]
         folder = self.folder / "routers" / f"{list(VARIANTS).index(name):02d}-{seed}"
         size = SMALL if variant.command == "train-router" else ()
@@ -103,34 +104,34 @@ class Run:
         models = {role: WEIGHTS / role for role in ("draft", "target", "prm")} | {"router": router}
         return write_pair(self.folder / "pairs" / f"{router.name}.toml", models)
 
-    def judged(self, name: str, seed: int) -> dict[str, Any]:
-        """Figures of one router on rows, measured now or before."""
+    def evaluated(self, name: str, seed: int) -> dict[str, Any]:
+        """Figures of one router on rows; measured first if they are not stored."""
 
         def measure() -> dict[str, Any]:
             options = ("--all-rows", "--margin", MARGIN)
-            found = self.last_line("eval-router", self.rows("test"), self.router(name, seed), *options)
+            record = self.last_line("eval-router", self.rows("test"), self.router(name, seed), *options)
             return {
-                "rho": found["router"]["rho"]["value"],
-                "ceiling": found["ceiling"]["value"],
-                "auc": found["router"]["auc"],
-                "gain_share": found["router"]["gain_share"]["value"],
+                "rho": record["router"]["rho"]["value"],
+                "ceiling": record["ceiling"]["value"],
+                "auc": record["router"]["auc"],
+                "gain_share": record["router"]["gain_share"]["value"],
             }
 
-        return self._kept("judged", name, seed, measure)
+        return self._stored("judged", name, seed, measure)
 
     def solved(self, name: str, seed: int) -> dict[str, Any]:
-        """Accuracy and times of one router beside target-only, measured now or before."""
+        """Accuracy and times of one router beside target-only; measured first if they are not stored."""
 
         def measure() -> dict[str, Any]:
             options = ("--policies", "target,router", "--thresholds", THRESHOLDS, "--dataset", "tiny:validation:6")
             limit = ("--limit", str(self.num_test_problems), "--seed", str(seed))
-            found = self.last_line("eval", "--pair", self.pair(self.router(name, seed)), *options, *limit)
-            target, *routed = found["rows"]
+            record = self.last_line("eval", "--pair", self.pair(self.router(name, seed)), *options, *limit)
+            target, *routed = record["rows"]
             return {"target_accuracy": target["accuracy"], "accuracy": accuracy_at(routed, SPEEDUP), "rows": routed}
 
-        return self._kept("solved", name, seed, measure)
+        return self._stored("solved", name, seed, measure)
 
-    def _kept(self, kind: str, name: str, seed: int, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def _stored(self, kind: str, name: str, seed: int, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         path = self.folder / kind / f"{list(VARIANTS).index(name):02d}-{seed}.json"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -138,24 +139,28 @@ class Run:
         record: dict[str, Any] = json.loads(path.read_text())
         return record
 
-    def known(self) -> Iterator[dict[str, Any]]:
-        """All figures that are there, by variant and seed."""
+    def stored(self) -> Iterator[dict[str, Any]]:
+        """All stored figures, one record for each variant and seed."""
         for path in sorted((self.folder / "judged").glob("*.json")):
             solved = self.folder / "solved" / path.name
             yield json.loads(path.read_text()) | (json.loads(solved.read_text()) if solved.exists() else {})
 
 
 def accuracy_at(rows: Sequence[Mapping[str, Any]], speedup: float) -> float | None:
-    """Accuracy where a router is ``speedup`` times faster than target-only, linear between its thresholds.
+    """The accuracy of a router that is ``speedup`` times as fast as target-only, interpolated between its thresholds.
+
+    Args:
+        rows: Speed-up and accuracy of the router at each threshold.
+        speedup: The speed-up over target-only.
 
     Returns:
-        None if no two thresholds enclose it.
+        None if no two thresholds enclose the speed-up.
     """
     points = sorted((row["speedup_vs_target"], row["accuracy"]) for row in rows)
-    for (slow, before), (fast, behind) in pairwise(points):
+    for (slow, slow_accuracy), (fast, fast_accuracy) in pairwise(points):
         if slow <= speedup <= fast:
             share = (speedup - slow) / (fast - slow) if fast > slow else 0.0
-            return float(before + share * (behind - before))
+            return float(slow_accuracy + share * (fast_accuracy - slow_accuracy))
     return None
 
 
@@ -166,10 +171,10 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for name in VARIANTS:
-        mine = [result for result in results if result["variant"] == name]
-        if mine:
-            cells = [_mean(mine, figure) for figure in ("rho", "auc", "gain_share", "accuracy")]
-            lines.append(" | ".join([f"| {name}", str(len(mine)), *cells]) + " |")
+        of_variant = [result for result in results if result["variant"] == name]
+        if of_variant:
+            cells = [_mean(of_variant, figure) for figure in ("rho", "auc", "gain_share", "accuracy")]
+            lines.append(" | ".join([f"| {name}", str(len(of_variant)), *cells]) + " |")
     return "\n".join(lines)
 
 
@@ -188,21 +193,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path, help="folder for rows, routers and results")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--solving-seeds", type=int, default=1, help="so many of them also solve problems; slow")
+    parser.add_argument(
+        "--solving-seeds", type=int, default=1, help="number of seeds whose routers also solve problems; slow"
+    )
     parser.add_argument("--problems", type=int, default=400, help="problems to collect rows from")
     parser.add_argument("--test-problems", type=int, default=240)
-    parser.add_argument("--only", default="", help="variants whose name contains this")
-    parser.add_argument("--table", action="store_true", help="print what is there, and run nothing")
+    parser.add_argument("--only", default="", help="only variants whose name contains this text")
+    parser.add_argument("--table", action="store_true", help="print the stored results, and run nothing")
     arguments = parser.parse_args()
     run = Run(folder=arguments.out, num_problems=arguments.problems, num_test_problems=arguments.test_problems)
     if not arguments.table:
         names = [name for name in VARIANTS if arguments.only in name]
-        for measure, num_seeds in ((run.judged, arguments.seeds), (run.solved, arguments.solving_seeds)):
+        for measure, num_seeds in ((run.evaluated, arguments.seeds), (run.solved, arguments.solving_seeds)):
             for seed in range(num_seeds):
                 for name in names:
                     figures = measure(name, seed)
                     print(json.dumps({key: value for key, value in figures.items() if key != "rows"}), flush=True)
-    print(table(list(run.known())))
+    print(table(list(run.stored())))
 
 
 if __name__ == "__main__":

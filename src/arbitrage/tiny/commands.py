@@ -1,4 +1,4 @@
-"""The public commands on tiny models, for recipes that may use nothing private."""
+"""Run the public commands, for recipes that use no private functions."""
 
 import subprocess
 import sys
@@ -7,13 +7,13 @@ from pathlib import Path
 
 
 def arbitrage(*arguments: str | Path) -> str:
-    """Run a public command; its progress goes to standard error.
+    """Run a public command; its progress is printed to standard error.
 
     Returns:
         Its standard output.
 
     Raises:
-        subprocess.CalledProcessError: If it fails.
+        subprocess.CalledProcessError: If the command fails.
     """
     command = [sys.executable, "-m", "arbitrage", *map(str, arguments)]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
@@ -25,10 +25,10 @@ def write_pair(path: Path, models: Mapping[str, Path], device: str = "cpu") -> P
     Args:
         path: The TOML file.
         models: Checkpoint folders by role.
-        device: Where they run.
+        device: The torch device of all models.
 
     Returns:
-        The path.
+        The path of the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     tables = [

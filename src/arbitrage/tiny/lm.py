@@ -1,4 +1,4 @@
-"""Train one tiny language model from nothing, in resumable steps."""
+"""Train one tiny language model from random weights; a stopped training continues."""
 
 import json
 import random
@@ -13,24 +13,26 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from arbitrage.core.errors import ConfigError
+from arbitrage.tiny.drills import drill, recall_facts, recall_names
 from arbitrage.tiny.optim import Schedule, TrainState, build_optimizers
 from arbitrage.tiny.tokenizer import ASSISTANT, END, USER
-from arbitrage.tiny.world import DELIMITER, Habit, drill, generate, recall_facts, recall_names
+from arbitrage.tiny.world import generate
+from arbitrage.tiny.world_problem import DELIMITER, Habit
 
 IGNORED: Final = -100
-"""Label of a position that bears no loss."""
+"""Label of a position that has no part in the loss."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """A Llama shape that every engine accepts: head size 64."""
+    """A Llama shape with head size 64, which every engine accepts."""
 
     hidden: int
     layers: int
     feed_forward: int
 
     def config(self, tokenizer: PreTrainedTokenizerFast, max_positions: int = 512) -> LlamaConfig:
-        """Build the model configuration; the vocabulary is rounded up to a multiple of 64."""
+        """Build the model configuration; the vocabulary size is rounded up to a multiple of 64."""
         return LlamaConfig(
             vocab_size=-(-len(tokenizer) // 64) * 64,
             hidden_size=self.hidden,
@@ -49,10 +51,10 @@ class Shape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LanguageModelRecipe:
-    """How one language model is trained: recall, then drills among problems, at last a decay to zero.
+    """The training of one language model: recall tasks, then problems mixed with drills, at last a decay to zero.
 
     Raises:
-        ConfigError: If there is no such kind of recall.
+        ConfigError: If a kind of recall is unknown, or there is none.
     """
 
     shape: Shape
@@ -60,22 +62,22 @@ class LanguageModelRecipe:
     num_steps: int
     tokens_per_batch: int
     recalls: Mapping[str, int] = field(default_factory=lambda: {"names": 320, "facts": 640})
-    """What half of the drills ask to recall, ``names`` or whole ``facts``, each with the number of steps that are for
-    its recall alone: one kind after the other, before all else. Mixed with all else, few tokens depend on recall, and
-    it hardly forms."""
+    """Kinds of recall tasks, ``names`` or ``facts``, each with a number of steps. The training begins with these steps,
+    one kind after the other; later, half of the drills are recall tasks. Recall is trained alone first because few
+    tokens of the mixed data depend on it, so a model hardly learns it there."""
     drill_steps: int
-    """Up to this step half of the examples are drills."""
+    """Before this step, half of the examples are drills."""
     drill_share: float = 0.1
-    """Share of drills afterwards."""
+    """The share of drills after that step."""
     schedule: Schedule
     seed: int = 0
 
     def __post_init__(self) -> None:
         if not self.recalls or not set(self.recalls) <= {"names", "facts"}:
-            raise ConfigError(f"recalls must be of names or facts, got {list(self.recalls)}")
+            raise ConfigError(f"the keys of recalls must be names or facts, got {list(self.recalls)}")
 
     def only_recall(self, step: int) -> str | None:
-        """The kind of recall that a step is for, None from the first step that is for all."""
+        """The kind of recall that is trained alone at ``step``; None at a step with mixed data."""
         end = 0
         for kind, num_steps in self.recalls.items():
             end += num_steps
@@ -86,14 +88,14 @@ class LanguageModelRecipe:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Token ids with labels: the prompt bears no loss."""
+    """Token ids with labels; the prompt has no part in the loss."""
 
     ids: list[int]
     labels: list[int]
 
 
 class ExampleStream:
-    """Endless training examples; the same (recipe, index) always gives the same example."""
+    """An endless stream of training examples; the same (recipe, index) always gives the same example."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, recipe: LanguageModelRecipe) -> None:
         self.tokenizer, self.recipe = tokenizer, recipe
@@ -104,7 +106,7 @@ class ExampleStream:
         return ids
 
     def problem(self, index: int) -> Example:
-        """A question and its solution; only the solution bears loss."""
+        """A question and its solution; only the solution has labels."""
         problem = generate("train", index, seed=self.seed)
         rng = random.Random(f"{self.seed}:habit:{index}")
         prompt = self._encode(f"{USER}{problem.question}{ASSISTANT}")
@@ -112,7 +114,7 @@ class ExampleStream:
         return Example(prompt + solution, [IGNORED] * len(prompt) + solution)
 
     def drill(self, index: int) -> Example:
-        """Bare equations or something to recall."""
+        """Equations, or a recall task."""
         rng = random.Random(f"{self.seed}:drill:{index}")
         share, kinds = rng.random(), list(self.recipe.recalls)
         if share < 0.5:
@@ -121,29 +123,35 @@ class ExampleStream:
         return self._drilled("", [(f"{expression}=", f"{result}{DELIMITER}") for expression, _, result in lines])
 
     def recall(self, index: int, kind: str) -> Example:
-        """Things told, then the rest of each when its beginning is named."""
+        """A recall task: statements, then their beginnings in another order, each to be completed."""
         rng = random.Random(f"{self.seed}:{'recall' if kind == 'names' else 'facts'}:{index}")
         if kind == "names":
-            told, asked = recall_names(rng, rng.randint(2, 10))
-            return self._drilled("".join(f" {a} {b}." for a, b in told), [(f". {a}", f" {b}") for a, b in asked])
-        facts, parts = recall_facts(rng, rng.randint(2, 7))
-        return self._drilled(" ".join(facts), [(beginning, f"{rest}.{DELIMITER}") for beginning, rest in parts])
+            pairs, shuffled_pairs = recall_names(rng, rng.randint(2, 10))
+            statements = "".join(f" {a} {b}." for a, b in pairs)
+            return self._drilled(statements, [(f". {a}", f" {b}") for a, b in shuffled_pairs])
+        facts, questions = recall_facts(rng, rng.randint(2, 7))
+        return self._drilled(" ".join(facts), [(question, f"{answer}.{DELIMITER}") for question, answer in questions])
 
-    def _drilled(self, told: str, pairs: list[tuple[str, str]]) -> Example:
-        """Ask and answer; only the answers bear loss, since nothing predicts what is asked."""
-        ids = self._encode(f"{USER}{told}{ASSISTANT}")
+    def _drilled(self, statements: str, pairs: list[tuple[str, str]]) -> Example:
+        """Questions and answers after some statements; only answers have labels, since questions are random."""
+        ids = self._encode(f"{USER}{statements}{ASSISTANT}")
         labels = [IGNORED] * len(ids)
         for question, answer in pairs:
-            asked, known = self._encode(question), self._encode(answer)
-            ids += asked + known
-            labels += [IGNORED] * len(asked) + known
+            question_ids, answer_ids = self._encode(question), self._encode(answer)
+            ids += question_ids + answer_ids
+            labels += [IGNORED] * len(question_ids) + answer_ids
         return Example(ids, labels)
 
 
 def batches(stream: ExampleStream, recipe: LanguageModelRecipe, first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (ids, labels) of shape [batch, tokens], examples of similar length together.
+    """Yield batches (ids, labels), each of shape [batch, tokens], with examples of similar length.
 
-    Each window of 16 batches is drawn by its number alone, so training resumes where it stopped.
+    Each window of 16 batches depends only on its number, so a stopped training can continue with the same batches.
+
+    Args:
+        stream: The examples.
+        recipe: The settings.
+        first_step: The first step to yield a batch for.
     """
     window_steps = 16
     for window in range(first_step // window_steps, recipe.num_steps // window_steps + 1):
@@ -166,7 +174,7 @@ def _example(stream: ExampleStream, recipe: LanguageModelRecipe, step: int, rng:
 
 
 def collate(examples: list[Example], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Pad on the right: a causal model's positions never look there."""
+    """Make a batch (ids, labels); padding is on the right, which earlier positions of a causal model do not read."""
     width = max(len(example.ids) for example in examples)
     ids = torch.tensor([example.ids + [pad_id] * (width - len(example.ids)) for example in examples])
     labels = torch.tensor([example.labels + [IGNORED] * (width - len(example.labels)) for example in examples])
@@ -174,11 +182,11 @@ def collate(examples: list[Example], pad_id: int) -> tuple[Tensor, Tensor]:
 
 
 def loss_of(model: LlamaForCausalLM, ids: Tensor, labels: Tensor) -> Tensor:
-    """Next-token cross-entropy; the vocabulary head runs only where there is a label."""
+    """Next-token cross-entropy; the vocabulary head is computed only at positions with a label."""
     hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
-    wanted = labels[:, 1:]
-    kept = wanted != IGNORED
-    return torch.nn.functional.cross_entropy(model.lm_head(hidden[kept]).float(), wanted[kept])
+    next_labels = labels[:, 1:]
+    is_labelled = next_labels != IGNORED
+    return torch.nn.functional.cross_entropy(model.lm_head(hidden[is_labelled]).float(), next_labels[is_labelled])
 
 
 def train_language_model(
@@ -192,12 +200,15 @@ def train_language_model(
     Args:
         recipe: Shape, data and schedule.
         tokenizer: The shared tokenizer.
-        folder: Where checkpoints and ``log.jsonl`` go; the finished model is ``folder/model``.
+        folder: The folder for checkpoints.
         device: A torch device.
+
+    Returns:
+        The trained model.
     """
     torch.manual_seed(recipe.seed)
     model = LlamaForCausalLM(recipe.shape.config(tokenizer)).to(device).train()
-    # On CPU the backward pass of fused attention costs more than the plain matrix products at this length.
+    # On a CPU, at this length, the backward pass of fused attention is slower than plain matrix products.
     model.set_attn_implementation("eager")
     state = TrainState(model, build_optimizers(model, recipe.schedule), folder)
     step = state.restore()

@@ -1,7 +1,8 @@
 """Measure the tiny models on held-out problems: ``python -m arbitrage.tiny.measure``; needs the extra ``dev``.
 
-Prints one JSON line for each figure of the language models and the PRM in the model card. All of it is batched, so
-nothing here is a time; times come from ``arbitrage eval``, the router's figures from ``arbitrage eval-router``.
+The script prints one JSON line for each figure of the language models and of the PRM in the model card. It writes steps
+in batches, so it measures no times: those come from ``arbitrage eval``. The router's figures come from
+``arbitrage eval-router``.
 """
 
 import argparse
@@ -35,7 +36,7 @@ Samplers = dict[Source, StepSampler]
 
 
 def solve_alone(sampler: StepSampler, tokenizer: PreTrainedTokenizerFast, split: str, count: int) -> list[Rollout]:
-    """Greedy solutions by one model."""
+    """Write greedy solutions with one model."""
     rollouts = start_rollouts(tokenizer, split, count, seed=0)
     generator = torch.Generator()
     while running := [r for r in rollouts if r.is_open]:
@@ -46,7 +47,7 @@ def solve_alone(sampler: StepSampler, tokenizer: PreTrainedTokenizerFast, split:
 
 
 def accuracy(rollouts: Sequence[Rollout]) -> dict[str, float]:
-    """Share of right final answers: over all, by family and by level."""
+    """The share of right final answers: over all problems, by family, and by level."""
     groups: dict[str, list[bool]] = defaultdict(list)
     for rollout in rollouts:
         problem = rollout.problem
@@ -57,9 +58,9 @@ def accuracy(rollouts: Sequence[Rollout]) -> dict[str, float]:
 
 
 def step_kinds(samplers: Samplers, tokenizer: PreTrainedTokenizerFast, split: str, count: int) -> dict[str, float]:
-    """Shares of prefixes where both greedy steps are right, only one, or none, by the world's checker.
+    """The shares of prefixes where both greedy steps are right, only one of them, or neither, by the world's checker.
 
-    The solution goes on with the draft's step, so that what follows a mistake is counted too.
+    Each solution continues with the draft's step, so prefixes with a mistake are counted too.
     """
     rollouts, kinds = start_rollouts(tokenizer, split, count, seed=0), Counter[str]()
     generator = torch.Generator()
@@ -68,9 +69,10 @@ def step_kinds(samplers: Samplers, tokenizer: PreTrainedTokenizerFast, split: st
             samplers[source].write([r.ids for r in running], temperature=0.0, generator=generator) for source in Source
         ]
         for rollout, draft, target in zip(running, *written, strict=True):
-            said = [step.text for step in rollout.steps]
-            right = [rollout.problem.is_correct(step.text, said) for step in (draft, target)]
-            history = "clean" if all(rollout.problem.is_correct(s, said[:i]) for i, s in enumerate(said)) else "spoilt"
+            texts = [step.text for step in rollout.steps]
+            right = [rollout.problem.is_correct(step.text, texts) for step in (draft, target)]
+            is_clean = all(rollout.problem.is_correct(text, texts[:i]) for i, text in enumerate(texts))
+            history = "clean" if is_clean else "spoilt"
             kinds[
                 f"{history}: draft {'right' if right[0] else 'wrong'}, target {'right' if right[1] else 'wrong'}"
             ] += 1
@@ -83,7 +85,7 @@ def step_kinds(samplers: Samplers, tokenizer: PreTrainedTokenizerFast, split: st
 def prm_auc(
     prm: PreTrainedModel, draft: StepSampler, tokenizer: PreTrainedTokenizerFast, count: int
 ) -> dict[str, float]:
-    """Area under the ROC curve for the correctness of held-out draft steps, half of them sampled."""
+    """The area under the ROC curve for the correctness of held-out draft steps, of which half are sampled."""
     rows = [
         at_ends(row) for row in collect_prm(dict.fromkeys(Source, draft), tokenizer, split="test", count=count, seed=11)
     ]
@@ -95,7 +97,7 @@ def prm_auc(
 
 
 def auc(scores: Sequence[float], labels: Sequence[int]) -> float:
-    """Probability that a positive scores above a negative (Mann-Whitney U)."""
+    """The probability that a positive item scores above a negative item (Mann-Whitney U)."""
     positive = [s for s, y in zip(scores, labels, strict=True) if y]
     negative = [s for s, y in zip(scores, labels, strict=True) if not y]
     return float(mannwhitneyu(positive, negative).statistic) / (len(positive) * len(negative))

@@ -18,16 +18,16 @@ class Schedule:
     """Learning rates with linear warm-up, a plateau, and a linear decay to zero."""
 
     matrix_lr: float
-    """For hidden matrices (Muon, update scaled to AdamW's root mean square)."""
+    """For hidden matrices: Muon, with updates scaled to the root mean square of AdamW's."""
     other_lr: float
     """For embeddings, norms and heads (AdamW)."""
     warmup_steps: int = 100
     decay_share: float = 0.5
     refine_steps: int = 0
-    """So many of the last steps are a second decay, from ``REFINE_FACTOR``."""
+    """The number of last steps that are a second decay, from ``REFINE_FACTOR`` to zero."""
 
     def factor(self, step: int, num_steps: int) -> float:
-        """Multiplier of both learning rates at ``step`` of ``num_steps``."""
+        """The multiplier of both learning rates at ``step`` of ``num_steps``."""
         num_steps -= self.refine_steps
         if step >= num_steps:
             return REFINE_FACTOR * (1.0 - (step - num_steps) / self.refine_steps)
@@ -36,30 +36,30 @@ class Schedule:
 
 
 def build_optimizers(model: nn.Module, schedule: Schedule) -> list[torch.optim.Optimizer]:
-    """Muon for the hidden matrices, AdamW for all else.
+    """Build Muon for the hidden matrices and AdamW for all other parameters.
 
-    On this task and size Muon needs fewer tokens than AdamW alone; ``dev/LOG.md`` has the comparison.
+    For this task and this size, Muon needs fewer tokens than AdamW alone; ``dev/LOG.md`` has the comparison.
     """
     matrices: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
+    other_parameters: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
-        hidden = parameter.ndim == 2 and ".layers." in name
-        (matrices if hidden else others).append(parameter)
+        is_hidden_matrix = parameter.ndim == 2 and ".layers." in name
+        (matrices if is_hidden_matrix else other_parameters).append(parameter)
     return [
         torch.optim.Muon(matrices, lr=schedule.matrix_lr, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=schedule.other_lr, betas=(0.9, 0.98), weight_decay=0.0),
+        torch.optim.AdamW(other_parameters, lr=schedule.other_lr, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 
 
 class TrainState:
-    """A model with its optimisers, saved as safetensors and restored exactly."""
+    """A model with its optimisers; checkpoints are safetensors, and restoring is exact."""
 
     def __init__(self, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], folder: Path) -> None:
         self.model, self.optimizers, self.folder = model, optimizers, folder
         self.rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
 
     def update(self, loss: Tensor, factor: float, max_norm: float = 1.0) -> None:
-        """One optimiser step with both learning rates scaled by ``factor``."""
+        """Make one optimiser step with both learning rates scaled by ``factor``."""
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.model.parameters(), max_norm)
         for optimizer, rates in zip(self.optimizers, self.rates, strict=True):
@@ -69,7 +69,7 @@ class TrainState:
             optimizer.zero_grad(set_to_none=True)
 
     def save(self, step: int) -> None:
-        """Write weights, optimiser state and step; a kill at any moment leaves the last whole one."""
+        """Write weights, optimiser state and step; a kill at any moment leaves the last complete checkpoint."""
         self.folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"model.{k}": v.contiguous().clone() for k, v in self.model.state_dict().items()}
         for i, optimizer in enumerate(self.optimizers):
@@ -81,7 +81,7 @@ class TrainState:
         partial.replace(self.folder / "checkpoint.safetensors")
 
     def restore(self) -> int:
-        """Load the last checkpoint if there is one; returns the step to continue from."""
+        """Load the last checkpoint, if any; returns the step to continue from."""
         path = self.folder / "checkpoint.safetensors"
         if not path.exists():
             return 0

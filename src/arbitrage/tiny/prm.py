@@ -1,8 +1,8 @@
 """Train the tiny PRM: solutions by both language models, labelled by the world's checker, token by token.
 
-One bit a step teaches a small model to know weak steps by their looks, not to check them (``dev/LOG.md``). So every
-token says whether what stands so far can still become a true step, and the tokens of true steps are predicted as well:
-what a language model computes to predict a digit is what a judge compares with the digit that is there.
+With one label for each step, a small model learns the surface of weak steps, not how to check a step (``dev/LOG.md``).
+So every token has a label: whether the text so far can still become a true step. The loss also has a next-token part
+for the tokens of true steps: the model needs the same value to predict a digit and to check a written digit.
 """
 
 import json
@@ -19,22 +19,24 @@ from torch.nn.functional import cross_entropy, linear
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from arbitrage.core.types import Source
+from arbitrage.tiny.drills import drill, mistake, recall_facts
 from arbitrage.tiny.optim import Schedule, TrainState, build_optimizers
 from arbitrage.tiny.sampling import StepSampler, WrittenStep
 from arbitrage.tiny.tokenizer import ASSISTANT, USER
-from arbitrage.tiny.world import DELIMITER, WorldProblem, drill, generate, mistake, recall_facts
+from arbitrage.tiny.world import generate
+from arbitrage.tiny.world_problem import DELIMITER, WorldProblem
 from arbitrage.training.sequences import Labelled
 
 MAX_STEPS: Final = 12
 AT_END, INSIDE = 1.0, 0.2
-"""Weights of labels at the last token of a step, where a PRM is read, and at the others."""
+"""Weights of labels: at the last token of a step, where a PRM is read, and at all other tokens."""
 LANGUAGE_MODEL_WEIGHT: Final = 0.17
-"""Of the next-token loss beside that of the labels."""
+"""The weight of the next-token loss; the loss of the labels has weight 1."""
 
 
 @dataclass(slots=True)
 class Rollout:
-    """A solution in the making."""
+    """A solution that is being written."""
 
     problem: WorldProblem
     prompt: list[int]
@@ -42,7 +44,7 @@ class Rollout:
 
     @property
     def ids(self) -> list[int]:
-        """Prompt and steps, as all models read them."""
+        """Token ids of prompt and steps."""
         return [*self.prompt, *(token for step in self.steps for token in step.ids)]
 
     @property
@@ -52,7 +54,7 @@ class Rollout:
 
 
 def start_rollouts(tokenizer: PreTrainedTokenizerFast, split: str, count: int, seed: int) -> list[Rollout]:
-    """Open one rollout for each of ``count`` problems of a split."""
+    """Start one solution for each of ``count`` problems of a split."""
     problems = [generate(split, index, seed=seed) for index in range(count)]
     return [Rollout(p, tokenizer.encode(f"{USER}{p.question}{ASSISTANT}", add_special_tokens=False)) for p in problems]
 
@@ -60,11 +62,11 @@ def start_rollouts(tokenizer: PreTrainedTokenizerFast, split: str, count: int, s
 def collect_prm(
     samplers: dict[Source, StepSampler], tokenizer: PreTrainedTokenizerFast, *, split: str, count: int, seed: int
 ) -> list[Labelled]:
-    """Write solutions by the draft and by both in turn; the world's checker labels every step.
+    """Write solutions with the draft and with both models; the world's checker labels every step.
 
-    A third of the problems goes to the draft alone. The others change authors at random: the target writes a quarter
-    of the steps, or three quarters. Alone it is mostly right, which teaches little. Half of all steps is greedy, as
-    when served, half is sampled at temperature 1.
+    The draft alone solves a third of the problems. In the others the authors change at random: the target writes a
+    quarter of the steps, or three quarters. There are no solutions by the target alone, because most of its steps are
+    right and give little information. Half of all steps are greedy, as in serving; half are sampled at temperature 1.
     """
     rng, generator = random.Random(f"prm:{seed}"), torch.Generator().manual_seed(seed)
     rollouts = start_rollouts(tokenizer, split, count, seed)
@@ -78,20 +80,20 @@ def collect_prm(
             steps = samplers[source].write([r.ids for r in group], temperature=temperature, generator=generator)
             for rollout, step in zip(group, steps, strict=True):
                 rollout.steps.append(step)
-    return [judged(rollout, tokenizer) for rollout in rollouts]
+    return [labelled(rollout, tokenizer) for rollout in rollouts]
 
 
-def judged(rollout: Rollout, tokenizer: PreTrainedTokenizerFast) -> Labelled:
-    """A solution with a label at each token of its steps."""
-    row, said = Labelled(list(rollout.prompt), [], []), set[str]()
+def labelled(rollout: Rollout, tokenizer: PreTrainedTokenizerFast) -> Labelled:
+    """Label each token of a solution's steps."""
+    row, previous_texts = Labelled(list(rollout.prompt), [], []), set[str]()
     for step in rollout.steps:
-        _append(row, _without_end(step), rollout.problem.truths - said, tokenizer)
-        said.add(step.text.strip())
+        _append(row, _without_end(step), rollout.problem.truths - previous_texts, tokenizer)
+        previous_texts.add(step.text.strip())
     return row
 
 
 def _append(row: Labelled, ids: Sequence[int], truths: Iterable[str], tokenizer: PreTrainedTokenizerFast) -> None:
-    """Add one step to a row, judged by the texts that would be true in its place."""
+    """Add one step to a row, with labels from the texts that are true at its position."""
     possible, text = [truth + DELIMITER for truth in truths], ""
     for token in ids:
         text += tokenizer.decode([token])
@@ -105,30 +107,34 @@ def _append(row: Labelled, ids: Sequence[int], truths: Iterable[str], tokenizer:
 
 
 def at_ends(row: Labelled) -> Labelled:
-    """The same row with no labels but those at the ends of steps."""
+    """The same row with labels only at the ends of steps."""
     ends = [i for i, weight in enumerate(row.weights) if weight == AT_END]
     return Labelled(row.ids, [row.positions[i] for i in ends], [row.labels[i] for i in ends])
 
 
 def prm_drills(tokenizer: PreTrainedTokenizerFast, count: int, seed: int) -> list[Labelled]:
-    """Statements to judge one by one, half of them wrong: bare equations, or facts repeated from the question.
+    """Lists of statements with labels, half of them wrong: equations, or facts that repeat the question.
 
-    A solution has few steps that decide, and after the first mistake no other is looked at; here every line counts.
+    A solution has few difficult steps, and most steps after a mistake are wrong too. In a drill, each statement is
+    independent of the others.
     """
     return [_prm_drill(tokenizer, random.Random(f"prm drill:{seed}:{index}")) for index in range(count)]
 
 
 def _prm_drill(tokenizer: PreTrainedTokenizerFast, rng: random.Random) -> Labelled:
     if rng.random() < 0.5:
-        told, true = "", [line.removesuffix(".") for line in drill(rng, 8).split(DELIMITER)]
+        prompt, true = "", [line.removesuffix(".") for line in drill(rng, 8).split(DELIMITER)]
         wrong = [f"{left}={mistake(rng, int(result))}" for left, _, result in (line.partition("=") for line in true)]
     else:
-        facts, parts = recall_facts(rng, rng.randint(2, 7))
-        told, true = " ".join(facts), [beginning + rest for beginning, rest in parts]
-        # What is said of someone else, in the same words: a rest has a name in it where its beginning has "Compared".
-        named = {is_named: [rest for begin, rest in parts if ("Compared" in begin) == is_named] for is_named in (0, 1)}
-        wrong = [begin + rng.choice(named["Compared" in begin]) for begin, _ in parts]
-    row = Labelled(tokenizer.encode(f"{USER}{told}{ASSISTANT}", add_special_tokens=False), [], [])
+        facts, questions = recall_facts(rng, rng.randint(2, 7))
+        prompt, true = " ".join(facts), [beginning + ending for beginning, ending in questions]
+        # A wrong statement has the ending of another fact in the same phrasing, verbose ("Compared to …") or terse.
+        endings = {
+            is_verbose: [ending for beginning, ending in questions if ("Compared" in beginning) == is_verbose]
+            for is_verbose in (False, True)
+        }
+        wrong = [beginning + rng.choice(endings["Compared" in beginning]) for beginning, _ in questions]
+    row = Labelled(tokenizer.encode(f"{USER}{prompt}{ASSISTANT}", add_special_tokens=False), [], [])
     for pair in zip(true, wrong, strict=True):
         line = tokenizer.encode(f"{rng.choice(pair)}.{DELIMITER}", add_special_tokens=False)
         _append(row, line, [f"{pair[0]}."], tokenizer)
@@ -136,13 +142,13 @@ def _prm_drill(tokenizer: PreTrainedTokenizerFast, rng: random.Random) -> Labell
 
 
 def _without_end(step: WrittenStep) -> Sequence[int]:
-    # A scorer reads text, and end-of-sequence has none.
+    # In serving, a scorer reads the step's text, and end-of-sequence has no text.
     return step.ids[:-1] if step.is_last else step.ids
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassifierRecipe:
-    """How the PRM is fine-tuned."""
+    """The settings of the PRM's fine-tuning."""
 
     num_epochs: int
     tokens_per_batch: int
@@ -151,7 +157,7 @@ class ClassifierRecipe:
 
 
 def _epoch(rows: Sequence[Labelled], recipe: ClassifierRecipe, epoch: int) -> list[list[Labelled]]:
-    """Batches of similar length in random order; the same epoch is always the same."""
+    """Batches of rows with similar length, in random order; the same epoch always gives the same batches."""
     rng = random.Random(f"{recipe.seed}:epoch:{epoch}")
     order = sorted(rng.sample(rows, len(rows)), key=lambda row: len(row.ids) // 8)
     batches: list[list[Labelled]] = [[]]
@@ -170,14 +176,16 @@ def _all_batches(rows: Sequence[Labelled], recipe: ClassifierRecipe) -> Iterator
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Rows padded on the right, with their labelled positions one after the other."""
+    """Rows padded on the right, with the labelled positions of all rows in one list."""
 
     ids: Tensor
     """Shape [rows, tokens]."""
-    where: Tensor
+    positions: Tensor
     """Row and token of each label; shape [labels, 2]."""
     labels: Tensor
+    """Shape [labels]."""
     weights: Tensor
+    """The weight of each label in the loss, shape [labels]."""
 
     @classmethod
     def of(cls, rows: Sequence[Labelled], pad_id: int, device: torch.device) -> "_Batch":
@@ -195,15 +203,15 @@ def _states(model: PreTrainedModel, batch: _Batch) -> Tensor:
     return states
 
 
-def _logits(model: PreTrainedModel, states: Tensor, where: Tensor) -> Tensor:
-    logits: Tensor = model.score(states[where[:, 0], where[:, 1]]).float()
+def _logits(model: PreTrainedModel, states: Tensor, positions: Tensor) -> Tensor:
+    logits: Tensor = model.score(states[positions[:, 0], positions[:, 1]]).float()
     return logits
 
 
 def position_logits(model: PreTrainedModel, rows: Sequence[Labelled], pad_id: int) -> Tensor:
-    """Read the head at all labelled positions, row after row; shape [positions, 2]."""
+    """Compute the head's logits at all labelled positions, row after row; shape [positions, 2]."""
     batch = _Batch.of(rows, pad_id, model.device)
-    return _logits(model, _states(model, batch), batch.where)
+    return _logits(model, _states(model, batch), batch.positions)
 
 
 def labels_of(rows: Sequence[Labelled]) -> list[int]:
@@ -212,13 +220,13 @@ def labels_of(rows: Sequence[Labelled]) -> list[int]:
 
 
 def loss_of(model: PreTrainedModel, batch: _Batch) -> Tensor:
-    """Cross-entropy of the labels, and of the next token wherever that token is true."""
+    """Cross-entropy of the labels, plus the next-token cross-entropy at tokens with label 1."""
     states = _states(model, batch)
-    judging = cross_entropy(_logits(model, states, batch.where), batch.labels, reduction="none")
-    rows, tokens = batch.where[batch.labels == 1].T
-    guessed = linear(states[rows, tokens - 1], model.get_input_embeddings().weight).float()
-    predicting = cross_entropy(guessed, batch.ids[rows, tokens], reduction="sum") / max(1, len(rows))
-    return (judging * batch.weights).sum() / batch.weights.sum() + LANGUAGE_MODEL_WEIGHT * predicting
+    label_losses = cross_entropy(_logits(model, states, batch.positions), batch.labels, reduction="none")
+    rows, tokens = batch.positions[batch.labels == 1].T
+    token_logits = linear(states[rows, tokens - 1], model.get_input_embeddings().weight).float()
+    token_loss = cross_entropy(token_logits, batch.ids[rows, tokens], reduction="sum") / max(1, len(rows))
+    return (label_losses * batch.weights).sum() / batch.weights.sum() + LANGUAGE_MODEL_WEIGHT * token_loss
 
 
 def train_classifier(
@@ -229,10 +237,10 @@ def train_classifier(
     pad_id = int(model.config.pad_token_id or 0)
     num_steps = sum(len(_epoch(rows, recipe, epoch)) for epoch in range(recipe.num_epochs))
     state = TrainState(model, build_optimizers(model, recipe.schedule), folder)
-    done = state.restore()
+    first_step = state.restore()
     started, losses = time.monotonic(), []
     for step, batch in enumerate(_all_batches(rows, recipe)):
-        if step < done:
+        if step < first_step:
             continue
         with torch.autocast(model.device.type, torch.bfloat16):
             loss = loss_of(model, _Batch.of(batch, pad_id, model.device))

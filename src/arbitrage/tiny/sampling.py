@@ -1,4 +1,4 @@
-"""Many steps at once: batched writing for the recipe, where speed is throughput."""
+"""Write many steps in one batch, for the recipe."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from arbitrage.tiny.world import DELIMITER
+from arbitrage.tiny.world_problem import DELIMITER
 
 
 @dataclass(frozen=True, slots=True)
 class WrittenStep:
-    """One step from the batch; ``ids`` end with the delimiter's token or with end-of-sequence."""
+    """One step; ``ids`` end with the delimiter's token or with end-of-sequence, or at the token limit."""
 
     ids: tuple[int, ...]
     text: str
@@ -21,16 +21,25 @@ class WrittenStep:
 
 @dataclass(slots=True)
 class _Prefilled:
-    """Left-padded prefixes in a KV cache."""
+    """Prefixes in a KV cache, padded on the left."""
 
     cache: DynamicCache
     mask: Tensor
-    """1 where a position holds a token, shape [batch, tokens]."""
+    """1 at positions with a token, 0 at padding; shape [batch, tokens]."""
     states: Tensor
-    """Last hidden states of each prefix's last token, shape [batch, hidden]."""
+    """The last layer's state at the last token of each prefix, shape [batch, hidden]."""
 
     def extend(self, model: PreTrainedModel, ids: Tensor, mask: Tensor) -> Tensor:
-        """Append tokens, right-padded where ``mask`` is 0; returns their states [batch, new, hidden]."""
+        """Append tokens and return their states.
+
+        Args:
+            model: The language model.
+            ids: Token ids, shape [batch, new].
+            mask: 1 at tokens, 0 at padding on the right; shape [batch, new].
+
+        Returns:
+            States of shape [batch, new, hidden].
+        """
         self.mask = torch.cat([self.mask, mask], dim=1)
         positions = (self.mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         states: Tensor = model.base_model(
@@ -53,7 +62,7 @@ def _prefill(model: PreTrainedModel, prefixes: Sequence[Sequence[int]], pad_id: 
 
 
 def _chunks(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Indices in chunks of similar length, so that little is padding."""
+    """Yield indices in chunks of similar length, which need little padding."""
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     for start in range(0, len(order), size):
         yield order[start : start + size]
@@ -92,7 +101,7 @@ class StepSampler:
         generator: torch.Generator,
         max_tokens: int,
     ) -> Tensor:
-        """Decode all rows until each has stopped; returns ids padded behind the stop, [rows, tokens]."""
+        """Decode until all rows have stopped; returns ids of shape [rows, tokens], padded after the stop."""
         pad_id = self.tokenizer.pad_token_id
         filled = _prefill(self.model, prefixes, pad_id)
         states, columns = filled.states, []

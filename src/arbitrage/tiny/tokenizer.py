@@ -1,7 +1,7 @@
 r"""The tokenizer of the tiny models: byte-level BPE with Qwen's pre-tokeniser, digits single.
 
-Like Qwen's and Llama-3's, it merges punctuation with the newlines that follow: ``.\n\n`` is one token. A step
-delimiter may therefore sit inside a token, as it does in the models that people serve.
+Like the tokenizers of Qwen and Llama-3, it merges punctuation with the newlines after it: ``.\n\n`` is one token. A
+step delimiter can therefore be inside a token, as in models of real size.
 """
 
 import random
@@ -13,7 +13,9 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast
 
 from arbitrage.tiny import MARKS
-from arbitrage.tiny.world import DRAFT_HABIT, TARGET_HABIT, drill, generate
+from arbitrage.tiny.drills import drill
+from arbitrage.tiny.world import generate
+from arbitrage.tiny.world_problem import DRAFT_HABIT, TARGET_HABIT
 
 PAD: Final = "<|pad|>"
 END: Final = "<|end|>"
@@ -47,7 +49,7 @@ def corpus(num_problems: int) -> Iterator[str]:
 
 
 def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """Train a tokenizer of this kind on the given texts."""
+    """Train a tokenizer on the given texts."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -74,10 +76,10 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def save_tokenizer(folder: Path, num_problems: int) -> None:
-    """Train the tokenizer that all four tiny models share and write it to ``folder``.
+    """Train the tokenizer that all four tiny models share, and write it into ``folder``.
 
     Args:
-        folder: Where to write it.
-        num_problems: How many training problems to read; 3,000 hold every word of the world.
+        folder: The folder to write.
+        num_problems: The number of training problems to read; 3,000 problems contain every word of the world.
     """
     train_tokenizer(corpus(num_problems)).save_pretrained(str(folder))

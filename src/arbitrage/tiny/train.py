@@ -1,7 +1,7 @@
-"""Rebuild all tiny models from nothing: ``python -m arbitrage.tiny.train OUT``.
+"""Train all tiny models from random weights: ``python -m arbitrage.tiny.train OUT``.
 
-Stages run in order and each is skipped when its result exists, so a killed run continues where it stopped:
-tokenizer, draft, target, prm, router, probe. Training checkpoints are safetensors.
+The stages are tokenizer, draft, target, prm, router and probe. A stage is skipped if its result exists, so a killed run
+continues where it stopped. Training checkpoints are safetensors.
 """
 
 import argparse
@@ -30,24 +30,24 @@ from arbitrage.tiny.optim import Schedule
 from arbitrage.tiny.prm import ClassifierRecipe, collect_prm, prm_drills, train_classifier
 from arbitrage.tiny.sampling import StepSampler
 from arbitrage.tiny.tokenizer import save_tokenizer
-from arbitrage.tiny.world import DRAFT_HABIT, TARGET_HABIT
+from arbitrage.tiny.world_problem import DRAFT_HABIT, TARGET_HABIT
 from arbitrage.training.sequences import Labelled
 
 M = TypeVar("M", bound=PreTrainedModel)
 COLLECT_SEED: Final = 7
-"""Problems of the judges' data: none that a language model was trained on."""
+"""The seed of the problems for the PRM and the routers; the language models were trained on other seeds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """Everything that determines the four models, and the probe."""
+    """All settings that determine the four models and the probe."""
 
     tokenizer_problems: int
     draft: LanguageModelRecipe
     target: LanguageModelRecipe
     prm_problems: int
     prm_drills: int
-    """Lists of single statements to judge, beside the solutions."""
+    """The number of lists of single statements that the PRM learns beside the solutions."""
     prm: ClassifierRecipe
     rows: tuple[str, ...]
     """Options of ``arbitrage collect``."""
@@ -58,11 +58,11 @@ class Preset:
     probe: tuple[str, ...]
     """Options of ``arbitrage train-probe``."""
     thresholds: Mapping[str, float] = field(default_factory=lambda: {"router": 0.1, "probe": 0.07})
-    """Shipped routers with their default thresholds, which were chosen on the validation split."""
+    """The shipped routers with their default thresholds, chosen on the validation split."""
 
 
 _SMALL_ROUTER: Final = ("--learning-rate", "4e-4", "--batch-size", "32", "--device-batch-size", "16", "--bf16")
-"""Training of a router of this size; the defaults are for one of 1.5 billion weights."""
+"""Training options for a router of this size; the defaults are for 1.5 billion weights."""
 
 PRESETS: Final = {
     "cpu": Preset(
@@ -127,7 +127,9 @@ PRESETS: Final = {
         router=(*_SMALL_ROUTER, "--epochs", "1", "--labels", "regression", "--balance", "none"),
         rollouts=(),
         probe=(),
-        thresholds={"router": 0.1},  # No probe: all that so raw a draft writes is worse, and a probe needs two classes.
+        thresholds={
+            "router": 0.1
+        },  # No probe: every step of so weak a draft is worse than the target's, and a probe needs two classes.
     ),
 }
 
@@ -141,7 +143,7 @@ class Build:
     device: str = "cpu"
 
     def all(self) -> None:
-        """Every stage that has no result yet; the models as they ship are in ``export``."""
+        """Run every stage that has no result yet; the finished models are in ``export``."""
         for source in Source:
             self.language_model(source)
             self.ship(source)
@@ -152,7 +154,7 @@ class Build:
             self.ship(name)
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
-        """The shared tokenizer; trained at first use."""
+        """The shared tokenizer; it is trained at the first call."""
         folder = self.folder / "tokenizer"
         if not folder.exists():
             save_tokenizer(folder, self.preset.tokenizer_problems)
@@ -160,19 +162,19 @@ class Build:
 
     def language_model(self, source: Source) -> LlamaForCausalLM:
         """The draft or the target."""
-        return self._made(LlamaForCausalLM, source, lambda: self._train_language_model(source))
+        return self._trained(LlamaForCausalLM, source, lambda: self._train_language_model(source))
 
     def _train_language_model(self, source: Source) -> LlamaForCausalLM:
         recipe = self.preset.draft if source is Source.DRAFT else self.preset.target
         return train_language_model(recipe, self.tokenizer(), self.folder / "work" / source, self.device)
 
     def samplers(self) -> dict[Source, StepSampler]:
-        """Batched writers of both language models."""
+        """Samplers of both language models."""
         return {source: StepSampler(self.language_model(source), self.tokenizer()) for source in Source}
 
     def prm(self) -> PreTrainedModel:
-        """The process reward model: the target's weights, taught to judge steps."""
-        return self._made(LlamaForTokenClassification, "prm", self._train_prm)
+        """The process reward model: the target's weights, fine-tuned to score steps."""
+        return self._trained(LlamaForTokenClassification, "prm", self._train_prm)
 
     def _train_prm(self) -> PreTrainedModel:
         count = self.preset.prm_problems
@@ -188,9 +190,10 @@ class Build:
         return train_classifier(model, rows, self.preset.prm, self.folder / "work" / "prm")
 
     def routers(self) -> None:
-        """The two routers, from the same draft steps by public commands.
+        """Train the two routers on the same draft steps, with public commands.
 
-        The model router starts from the shipped PRM and learns its opinion, the probe what comes of a step.
+        The router with a language model starts from the shipped PRM and learns from PRM scores. The probe learns from
+        rollout scores.
         """
         rows, models = self.folder / "work" / "rows", {role: self.shipped / role for role in (*Source, "prm")}
         pair = write_pair(self.folder / "work" / "pair.toml", models, self.device)
@@ -198,38 +201,39 @@ class Build:
         options = ("--marks", *MARKS.values(), "--device", self.device, *self.preset.router)
         arbitrage("train-router", rows, self.folder / "router", "--pair", pair, *options)
         if "probe" in self.preset.thresholds:
-            rolled = self.folder / "work" / "rolled"
-            arbitrage("label", rows, rolled, "--pair", pair, *self.preset.rollouts)
-            arbitrage("train-probe", rolled, self.folder / "probe", "--pair", pair, *self.preset.probe)
+            labelled_rows = self.folder / "work" / "rolled"
+            arbitrage("label", rows, labelled_rows, "--pair", pair, *self.preset.rollouts)
+            arbitrage("train-probe", labelled_rows, self.folder / "probe", "--pair", pair, *self.preset.probe)
 
     @property
     def shipped(self) -> Path:
-        """Folder of the finished models."""
+        """The folder of the finished models."""
         return self.folder / "export"
 
     def ship(self, name: str) -> None:
-        """Write a model as it ships: fp16 weights, with its tokenizer and input format; a probe as it is."""
-        made, out = self.folder / name, self.shipped / name
+        """Write a finished model into ``export``: fp16 weights, tokenizer, input format; a probe keeps its weights."""
+        trained, out = self.folder / name, self.shipped / name
         out.mkdir(parents=True, exist_ok=True)
         if name == "probe":
-            for part in ("config.json", "model.safetensors"):
-                shutil.copyfile(made / part, out / part)
+            for file_name in ("config.json", "model.safetensors"):
+                shutil.copyfile(trained / file_name, out / file_name)
         else:
-            self._ship_model(made, out)
+            self._ship_model(trained, out)
         if name == "prm":
             InputFormat(kind="prm").save(out)
         elif name in self.preset.thresholds:
             thresholds = {"default": self.preset.thresholds[name]}
-            replace(InputFormat.load(made), thresholds=thresholds).save(out)
+            replace(InputFormat.load(trained), thresholds=thresholds).save(out)
 
-    def _ship_model(self, made: Path, out: Path) -> None:
-        weights = load_file(made / "model.safetensors")
+    def _ship_model(self, trained: Path, out: Path) -> None:
+        weights = load_file(trained / "model.safetensors")
         save_file({k: v.half() for k, v in weights.items()}, out / "model.safetensors", metadata={"format": "pt"})
-        config = json.loads((made / "config.json").read_text())
+        config = json.loads((trained / "config.json").read_text())
         (out / "config.json").write_text(json.dumps({**config, "dtype": "float16"}, indent=2) + "\n")
         self.tokenizer().save_pretrained(str(out))
 
-    def _made(self, kind: type[M], name: str, train: Callable[[], PreTrainedModel]) -> M:
+    def _trained(self, kind: type[M], name: str, train: Callable[[], PreTrainedModel]) -> M:
+        """Load a stage's model; train it first if the stage has no result."""
         folder = self.folder / name
         if not (folder / "model.safetensors").exists():
             print(json.dumps({"stage": name}), flush=True)
@@ -239,7 +243,7 @@ class Build:
 
 
 def _from_backbone(kind: type[PreTrainedModel], folder: Path) -> PreTrainedModel:
-    """A two-label classifier that starts from another model's body; its head is new unless shapes agree."""
+    """A classifier with two labels and another model's backbone; its head has new weights unless the shapes agree."""
     torch.manual_seed(0)
     return kind.from_pretrained(str(folder), num_labels=2)
 

@@ -85,8 +85,7 @@ def train_probe(
         rows: Training rows; for the inputs ``state`` with hidden states.
         out: Becomes a checkpoint folder with the input format and the report.
         recipe: Labels and optimisation.
-        input_format: The input format of the pair's routers; the probe gets it without the annotation, since it reads
-            no text.
+        input_format: The format of the pair's routers; its annotation is dropped, because a probe reads no text.
         settings: Identifies the rows; a folder of another run is refused.
         likelihoods: Gives the target's likelihood score of each row's draft step; needed for the inputs
             ``likelihoods``. It costs one forward pass for each row, so a finished training does not call it.

@@ -8,10 +8,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from arbitrage.core.boxes import last_boxed
 from arbitrage.core.errors import ConfigError, RowError
 from arbitrage.core.policy import Policy
 from arbitrage.core.solve import solve
-from arbitrage.core.trace import last_boxed
 from arbitrage.core.turn import Pair, Setting
 from arbitrage.core.types import Candidate, Finish, Problem, Source
 from arbitrage.runtime.pool import each

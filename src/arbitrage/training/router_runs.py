@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from arbitrage.core.files import fingerprint
 from arbitrage.pairs.blocking import run
 from arbitrage.pairs.catalogue import load_engines, load_router, router_folder, router_format
-from arbitrage.runtime.store import fingerprint, read_manifest, run_key
+from arbitrage.runtime.store import read_manifest, run_key
 from arbitrage.scorers.format import InputFormat
 from arbitrage.scorers.likelihood import LikelihoodScorer
 from arbitrage.training.recipe import RouterRecipe, held_out_rows

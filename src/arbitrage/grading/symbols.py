@@ -1,0 +1,101 @@
+"""Formulas as sympy objects, read by the LaTeX parser of math-verify; numbers stay exact."""
+
+import re
+from functools import lru_cache
+from typing import Any, Final
+
+from arbitrage.core.errors import MissingExtra
+from arbitrage.grading.arithmetic import value
+from arbitrage.grading.latex import number
+
+try:
+    import sympy
+    from latex2sympy2_extended import NormalizationConfig, latex2sympy
+    from latex2sympy2_extended.latex2sympy2 import ConversionConfig
+except ImportError as error:
+    raise MissingExtra("math") from error
+
+_NORMALIZATION: Final = NormalizationConfig(
+    # Units, boxes and names are gone already; the rest is repaired, not interpreted anew.
+    basic_latex=True,
+    units=False,
+    malformed_operators=True,
+    nits=True,
+    boxed="none",
+    equations=False,
+)
+_CONVERSION: Final = ConversionConfig(lowercase_symbols=False)
+_DECIMAL: Final = re.compile(
+    r"(?<![\w.])(?:\d+\.\d*|\.\d+|\d+(?=[eE][-+]?\d))(?:\\overline\s?\{\d+\}|[eE][-+]?\d{1,4}(?!\d))?"
+)
+_PRIMES: Final = re.compile(r"([A-Za-z])(?:_(\w|\{\w*\}))?('+)(?:_(\w|\{\w*\}))?")
+_CIS: Final = re.compile(
+    r"\\operatorname\{cis\}\s?(\([^()]*\)|\{[^{}]*\}|\\frac\{[^{}]*\}\{[^{}]*\}|[\d.]*\s?\\?[A-Za-z]+)"
+)
+_INDEX: Final = re.compile(
+    r"_\s?(?:\{[^{}]*(?<![A-Za-z\\])i(?![A-Za-z])[^{}]*\}|i(?![A-Za-z]))|\([^()]*(?<![A-Za-z\\])i\)(?=\s?=)"
+)
+_FEW_COMPLEX: Final = frozenset("jkmn")
+"""Letters that name indices: beside them, i is an index, too, unless the formula is about complex numbers."""
+_COMPLEX: Final = re.compile(r"\\pi|\\(?:sin|cos)(?![a-z])|(?<![A-Za-z\\])e\s?\^|\\sqrt\s?\{\s?-|cis")
+IMAGINARY: Final = sympy.Symbol("i", real=True)
+"""``i`` as the parser reads it."""
+
+
+@lru_cache(maxsize=4096)
+def parsed(text: str) -> Any:
+    """The formula as a sympy object; None if it cannot be read.
+
+    Numbers are exact: 0.3333 is no third. ``i`` stays a symbol, see :func:`is_imaginary`.
+    """
+    if (exact := value(text)) is not None:
+        return sympy.Rational(exact.numerator, exact.denominator)
+    if re.search(r"\\[lcv]?dots|\.\.\.|\\(?:AND|OR)|\\text|\\(?:gcd|lcm)", text):
+        return None  # The parser would skip the dots and words; of letters, the greatest common divisor would be 1.
+    try:
+        return _kept(
+            latex2sympy(
+                _spelled(text), is_real=True, normalization_config=_NORMALIZATION, conversion_config=_CONVERSION
+            )
+        )
+    except Exception:  # The parser raises no class of its own, and sympy many.
+        return None
+
+
+def _spelled(text: str) -> str:
+    """The text without all that the parser would misread."""
+    text = _DECIMAL.sub(_fraction, text)
+    text = _PRIMES.sub(lambda m: rf"{m[1]}_{{{'p' * len(m[3])}{(m[2] or m[4] or '').strip('{}')}}}", text)
+    text = re.sub(r"(?<![\\A-Za-z])I(?![A-Za-z])", r"\\iota ", text)  # The parser's imaginary unit.
+    # The parser adds a number and a fraction behind it, in brackets, too, and multiplies only across a dot.
+    text = re.sub(r"(?<![\d_^.\\A-Za-z])(\d+)\s?(?=\()", r"\1\\cdot ", text)
+    return _CIS.sub(lambda m: rf"e^{{i({m[1]})}}", text)
+
+
+def _fraction(found: re.Match[str]) -> str:
+    exact = number(found[0])
+    return found[0] if exact is None else rf"(\frac{{{exact.numerator}}}{{{exact.denominator}}})"
+
+
+def _kept(parsed: Any) -> Any:
+    """The object with its derivatives of unknown functions as symbols: evaluated, they would all be 0."""
+    if isinstance(parsed, sympy.Basic) and parsed.has(sympy.Derivative):
+        return parsed.replace(
+            lambda part: isinstance(part, sympy.Derivative) and not part.expr.has(part.variables[0]),
+            lambda part: sympy.Symbol(f"d{part.expr}/d{part.variables[0]}", real=True),
+        )
+    return parsed
+
+
+def is_imaginary(*texts: str) -> bool:
+    """Whether ``i`` is the imaginary unit in formulas that are compared, and no index or variable."""
+    joined = " ".join(texts)
+    letters = set(re.findall(r"(?<![\\A-Za-z])[A-Za-z](?![A-Za-z])|(?<=\d)[A-Za-z](?![A-Za-z])", joined))
+    if _INDEX.search(joined) or re.search(r"\\(?:sum|prod)", joined):
+        return False
+    return not letters & _FEW_COMPLEX or bool(_COMPLEX.search(joined))
+
+
+def with_imaginary(parsed: Any) -> Any:
+    """The object with the imaginary unit for ``i``."""
+    return parsed.xreplace({IMAGINARY: sympy.I}) if hasattr(parsed, "xreplace") else parsed
