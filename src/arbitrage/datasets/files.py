@@ -86,7 +86,7 @@ class FieldMap:
             gold = gold_of(record.get(self.answer))
         except ValueError as error:
             raise ConfigError(
-                f"{place}: the answer in column {self.answer!r} must be a number, a text or a list of these, "
+                f"{location}: the answer in column {self.answer!r} must be a number, a text or a list of these, "
                 f"got {record[self.answer]!r:.100}",
                 hint="name another column with --fields answer=COLUMN",
             ) from error

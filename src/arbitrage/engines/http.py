@@ -76,7 +76,9 @@ class HTTPEngine(TokenText):
         served = dialect.served(client.get(dialect.about))
         lengths = [length for length in (context_length, served.context_length) if length]
         if not lengths:
-            raise ConfigError(f"{client.url} does not report its context length", hint="set context_length for the model")
+            raise ConfigError(
+                f"{client.url} does not report its context length", hint="set context_length for the model"
+            )
         return cls(
             client,
             dialect,
