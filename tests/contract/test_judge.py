@@ -35,6 +35,7 @@ def judge(target):
 @pytest.fixture
 def widths(target):
     """How many tokens went through the target in each forward pass."""
+    assert target.widths_agree  # Measured by forward passes of its own, at the first question.
     found = []
     hook = target.model.register_forward_pre_hook(
         lambda module, args, kwargs: found.append(kwargs["input_ids"].shape[1]), with_kwargs=True
