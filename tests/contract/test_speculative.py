@@ -156,8 +156,9 @@ async def test_neither_model_computes_a_token_twice_but_for_wrong_guesses(engine
 
 async def test_wrong_guesses_cost_no_further_pass(engine):
     """One pass for each token, as without them."""
+    target = GUESSING["wrong"](engine, 1, 4)
     with counted(engine(1).model) as passes:
-        trace = await answers(GUESSING["wrong"](engine, 1, 4))
+        trace = await answers(target)
     assert passes["passes"] == target_cost(trace).num_generated
 
 
