@@ -25,6 +25,7 @@ from arbitrage.pairs.launch import answers, server_for
 from arbitrage.pairs.model import ModelConfig
 from arbitrage.pairs.served import LlamaServerModel, ServedModel, VLLMModel
 from arbitrage.runtime.servers import Started, running
+from helpers import measured
 
 NEVER = -1e4
 """A bias that no logit outweighs."""
@@ -250,7 +251,7 @@ def _hf_kit(request: pytest.FixtureRequest, wrap: Callable[[Any, Any], Engine] =
         hook.remove()
 
     def plain(number: int) -> HFEngine:
-        return HFEngine(random_lm(number), tokenizer, name=f"hf-{number}")
+        return measured(HFEngine(random_lm(number), tokenizer, name=f"hf-{number}"))
 
     return Kit(lambda number: wrap(plain(number), plain(number + 1)), slowed)
 

@@ -215,7 +215,7 @@ async def test_a_failure_of_the_library_is_told_and_leaves_the_session_usable(en
     async with opened(target, PROBLEM) as session:
         wanted = await session.propose(request(8))
         with monkeypatch.context() as patch:
-            patch.setattr("arbitrage.engines.llamacpp_native.llama_cpp.llama_decode", lambda *_: -3)
+            patch.setattr("arbitrage.engines.llamacpp_context.llama_cpp.llama_decode", lambda *_: -3)
             with pytest.raises(EngineError, match=r"batch of \d+ tokens with status -3"):
                 await session.likelihood(candidate("A foreign step.\n\n"))
         assert (await session.propose(request(8))).token_ids == wanted.token_ids

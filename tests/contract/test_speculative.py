@@ -16,7 +16,7 @@ from arbitrage.pairs.hf import HFModel
 from arbitrage.pairs.loaded import LoadedPair
 from arbitrage.policies import RandomEscalation, TargetOnly
 from arbitrage.policies.table import Models
-from helpers import candidate, opened, request, scripted, setting
+from helpers import candidate, measured, opened, request, scripted, setting
 
 PROBLEM = Problem(id="p1", question="Compared to Leo Mia has 3 times as many stamps.")
 NUMBERS = range(4)
@@ -43,8 +43,8 @@ class Fixed:
 
 @pytest.fixture
 def engine(random_lm, tokenizer):
-    return lambda number, *, hidden=False, **values: HFEngine(
-        random_lm(number, **values), tokenizer, name=f"hf-{number}", keeps_hidden_state=hidden
+    return lambda number, *, hidden=False, **values: measured(
+        HFEngine(random_lm(number, **values), tokenizer, name=f"hf-{number}", keeps_hidden_state=hidden)
     )
 
 
@@ -156,8 +156,9 @@ async def test_neither_model_computes_a_token_twice_but_for_wrong_guesses(engine
 
 async def test_wrong_guesses_cost_no_further_pass(engine):
     """One pass for each token, as without them."""
+    target = GUESSING["wrong"](engine, 1, 4)
     with counted(engine(1).model) as passes:
-        trace = await answers(GUESSING["wrong"](engine, 1, 4))
+        trace = await answers(target)
     assert passes["passes"] == target_cost(trace).num_generated
 
 
@@ -265,5 +266,5 @@ def test_other_engines_cannot_verify_tokens(name):
     config = PairConfig(name="test", draft=model, target=model)
     models = Models(pair_name="test", pair=Pair(draft=engine, target=engine), is_same_answer=str.__eq__)
     loaded = LoadedPair(config=config, models=models)
-    with pytest.raises(ConfigError, match=f"'{name}' needs models of the hf engine, 'scripted' is none"):
+    with pytest.raises(ConfigError, match=f"'{name}' needs models of the hf engine, got 'scripted'"):
         loaded.method(name)

@@ -51,7 +51,7 @@ def test_eval_ends_with_the_promised_json_line_and_writes_one_trace_a_line(cli, 
     )
     record = json.loads(out.splitlines()[-1])
     assert status == 0
-    assert (record["schema"], record["pair"], record["num_problems"]) == (1, "tiny", 4)
+    assert (record["schema"], record["pair"], record["num_problems"]) == (2, "tiny", 4)
     assert [(row["policy"], row["threshold"]) for row in record["rows"]] == [
         ("draft", None),
         ("target", None),
@@ -81,7 +81,8 @@ def test_eval_ends_with_the_promised_json_line_and_writes_one_trace_a_line(cli, 
         (("solve", "  "), "empty"),
         (("solve", QUESTION, "--policy", "rsd", "--threshold", "-0.1"), "-0.1"),
         (("solve", QUESTION, "--temperature", "-1"), "temperature"),
-        (("solve", QUESTION, "--policy", "router@0.1"), "give the threshold apart: router and 0.1"),
+        (("solve", QUESTION, "--policy", "target@0.1"), "'target' has no threshold, got 0.1"),
+        (("solve", QUESTION, "--policy", "router@1.1"), "threshold must be in [0, 1], got 1.1"),
         (("solve", QUESTION, "--budget", "seconds<=0.001"), "not calibrated for 'seconds<=0.001'"),
         (("solve", QUESTION, "--budget", "seconds<=1", "--threshold", "0.5"), "the threshold 0.5 too"),
         (("solve", QUESTION, "--budget", "seconds<=1", "--policy", "rsd"), "the policy 'rsd' too"),

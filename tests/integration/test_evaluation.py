@@ -53,7 +53,7 @@ def test_a_run_writes_all_that_was_promised_and_ends_with_one_line(whole):
         *("manifest.json", "sessions.json", "traces.jsonl"),
         *("summary.csv", "summary.json", "summary.md", "report.html", "plots"),
     }
-    assert (record["schema"], record["num_problems"], record["out"]) == (1, 3, str(folder))
+    assert (record["schema"], record["num_problems"], record["out"]) == (2, 3, str(folder))
     assert [(row["policy"], row["num_solutions"]) for row in record["rows"]] == [
         *(("draft", 6), ("target", 6), ("random", 6), ("router", 6))
     ]

@@ -7,10 +7,10 @@ import pytest
 from typer.testing import CliRunner
 
 from arbitrage.cli.main import app
-from arbitrage.core.errors import ConfigError, TraceError
+from arbitrage.core.errors import CheckpointError, ConfigError, TraceError
 from arbitrage.core.trace import Trace
 from arbitrage.core.types import Candidate, Cost, Decision, Finish, Problem, Source, Step
-from arbitrage.evaluation.calibration import ROUTER
+from arbitrage.evaluation.calibration import ROUTER, calibrate_router
 from arbitrage.evaluation.figures.calibrate import Budget, Outcome, calibrate, outcomes_of, upper_bound
 from arbitrage.evaluation.running.entry import TARGET
 from arbitrage.scorers.format import InputFormat
@@ -165,3 +165,11 @@ def test_the_command_writes_thresholds_into_the_checkpoint(traces, tmp_path):
     record = json.loads(done.stdout.splitlines()[-1])
     assert [one["threshold"] for one in record["budgets"]] == [0.9, 0.9]
     assert set(json.loads((folder / "calibration.json").read_text())) == set(wanted) - {"default"}
+
+
+def test_a_broken_report_is_one_clear_error_and_changes_nothing(traces, tmp_path):
+    InputFormat(kind="router", thresholds={"default": 0.4}).save(tmp_path)
+    (tmp_path / "calibration.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"calibration\.json: not a calibration report: .*remove the file"):
+        calibrate_router(tmp_path, traces, ["target-tokens<=0.3"], confidence=0.9, seed=0)
+    assert InputFormat.load(tmp_path).thresholds == {"default": 0.4}

@@ -2,6 +2,7 @@
 
 import asyncio
 import pickle
+from contextlib import contextmanager
 
 import pytest
 
@@ -10,6 +11,8 @@ from arbitrage.core.turn import Pair, Setting
 from arbitrage.core.types import Problem, Source
 from arbitrage.evaluation.figures.metrics import all_figures
 from arbitrage.evaluation.running.entry import TARGET
+from arbitrage.evaluation.running.execute import Execution
+from arbitrage.evaluation.running.folder import EvalFolder
 from arbitrage.evaluation.running.plan import Plan, needs_audit
 from arbitrage.evaluation.running.solutions import graded
 from arbitrage.evaluation.running.sweep import sweep
@@ -160,3 +163,38 @@ def test_a_plan_holds_no_model_and_can_be_pickled():
 )
 def test_an_audit_is_for_methods_with_a_threshold_and_by_default_without_load(names, jobs, requested, audits):
     assert needs_audit(methods(names), jobs, requested) is audits
+
+
+def executed(progress, **values):
+    """An execution of a plan whose progress is written into a list."""
+
+    @contextmanager
+    def start(total, done):
+        progress.append((total, done))
+        yield progress.append
+
+    return Execution(plan=plan(**values), methods=on_pair(ENTRIES, models()), progress=start)
+
+
+def test_an_execution_in_a_folder_solves_only_what_is_missing_and_reports_progress(tmp_path):
+    progress, copy = [], tmp_path / "copy.jsonl"
+    with EvalFolder(tmp_path / "run", {"jobs": 1}, {}) as folder:
+        for one in asyncio.run(finished(plan(problems=PROBLEMS[:2]))):
+            folder.append(one)
+    run = executed(progress).in_folder(tmp_path / "run", {"jobs": 1}, arguments=["eval"], traces=copy)
+    assert progress[0] == (18, 6)
+    assert len(progress[1:]) == 12
+    assert progress[-1] == "solving · right: target 100%, others 100%"
+    assert [len(solutions) for solutions in run.solutions.values()] == [6, 6, 6]
+    assert [session.get("arguments") for session in run.sessions] == [None, ["eval"]]
+    assert copy.read_text() == (tmp_path / "run" / "traces.jsonl").read_text()
+    again = executed(progress := []).in_folder(tmp_path / "run", {"jobs": 1})
+    assert (again.solutions, progress) == (run.solutions, [])
+
+
+def test_an_execution_in_memory_writes_traces_where_asked(tmp_path):
+    results = executed([], jobs=2).in_memory(tmp_path / "traces.jsonl")
+    assert [len(traces) for traces in results.values()] == [6, 6, 6]
+    assert len((tmp_path / "traces.jsonl").read_text().splitlines()) == 18
+    with pytest.raises(ConfigError, match="cannot write traces to"):
+        executed([]).in_memory(tmp_path)

@@ -392,7 +392,7 @@ def test_without_the_extra_text_is_compared_and_one_warning_says_so(monkeypatch)
     monkeypatch.setattr("arbitrage.grading.grader.find_spec", lambda name: None)
     grader = Grader()
     assert grader.grade([("1/2", "0.5"), ("(2,1)", "(1,2)")]) == [CORRECT, WRONG]
-    with pytest.warns(UserWarning, match=r"'y\+x' for 'x\+y' are compared as text .*'\.\[math\]'"):
+    with pytest.warns(UserWarning, match=r"'y\+x' for 'x\+y' are compared as text .*'arbitrage-llm\[math\]'"):
         assert grader.grade([("y+x", "x+y")]) == [WRONG]
     assert grader.grade([("x + y", "x+y"), ("b+a", "a+b")]) == [CORRECT, WRONG]
 

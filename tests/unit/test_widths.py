@@ -12,13 +12,6 @@ from arbitrage.engines.language_model import LanguageModel
 from arbitrage.engines.prompt import PlainPrompt
 
 
-class Words:
-    """A tokenizer of characters."""
-
-    def encode(self, text, add_special_tokens=True):
-        return list(map(ord, text))
-
-
 class Sequence(CachedTokens):
     """Logits are 10 at every token; ``error`` by the width of the pass and the length behind it is added."""
 
@@ -52,12 +45,15 @@ class Model(LanguageModel):
     """A model of which only the widths matter."""
 
     def __init__(self, error=lambda width, length: 0.0, *, exact=None, context_length=512, lengths=(128,)):
-        super().__init__(Words(), name="m", device="cpu", prompt=PlainPrompt(), keeps_hidden_state=False, exact=exact)
+        super().__init__(None, name="m", device="cpu", prompt=PlainPrompt(), keeps_hidden_state=False, exact=exact)
         self.error, self.context_length, self.probe_lengths = error, context_length, lengths
         self.passes, self.sequences, self.threads = [], [], 1
 
     def arithmetic(self):
         return {"threads": self.threads}
+
+    def encode(self, text):
+        return list(map(ord, text))
 
     def sequence(self):
         self.sequences.append(Sequence(self.error, self.passes))

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from arbitrage.engines.worker import Cancelled
 
 Rows = Any
-"""Logits of shape [positions, vocabulary], a tensor or an array; a row is what indexing gives."""
+"""Logits of shape [positions, vocabulary], a tensor or an array; a row is reached by its index."""
 
 
 class Branches(Protocol):

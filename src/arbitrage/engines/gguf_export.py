@@ -36,7 +36,7 @@ def export_gguf(folder: Path, out: Path, kind: str = "f16") -> None:
     Args:
         folder: Weights in safetensors, ``config.json``, ``tokenizer.json``.
         out: The file; replaced only when the new one is whole.
-        kind: One of :data:`KINDS`; what is not plain goes through llama.cpp's own quantisation.
+        kind: One of :data:`KINDS`; those that are not plain are made by llama.cpp's own quantisation.
 
     Raises:
         ConfigError: If the kind is unknown, or the file cannot be written.
@@ -111,15 +111,15 @@ class Checkpoint:
 
     @property
     def added(self) -> Mapping[str, Mapping[str, Any]]:
-        """Tokens that are not made by merging, by their text."""
+        """Tokens that no merge produces, by their text."""
         return {token["content"]: token for token in self.tokenizer.get("added_tokens", ())}
 
     def special(self, name: str) -> int | None:
         """Id of a special token, such as ``bos``."""
         token = self.tokenizer_config.get(f"{name}_token")
         text = token.get("content") if isinstance(token, dict) else token
-        known = self.added.get(str(text))
-        return None if known is None else known["id"]
+        token = self.added.get(str(text))
+        return None if token is None else token["id"]
 
     @property
     def rope(self) -> Mapping[str, Any]:
@@ -217,7 +217,7 @@ def _interleaved(values: "NDArray[np.float32]", num_heads: int) -> "NDArray[np.f
 
 
 def _llama3_factors(rope: Mapping[str, Any], head_dim: int) -> "NDArray[np.float32]":
-    """What each frequency of Llama 3's position encoding is divided by: 1 for short waves, ``factor`` for long ones."""
+    """Divisor of each frequency of Llama 3's position encoding: 1 for short waves, ``factor`` for long ones."""
     waves = 2 * math.pi * float(rope["rope_theta"]) ** (np.arange(0, head_dim, 2) / head_dim)
     turns = rope["original_max_position_embeddings"] / waves
     low, high = rope["low_freq_factor"], rope["high_freq_factor"]
@@ -314,17 +314,17 @@ def _pre_tokenizer(checkpoint: Checkpoint) -> str:
     Raises:
         CheckpointError: If it knows none that gives the same ids.
     """
-    tokenizer, place = checkpoint.tokenizer, str(checkpoint.folder / "tokenizer.json")
+    tokenizer, path = checkpoint.tokenizer, str(checkpoint.folder / "tokenizer.json")
     model, pre = tokenizer["model"], tokenizer.get("pre_tokenizer") or {}
     parts = pre.get("pretokenizers", [pre])
     hint = "use llama.cpp's own convert_hf_to_gguf.py"
     if model.get("type") != "BPE" or tokenizer.get("normalizer") or parts[-1].get("type") != "ByteLevel":
-        raise CheckpointError(f"{place} is no byte-level BPE without a normaliser", hint=hint)
+        raise CheckpointError(f"{path} is no byte-level BPE without a normaliser", hint=hint)
     name = ""
     if len(parts) == 2 and parts[0].get("type") == "Split" and not parts[1].get("use_regex", True):
         name = PRE_TOKENIZERS.get(parts[0].get("pattern", {}).get("Regex", ""), "")
     if not name or parts[-1].get("add_prefix_space") or bool(model.get("ignore_merges")) != (name == "llama-bpe"):
-        raise CheckpointError(f"{place} splits texts in a way that llama.cpp has no name for", hint=hint)
+        raise CheckpointError(f"{path} splits texts in a way that llama.cpp has no name for", hint=hint)
     return name
 
 

@@ -172,7 +172,7 @@ def load_checkpoint(
         tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=False)
         # The context is checked where it matters, with one clear error: no second opinion on standard error.
         tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
-    except Exception as error:  # transformers, safetensors and the hub each raise what they like.
+    except Exception as error:  # transformers, safetensors and the hub have no common error.
         raise CheckpointError(f"cannot load the checkpoint {str(path)!r}: {first_line(error)}") from error
     missing = sorted(report["missing_keys"])
     if missing:
@@ -181,7 +181,7 @@ def load_checkpoint(
         return model.to(device).eval(), tokenizer
     except torch.OutOfMemoryError as error:
         raise ConfigError(
-            f"{str(path)!r} does not fit on the device {device!r} beside what is there: {first_line(error)}",
+            f"{str(path)!r} does not fit into the free memory of the device {device!r}: {first_line(error)}",
             hint="a smaller dtype, or another device",
         ) from error
     except (AssertionError, RuntimeError) as error:  # By torch for a device that it was not built for, or cannot find.

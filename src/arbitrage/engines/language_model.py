@@ -21,10 +21,10 @@ Picker = Callable[[Any], tuple[int, Any]]
 
 
 class LanguageModel(TokenText, abc.ABC):
-    """What a session needs of a model: sequences, and arithmetic on their logits.
+    """A model as sessions need it: sequences, and arithmetic on their logits.
 
     Sessions compute several tokens in one forward pass in order to verify a proposal. That changes no token where
-    passes of different widths give the same logits (:attr:`widths_agree`). ``exact`` decides what happens elsewhere:
+    passes of different widths give the same logits (:attr:`widths_agree`). ``exact`` decides about the other models:
 
     ========= ========================================================================================================
     ``exact`` forward passes
@@ -53,7 +53,7 @@ class LanguageModel(TokenText, abc.ABC):
         keeps_hidden_state: bool,
         exact: bool | None,
     ) -> None:
-        """Keep what does not depend on the library; see the subclasses."""
+        """Keep the parts that do not depend on the library; see the subclasses."""
         super().__init__(tokenizer, name, prompt)
         self.keeps_hidden_state, self.exact = keeps_hidden_state, exact
         self.worker = worker_for(device)
@@ -69,7 +69,7 @@ class LanguageModel(TokenText, abc.ABC):
             try:
                 with self.computing(CancelFlag()):
                     self._width_difference = widths.width_difference(self)
-            except Exception:  # A library raises what it likes, and no measurement may fail a load.
+            except Exception:  # Libraries have no common error, and a failed measurement must not fail a load.
                 self._width_difference = float("inf")
         return self._width_difference
 
@@ -109,7 +109,7 @@ class LanguageModel(TokenText, abc.ABC):
 
     @abc.abstractmethod
     def arithmetic(self) -> dict[str, Any]:
-        """What the rounding of logits depends on besides the weights: library, device, data type, threads."""
+        """Settings that the rounding of logits depends on, besides the weights: library, device, data type, threads."""
 
     @abc.abstractmethod
     def sequence(self) -> CachedTokens:

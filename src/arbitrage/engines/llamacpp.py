@@ -17,13 +17,8 @@ try:
     import numpy as np
 
     from arbitrage.engines import logits as arithmetic
-    from arbitrage.engines.llamacpp_native import (
-        DEFAULT_SEQUENCES,
-        MAX_BATCH,
-        GGUFTokenizer,
-        LlamaContext,
-        LlamaModel,
-    )
+    from arbitrage.engines.llamacpp_context import DEFAULT_SEQUENCES, MAX_BATCH, LlamaContext
+    from arbitrage.engines.llamacpp_native import GGUFTokenizer, LlamaModel
     from arbitrage.engines.logits import Logits
 except ImportError as error:
     raise MissingExtra("llamacpp") from error
@@ -32,11 +27,12 @@ except ImportError as error:
 class LlamaEngine(LocalEngine):
     """A GGUF model as an engine.
 
-    Sessions run one after another on the device's thread, each in a sequence of its own: what a session computes does
-    not depend, to the last bit, on who else is served, while there are no more sessions than sequences. Where there
-    are, a session that computes gets the sequence that was used the longest time ago, and its former holder computes
-    its tokens anew when its turn comes, the same up to rounding: nobody waits for another session to close, so that
-    no two problems can wait for each other.
+    Sessions run one after another on the device's thread, each in a slot of its own in the context. While there are no
+    more sessions than slots, the logits of a session do not depend, to the last bit, on the other sessions. Beyond
+    that, a session that computes takes the slot that was unused for the longest time, and the session that held it
+    computes its tokens anew at its next call. The new logits are the same up to rounding, and bit for bit for an exact
+    engine, which repeats its forward passes one by one. No session waits for another to close, so two problems cannot
+    block each other.
     """
 
     probe_lengths = (128, 640)
@@ -142,7 +138,7 @@ class LlamaEngine(LocalEngine):
         return {"engine": "llamacpp", **self.context.arithmetic}
 
     def sequence(self) -> "LlamaSequence":
-        """A new sequence, empty; it takes a place in the context when something is computed."""
+        """A new sequence, empty; it takes a slot in the context with its first forward pass."""
         return LlamaSequence(self.context)
 
     def picker(self, sampling: Sampling, seed: int) -> Picker:
@@ -173,36 +169,36 @@ class LlamaSequence(CachedTokens):
     def __init__(self, context: LlamaContext) -> None:
         super().__init__()
         self._context = context
-        self.place: int | None = None
+        self.slot: int | None = None
         """Its number in the context; None for a sequence that has not computed anything, or has lost it to another."""
 
     def look_ahead(self, ids: Sequence[int]) -> tuple[float, ...]:
         """See :meth:`arbitrage.engines.cache.CachedTokens.look_ahead`."""
         if len(ids) > 1 or self._num_computed < len(self):
             self._compute(ids[:-1], 0)
-        place = self._context.hold(self)
+        slot = self._context.hold(self)
         with self._appending(ids[-1:]) as (token,):
-            self._rows, state = self._context.run_for_state(token, self._num_computed, place)
+            self._rows, state = self._context.run_for_state(token, self._num_computed, slot)
         return state
 
     def lose(self) -> None:
-        """Forget all tokens, as another sequence takes this one's place in the context."""
+        """Forget all tokens, as another sequence takes this one's slot in the context."""
         super().close()
-        self.place = None
+        self.slot = None
 
     def close(self) -> None:
-        """Forget all tokens and give the place in the context back."""
+        """Forget all tokens and give the slot in the context back."""
         self._context.release(self)
 
     def _shorten(self, length: int) -> bool:
-        place = self._context.hold(self)
-        if self._context.crop(place, length):
+        slot = self._context.hold(self)
+        if self._context.crop(slot, length):
             return True
-        self._context.crop(place, 0)
+        self._context.crop(slot, 0)
         return False
 
     def _compute(self, ids: Sequence[int], num_last: int) -> Logits:
-        place = self._context.hold(self)
+        slot = self._context.hold(self)
         rows = []
         with self._appending(ids) as missing:
             first_output = len(missing) - num_last
@@ -210,7 +206,7 @@ class LlamaSequence(CachedTokens):
                 part = missing[start : start + MAX_BATCH]
                 positions = range(self._num_computed, self._num_computed + len(part))
                 outputs = [index >= first_output for index in range(start, start + len(part))]
-                rows.append(self._context.run(part, positions, [place] * len(part), outputs))
+                rows.append(self._context.run(part, positions, [slot] * len(part), outputs))
                 self._num_computed += len(part)
         return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
@@ -223,7 +219,7 @@ class LlamaSequence(CachedTokens):
 
 
 class LlamaBranches:
-    """Continuations of one sequence, written side by side in places of their own."""
+    """Continuations of one sequence, written side by side in slots of their own."""
 
     def __init__(self, context: LlamaContext, source: int, length: int, count: int) -> None:
         self._context, self._length = context, length
@@ -235,8 +231,8 @@ class LlamaBranches:
     def logits(self, tokens: Sequence[int]) -> Logits:
         """Append one token to each branch; returns logits of shape [branches, vocabulary]."""
         count = len(tokens)
-        places = [self._context.hold(sequence) for sequence in self._running]
-        rows = self._context.run(tokens, [self._length] * count, places, [True] * count)
+        slots = [self._context.hold(sequence) for sequence in self._running]
+        rows = self._context.run(tokens, [self._length] * count, slots, [True] * count)
         self._length += 1
         return rows
 
@@ -245,6 +241,6 @@ class LlamaBranches:
         self._running = [self._running[row] for row in rows]
 
     def close(self) -> None:
-        """Give the places back."""
+        """Give the slots back."""
         for sequence in self._sequences:
             sequence.close()

@@ -22,5 +22,5 @@ class LocalEngine(LanguageModel, abc.ABC):
         return LocalSession(self, ids, source, self.guesser(problem, ids))
 
     def guesser(self, problem: Problem, prompt_ids: Sequence[int]) -> Guesser | None:
-        """What guesses ahead in a session on this problem; nothing, unless a subclass says what."""
+        """The guesser of a session on this problem; none, unless a subclass makes one."""
         return None

@@ -36,14 +36,14 @@ def entropy(row: Logits) -> float:
 
 
 def weights(row: Logits, sampling: Sampling) -> Floats:
-    """Probabilities that a token is drawn with: temperature, then top-k, top-p and min-p, each on what the last left.
+    """Probabilities of drawing each token: temperature, then top-k, top-p and min-p, each on the tokens left before.
 
     Args:
         row: Logits, shape [vocabulary].
         sampling: With a temperature above 0.
 
     Returns:
-        Probabilities of shape [vocabulary]; 0 for what is left out.
+        Probabilities of shape [vocabulary]; 0 for tokens that are left out.
     """
     scaled = row.astype(np.float64) / sampling.temperature
     if 0 < sampling.top_k < len(scaled):
@@ -71,7 +71,7 @@ def picker(sampling: Sampling, seed: int) -> Callable[[Logits], tuple[int, float
 
     def sample(row: Logits) -> tuple[int, float]:
         sums = weights(row, sampling).cumsum()
-        # What was left out adds nothing to the sums: looking from the right never lands on it.
+        # A token that is left out adds nothing to the sums: a search from the right never returns it.
         index = int(np.searchsorted(sums, rng.random() * sums[-1], side="right"))
         return index, float(row[index]) - log_normaliser(row)
 
@@ -86,7 +86,7 @@ def _softmax(scaled: Floats) -> Floats:
 
 def _nucleus(probabilities: Floats, top_p: float) -> Floats:
     """Drop the least likely tokens that together hold at most ``1 - top_p``; the likeliest always stays."""
-    # All tokens below this bound fit into what is dropped, even together: only the others need sorting.
+    # All tokens below this bound may be dropped, even together: only the others need sorting.
     others = np.flatnonzero(probabilities >= (1.0 - top_p) / len(probabilities))
     others = others[probabilities[others].argsort(kind="stable")]
     sums = probabilities[others].cumsum() + (probabilities.sum() - probabilities[others].sum())

@@ -104,7 +104,7 @@ class SpeculativeEngine(HFEngine):
 
 
 class DraftGuesser:
-    """A draft model that runs ahead greedily in a KV cache of its own; what was wrong is rolled back."""
+    """A draft model that runs ahead greedily in a KV cache of its own; wrong guesses are rolled back."""
 
     def __init__(
         self, draft: HFEngine, prompt_ids: Sequence[int], num_target_prompt: int, num_tokens: int, target: HFEngine
@@ -114,7 +114,7 @@ class DraftGuesser:
         Args:
             draft: The model that guesses.
             prompt_ids: The draft's prompt.
-            num_target_prompt: Length of the target's prompt, which stands in its place in what is to be continued.
+            num_target_prompt: Length of the target's prompt, which the draft's prompt replaces.
             num_tokens: How many tokens at a time.
             target: Whose vocabulary bounds the guesses: the embeddings of one model may be padded further.
         """
@@ -125,12 +125,12 @@ class DraftGuesser:
 
     def guess(self, ids: Sequence[int], limit: int) -> list[int]:
         """Up to the end of the answer; as far as the draft's context reaches."""
-        wanted = [*self._prompt, *ids[self._num_target_prompt :]]
-        count = min(self._num_tokens, limit, self._draft.context_length - len(wanted))
+        context = [*self._prompt, *ids[self._num_target_prompt :]]
+        count = min(self._num_tokens, limit, self._draft.context_length - len(context))
         guessed: list[int] = []
-        self._sequence.reuse(wanted)
+        self._sequence.reuse(context)
         while len(guessed) < count:
-            logits = self._sequence.logits([*wanted, *guessed][len(self._sequence) :])
+            logits = self._sequence.logits([*context, *guessed][len(self._sequence) :])
             token = int(logits[-1, : self._vocabulary].argmax())
             if token in self._ends:
                 break
@@ -139,9 +139,9 @@ class DraftGuesser:
 
 
 class LookupGuesser:
-    """Guesses that what followed the last tokens before will follow again: prompt lookup, no model.
+    """Guesses that the tokens that followed the last n-gram before will follow it again: prompt lookup, no model.
 
-    After LLMA (arXiv 2304.04487), which copies spans from a reference; here the reference is the prompt and the answer
+    After LLMA (arXiv 2304.04487), which copies spans from a reference. Here the reference is the prompt and the answer
     so far, as in Saxena's prompt-lookup decoding (2023).
     """
 
@@ -156,7 +156,7 @@ class LookupGuesser:
         self._num_tokens, self._lengths = num_tokens, range(longest, shortest - 1, -1)
 
     def guess(self, ids: Sequence[int], limit: int) -> list[int]:
-        """What followed the latest earlier occurrence of the longest n-gram that has one."""
+        """The tokens behind the latest earlier occurrence of the longest n-gram that has one."""
         for length in self._lengths:
             tail = ids[-length:]
             for end in range(len(ids) - 1, length - 1, -1):

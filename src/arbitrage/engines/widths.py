@@ -23,7 +23,7 @@ WIDTHS: Final = (2, 3, 4, 8, 16, 96)
 """Tokens in one pass: kernels change at 2 (float and 8-bit products of llama.cpp), 4 (its repacked weights), 8 (its
 tiled products of K-quants) and 64 (its tiled attention)."""
 METHOD: Final = 1
-"""Changes when what is measured changes: older measurements are then ignored."""
+"""Version of the measurement: those of another version are ignored."""
 NUM_COMPARED: Final = 8
 """Positions whose logits are compared."""
 TEXT: Final = (
@@ -35,7 +35,7 @@ CACHE_VARIABLE: Final = "ARBITRAGE_CACHE"
 
 
 class Measured(Protocol):
-    """What of a model is measured."""
+    """A model as it is measured."""
 
     context_length: int
     probe_lengths: tuple[int, ...]

@@ -40,8 +40,8 @@ class Worker:
     async def run(self, call: Callable[[CancelFlag], T]) -> T:
         """Run ``call`` on the worker's thread.
 
-        A cancellation returns only after the call has left the thread, so that nothing touches a session
-        behind its owner's back.
+        A cancellation returns only after the call has left the thread, so that no call still changes a session that its
+        owner uses again.
         """
         flag = CancelFlag()
         future = asyncio.get_running_loop().run_in_executor(self._executor, _unless_cancelled, call, flag)
@@ -50,10 +50,10 @@ class Worker:
         except asyncio.CancelledError:
             flag.set()
             while not future.done():
-                with contextlib.suppress(asyncio.CancelledError):  # Impatience does not stop the thread sooner.
+                with contextlib.suppress(asyncio.CancelledError):  # A second cancellation stops the thread no sooner.
                     await asyncio.wait([future])
             if not future.cancelled():
-                future.exception()  # Retrieved, so that nobody is warned of a stop that was asked for.
+                future.exception()  # Retrieved, so that asyncio does not warn of it.
             raise
 
 
@@ -64,5 +64,5 @@ def _unless_cancelled(call: Callable[[CancelFlag], T], flag: CancelFlag) -> T:
 
 @cache
 def worker_for(device: str) -> Worker:
-    """The worker of one device: models that share a device would only slow each other down."""
+    """The worker of one device: models that compute on one device at the same time slow each other down."""
     return Worker(device)

@@ -12,7 +12,7 @@ from arbitrage.report.drawing import INK, Looks, Plot, axes_of, in_percent, lege
 from arbitrage.report.highlights import LARGE_POINTS
 from arbitrage.report.markup import role_colours
 from arbitrage.report.step_plots import acceptance_by_level, acceptance_by_step, advantages, router_reliability
-from arbitrage.report.words import duration
+from arbitrage.report.words import duration, short_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -159,7 +159,7 @@ def time_by_role(figures: Sequence[MethodFigures], shown: Sequence[Entry]) -> Pl
         lefts = [left + width for left, width in zip(lefts, widths, strict=True)]
     for height, total in zip(heights, lefts, strict=True):
         axes.text(total, height, f" {duration(total)}", va="center", fontsize=9, color=INK)
-    axes.set_yticks(heights, [entry.label for entry in ordered])
+    axes.set_yticks(heights, [short_label(entry) for entry in ordered])
     axes.set_xlim(0.0, 1.15 * max(lefts))
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")

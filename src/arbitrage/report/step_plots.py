@@ -20,6 +20,7 @@ from arbitrage.report.drawing import (
     line,
 )
 from arbitrage.report.highlights import WITH_ADVANTAGES
+from arbitrage.report.words import short_label
 
 MIN_STEPS: Final = 10
 """A share of fewer steps is too noisy to be drawn."""
@@ -79,7 +80,7 @@ def router_reliability(solutions: Graded, looks: Looks) -> Plot | None:
     for entry, bins in lines.items():
         predicted, observed, counts = zip(*bins, strict=True)
         colour, areas = looks[entry.group]["color"], [20 + 300 * count / sum(counts) for count in counts]
-        axes.plot(predicted, observed, color=colour, linewidth=1.5, label=entry.label)
+        axes.plot(predicted, observed, color=colour, linewidth=1.5, label=short_label(entry))
         axes.scatter(predicted, observed, s=areas, color=colour, alpha=0.6)
     axes.set_xlim(0.0, 1.0)
     axes.set_ylim(-0.03, 1.03)
@@ -139,7 +140,7 @@ def _acceptance(
     figure, axes = axes_of(x, "share of steps accepted")
     for entry, of_entry in shares.items():
         points = [(float(number), share) for number, share in enumerate(of_entry) if share is not None]
-        line(axes, looks[entry.group], points, entry.label)
+        line(axes, looks[entry.group], points, short_label(entry))
     axes.set_xlim(-0.3, len(labels) - 0.7)
     axes.set_xticks(range(len(labels)), labels)
     if len(labels) > MOST_TICKS:

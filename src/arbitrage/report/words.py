@@ -105,9 +105,12 @@ def difference_line(difference: Difference) -> str:
 
 
 def name_of(entry: Entry) -> str:
-    """An entry of a run in a sentence, its threshold in six digits."""
-    if entry == TARGET:
-        return "target-only"
+    """An entry of a run in a sentence."""
+    return "target-only" if entry == TARGET else short_label(entry)
+
+
+def short_label(entry: Entry) -> str:
+    """An entry of a run with its threshold in at most six digits."""
     return entry.method.name if entry.threshold is None else f"{entry.method.name}@{entry.threshold:g}"
 
 

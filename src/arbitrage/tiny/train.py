@@ -123,7 +123,7 @@ PRESETS: Final = {
         prm=ClassifierRecipe(
             num_epochs=1, tokens_per_batch=768, schedule=Schedule(matrix_lr=4e-4, other_lr=8e-4, warmup_steps=2)
         ),
-        rows=("--limit", "12", "--max-tokens", "64"),
+        rows=("--limit", "12", "--max-tokens", "24"),  # Untrained models write special tokens: as text each is long.
         router=(*_SMALL_ROUTER, "--epochs", "1", "--labels", "regression", "--balance", "none"),
         rollouts=(),
         probe=(),
