@@ -22,7 +22,7 @@ $(READY): $(RUNNABLE)  # All that the tests need.
 demo: $(RUNNABLE)  ## Solve a few problems live, then compare methods on held-out problems while one looks.
 	$(BIN)/arbitrage demo
 
-test: $(READY)  ## Unit tests, then integration tests on the shipped weights.
+test: $(READY)  ## All tests that need no real server: unit, system, contract and integration.
 	$(BIN)/pytest -q -n auto --dist loadfile
 
 unit: $(READY)  ## Seconds: no network, no GPU, no weights.

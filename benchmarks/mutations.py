@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[1]
-TESTS: Final = tuple(f"tests/unit/test_{name}.py" for name in ("intervals", "metrics", "rates", "matched", "eval_run"))
+TESTS: Final = tuple(
+    f"tests/{name}.py"
+    for name in (
+        "unit/test_intervals",
+        "unit/test_metrics",
+        "unit/test_rates",
+        "unit/test_eval_run",
+        "system/test_matched",
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,9 +68,9 @@ REFUSED: Final = _set(
     "roughly such than that to true undefined unless when where with yes",
     # Operations, functions and constants.
     "base by choose cos cosec cot csc div divided exp factorial gcd infinity int lcm lim ln log max min minus mod",
-    "modulo over plus prod root sec sin sqrt sum tan alpha beta delta gamma lambda omega phi pi sigma tau theta",
+    "modulo over plus prod sec sin sqrt sum tan alpha beta delta gamma lambda omega phi pi sigma tau theta",
     # Numbers.
-    "eighth fifth fifths fourth fourths half halves negative ninth positive quarter quarters seventh sixth tenth",
+    "eighth fifth fifths fourth fourths half halves ninth quarter quarters seventh sixth tenth",
     "tenths third thirds",
 )
 """Words that no unit holds; some of them are also symbols, and those are units."""

@@ -36,7 +36,18 @@ class Unit:
 
     def agrees(self, other: "Unit") -> bool:
         """Whether both can be the same unit; one may say more than the other, as red bricks do about bricks."""
+        if self._dimension == other._dimension and (self._is_general or other._is_general):
+            return True
         return self.powers == other.powers and (self.nouns <= other.nouns or other.nouns <= self.nouns)
+
+    @property
+    def _is_general(self) -> bool:
+        """Whether it is called a unit, a square unit or a cubic unit."""
+        return not self.nouns and {name for name, _ in self.powers} == {"unit"}
+
+    @property
+    def _dimension(self) -> int:
+        return sum(power for _, power in self.powers or self.nouns)
 
 
 @dataclass(frozen=True, slots=True)

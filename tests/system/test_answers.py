@@ -62,6 +62,9 @@ UNITS = [
     ("10 m/s", r"10\text{ m s}^{-1}"),
     (r"9.8\,\mathrm{m/s^2}", r"9.8 \frac{\text{m}}{\text{s}^2}"),
     ("15 square centimeters", r"15\mbox{ cm}^2"),
+    ("15 square units", r"15\mbox{ cm}^2"),
+    ("12 units", "12 bricks"),
+    (r"12 \text{ positive integers}", "12"),
     (r"864 \text{ in}^2", r"864 \mbox{ inches}^2"),
     (r"1\frac12 cups", "1.5"),
     (r"\frac{1}{2} \text{ hour}", "0.5"),
@@ -82,6 +85,7 @@ UNITS = [
 OTHER_UNITS = [
     ("15 km", r"15\text{ cm}"),
     ("15 cm", r"15\mbox{ cm}^2"),
+    ("15 units", r"15\mbox{ cm}^2"),
     (r"15\mbox{ cm}^5", r"15\mbox{ cm}^2"),
     ("10 m/s", "10 km/h"),
     ("10 m/s", "10 m"),
