@@ -269,6 +269,22 @@ def _exact_hf_kit(request: pytest.FixtureRequest) -> Kit:
     return replace(_hf_kit(request), build=build, verifies=False)
 
 
+def _static_hf_kit(request: pytest.FixtureRequest) -> Kit:
+    """Caches of fixed size, and passes of the widths that are captured on a GPU."""
+    from arbitrage.engines.hf import HFEngine
+    from arbitrage.engines.hf_memory import CacheOptions
+
+    random_lm, tokenizer = request.getfixturevalue("random_lm"), request.getfixturevalue("tokenizer")
+
+    def build(number: int) -> Engine:
+        options = CacheOptions(static=True, sequences=8)
+        engine = measured(HFEngine(random_lm(number), tokenizer, name=f"hf-static-{number}", cache=options))
+        assert engine.path == "static"
+        return engine
+
+    return replace(_hf_kit(request), build=build)
+
+
 def _speculative_kit(request: pytest.FixtureRequest) -> Kit:
     def wrap(target: Any, draft: Any) -> Engine:
         from arbitrage.engines.speculative import SpeculativeEngine
@@ -440,6 +456,7 @@ KITS: dict[str, Callable[[pytest.FixtureRequest], Kit]] = {
     "llama-server": lambda request: _served_kit("llama-server", request.getfixturevalue("served")("llama-server")),
     "llamacpp": _llamacpp_kit,
     "hf-exact": _exact_hf_kit,
+    "hf-static": _static_hf_kit,
     "llamacpp-exact": _exact_llamacpp_kit,
 }
 """Every engine that must keep the contract; a new one is one line here."""

@@ -27,7 +27,7 @@ from arbitrage.core.solve import solve
 from arbitrage.core.turn import Pair
 from arbitrage.core.types import Finish, Problem, Sampling, Source
 from arbitrage.engines.hf import HFEngine
-from arbitrage.engines.hf_cache import CachedSequence
+from arbitrage.engines.hf_cache import DynamicSequence
 from arbitrage.engines.prompt import ChatPrompt, PlainPrompt
 from arbitrage.engines.worker import Worker
 from arbitrage.policies import RandomEscalation, TargetOnly
@@ -395,7 +395,7 @@ def test_prompts(tokenizer):
 
 async def test_a_window_that_has_slid_is_computed_anew_behind_a_rejected_step(tokenizer, monkeypatch):
     """Its cache cannot be cropped: every forward pass must still say what one without a cache says."""
-    window, append, kept = 24, CachedSequence._append, []
+    window, append, kept = 24, DynamicSequence._append, []
 
     def checked(self, model, ids, **options):
         before, kept_before = [*self._ids, *ids], self._num_computed
@@ -405,7 +405,7 @@ async def test_a_window_that_has_slid_is_computed_anew_behind_a_rejected_step(to
         kept.append((len(before), kept_before))
         return output
 
-    monkeypatch.setattr(CachedSequence, "_append", checked)
+    monkeypatch.setattr(DynamicSequence, "_append", checked)
     config = MistralConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,9 @@ try:
     )
     from transformers.utils import logging as hf_logging
 
-    from arbitrage.engines.hf_cache import CachedSequence, computing
+    from arbitrage.engines.hf_cache import HFSequence, computing
+    from arbitrage.engines.hf_memory import CacheOptions, memory_for
+    from arbitrage.engines.hf_static import language_pass
 except ImportError as error:
     raise MissingExtra("hf") from error
 
@@ -47,6 +50,7 @@ class HFEngine(LocalEngine):
         prompt: Prompt | None = None,
         keeps_hidden_state: bool = False,
         exact: bool | None = None,
+        cache: CacheOptions | None = None,
     ) -> None:
         """Wrap a loaded model.
 
@@ -59,6 +63,10 @@ class HFEngine(LocalEngine):
                 forward of that token, which a step behind it need not repeat; lost if the step is rejected.
             exact: Whether texts must be those of plain decoding; see
                 :class:`arbitrage.engines.language_model.LanguageModel`.
+            cache: How KV caches are kept; None for the defaults.
+
+        Raises:
+            ConfigError: If an option of the cache cannot be used, or the device's memory does not hold it.
         """
         super().__init__(
             tokenizer,
@@ -70,7 +78,10 @@ class HFEngine(LocalEngine):
         )
         self.model = model.eval()
         self.eos_ids = _eos_ids(model, tokenizer)
-        self.context_length = getattr(model.config, "max_position_embeddings", 1 << 30)
+        self.memory = memory_for(
+            model, partial(language_pass, keeps_states=keeps_hidden_state), cache or CacheOptions(), name=name
+        )
+        self.context_length = self.memory.length or getattr(model.config, "max_position_embeddings", 1 << 30)
 
     @classmethod
     def load(
@@ -83,11 +94,13 @@ class HFEngine(LocalEngine):
         prompt: Prompt | None = None,
         keeps_hidden_state: bool = False,
         exact: bool | None = None,
+        cache: CacheOptions | None = None,
     ) -> "HFEngine":
         """Load a checkpoint from a folder or the hub; safetensors only.
 
         Raises:
             CheckpointError: If it is missing or broken, or its model cannot generate text.
+            ConfigError: As for :class:`HFEngine`.
         """
         model, tokenizer = load_checkpoint(AutoModelForCausalLM, path, device=device, dtype=dtype)
         if reason := _why_it_cannot_generate(model):
@@ -102,6 +115,7 @@ class HFEngine(LocalEngine):
             prompt=prompt,
             keeps_hidden_state=keeps_hidden_state,
             exact=exact,
+            cache=cache,
         )
         engine.measure_widths(path)
         return engine
@@ -119,11 +133,17 @@ class HFEngine(LocalEngine):
             "dtype": str(self.model.dtype),
             "products": torch.get_float32_matmul_precision(),
             "attention": getattr(self.model.config, "_attn_implementation", ""),
+            **({} if self.path == "eager" else {"path": self.path, "length": self.context_length}),
         }
 
-    def sequence(self) -> CachedSequence:
+    @property
+    def path(self) -> str:
+        """How forward passes run: ``eager``, ``static`` (caches of fixed size) or ``graphs`` (captured on a GPU)."""
+        return self.memory.path
+
+    def sequence(self) -> HFSequence:
         """A new sequence, empty."""
-        return CachedSequence(self.model)
+        return self.memory.sequence()
 
     def picker(self, sampling: Sampling, seed: int) -> Picker:
         """The function that picks each token of one step; log-probabilities stay on the device."""
@@ -147,7 +167,7 @@ class HFEngine(LocalEngine):
 
     def computing(self, flag: CancelFlag) -> AbstractContextManager[Any]:
         """No call needs gradients; one that finds no memory fails alone."""
-        return computing(EngineError, self.name)
+        return computing(EngineError, self.name, self.model.device)
 
 
 def load_checkpoint(

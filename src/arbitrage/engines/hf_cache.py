@@ -1,23 +1,28 @@
 """A token sequence that grows, shrinks and is computed only once: shared by hf engine and hf scorers."""
 
+import abc
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, nullcontext
+from typing import Any, Final, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import DynamicCache, PreTrainedModel
 
 from arbitrage.core.errors import ArbitrageError, first_line
 from arbitrage.engines.cache import CachedTokens
 
+GPU_ATTENTION: Final = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
+"""Attention on CUDA without cuDNN, which plans anew for every length of a sequence: each token has a new one."""
+
 
 @contextmanager
-def computing(error: type[ArbitrageError], name: str) -> Iterator[None]:
+def computing(error: type[ArbitrageError], name: str, device: torch.device) -> Iterator[None]:
     """Compute without gradients; a call that finds no memory raises ``error``, which costs its problem only."""
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), sdpa_kernel([*GPU_ATTENTION]) if device.type == "cuda" else nullcontext():
             yield
     except torch.OutOfMemoryError as failed:
         raise error(
@@ -25,8 +30,50 @@ def computing(error: type[ArbitrageError], name: str) -> Iterator[None]:
         ) from failed
 
 
-class CachedSequence(CachedTokens):
+class HFSequence(CachedTokens):
     """The KV cache of one sequence in a model of transformers; shared by its engine and its scorers."""
+
+    @abc.abstractmethod
+    def states(self, ids: Sequence[int]) -> Tensor:
+        """Append tokens to the backbone's sequence.
+
+        Returns:
+            Last hidden states of the new positions, shape [len(ids), hidden].
+        """
+
+    def joined(self, first: Tensor, second: Tensor) -> Tensor:
+        """See :meth:`arbitrage.engines.cache.CachedTokens.joined`."""
+        return torch.cat([first, second])
+
+
+class Memory(Protocol):
+    """The KV caches of one model's sequences."""
+
+    path: str
+    """How forward passes run: ``eager``, ``static`` or ``graphs``."""
+    length: int | None
+    """Tokens that a sequence may have; None for as many as the model takes."""
+
+    def sequence(self) -> HFSequence:
+        """A new sequence, empty."""
+
+
+class DynamicMemory:
+    """A cache for each sequence that grows with it: any kind of model, any number of sequences."""
+
+    path = "eager"
+    length = None
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+
+    def sequence(self) -> "DynamicSequence":
+        """A new sequence, empty."""
+        return DynamicSequence(self._model)
+
+
+class DynamicSequence(HFSequence):
+    """A KV cache that grows with its sequence."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
@@ -45,11 +92,7 @@ class CachedSequence(CachedTokens):
         return tuple(output.hidden_states[-1][0, -1].float().tolist())
 
     def states(self, ids: Sequence[int]) -> Tensor:
-        """Append tokens to the backbone's sequence.
-
-        Returns:
-            Last hidden states of the new positions, shape [len(ids), hidden].
-        """
+        """See :meth:`HFSequence.states`."""
         output = self._append(self._model.base_model, ids)
         states: Tensor = output.last_hidden_state[0, -len(ids) :]
         return states
@@ -65,10 +108,6 @@ class CachedSequence(CachedTokens):
     def _compute(self, ids: Sequence[int], num_last: int) -> Tensor:
         logits: Tensor = self._append(self._model, ids, logits_to_keep=num_last).logits[0]
         return logits
-
-    def joined(self, first: Tensor, second: Tensor) -> Tensor:
-        """See :meth:`arbitrage.engines.cache.CachedTokens.joined`."""
-        return torch.cat([first, second])
 
     def _append(self, model: Callable[..., Any], ids: Sequence[int], **options: Any) -> Any:
         device = self._model.device

@@ -7,7 +7,6 @@ from arbitrage.core.errors import ConfigError
 from arbitrage.core.types import Problem
 from arbitrage.engines.decoder import Guesser
 from arbitrage.engines.hf import HFEngine
-from arbitrage.engines.hf_cache import CachedSequence
 
 DRAFT_TOKENS: Final = 6
 """Guesses of a draft model for one forward pass of the target; see docs/methods.md for the choice."""
@@ -121,7 +120,7 @@ class DraftGuesser:
         self._draft, self._prompt, self._num_target_prompt = draft, list(prompt_ids), num_target_prompt
         self._num_tokens, self._ends = num_tokens, target.eos_ids
         self._vocabulary = int(target.model.get_input_embeddings().num_embeddings)
-        self._sequence = CachedSequence(draft.model)
+        self._sequence = draft.sequence()
 
     def guess(self, ids: Sequence[int], limit: int) -> list[int]:
         """Up to the end of the answer; as far as the draft's context reaches."""

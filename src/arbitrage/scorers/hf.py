@@ -22,7 +22,9 @@ try:
     )
 
     from arbitrage.engines.hf import load_checkpoint
-    from arbitrage.engines.hf_cache import CachedSequence, computing
+    from arbitrage.engines.hf_cache import DynamicMemory, HFSequence, Memory, computing
+    from arbitrage.engines.hf_memory import CacheOptions, memory_for
+    from arbitrage.engines.hf_static import backbone_pass
 except ImportError as error:
     raise MissingExtra("hf") from error
 
@@ -31,6 +33,7 @@ class StepReader(Protocol):
     """The part of a scorer that its sessions use."""
 
     model: PreTrainedModel
+    memory: Memory
     worker: Worker
 
     @property
@@ -40,7 +43,7 @@ class StepReader(Protocol):
     def step_ids(self, problem: Problem, index: int, candidate: Candidate) -> StepIds:
         """Token ids of a step at position ``index`` of the solution."""
 
-    def probability(self, sequence: CachedSequence, ids: list[int]) -> tuple[float, int]:
+    def probability(self, sequence: HFSequence, ids: list[int]) -> tuple[float, int]:
         """Read the score at the last of ``ids``; returns the score and the number of cached tokens."""
 
 
@@ -55,6 +58,7 @@ class HFScorer:
         name: str,
         input_format: InputFormat,
         prompt: Prompt | None = None,
+        memory: Memory | None = None,
     ) -> None:
         """Wrap a loaded model.
 
@@ -64,6 +68,7 @@ class HFScorer:
             name: The scorer's name in policies and traces.
             input_format: The input format that the model was trained on.
             prompt: How the question is written; None for the format's prompt.
+            memory: The KV caches of its sessions; None for caches that grow.
 
         Raises:
             CheckpointError: If the model has no head called ``score``, or the format cannot read its outputs.
@@ -79,6 +84,7 @@ class HFScorer:
         self.model, self.tokenizer, self._name = model.eval(), tokenizer, name
         self.input_format, self.prompt = input_format, prompt or input_format.question_prompt
         self.prompt.check(tokenizer)
+        self.memory = memory or DynamicMemory(model)
         self.worker = worker_for(str(model.device))
 
     @classmethod
@@ -91,6 +97,7 @@ class HFScorer:
         device: str = "cpu",
         dtype: str = "float32",
         prompt: Prompt | None = None,
+        cache: CacheOptions | None = None,
     ) -> "HFScorer":
         """Load a checkpoint that carries its input format.
 
@@ -101,14 +108,17 @@ class HFScorer:
             device: A torch device.
             dtype: A torch dtype.
             prompt: How the question is written; None for the format's prompt.
+            cache: How KV caches are kept; None for the defaults.
 
         Raises:
             CheckpointError: If the checkpoint is missing, broken, or of the other kind.
+            ConfigError: If an option of the cache cannot be used, or the device's memory does not hold it.
         """
         input_format = InputFormat.load(Path(path), kind)
         loader = _loader(path)
         model, tokenizer = load_checkpoint(loader, path, device=device, dtype=dtype)
-        return cls(model, tokenizer, name=name, input_format=input_format, prompt=prompt)
+        memory = memory_for(model, backbone_pass, cache or CacheOptions(), name=name)
+        return cls(model, tokenizer, name=name, input_format=input_format, prompt=prompt, memory=memory)
 
     @property
     def name(self) -> str:
@@ -117,7 +127,14 @@ class HFScorer:
 
     def renamed(self, name: str) -> "HFScorer":
         """A scorer with the same model under another name; it has its own sessions."""
-        return HFScorer(self.model, self.tokenizer, name=name, input_format=self.input_format, prompt=self.prompt)
+        return HFScorer(
+            self.model,
+            self.tokenizer,
+            name=name,
+            input_format=self.input_format,
+            prompt=self.prompt,
+            memory=self.memory,
+        )
 
     async def open(self, solution: OpenSolution) -> "HFScoring":
         """Open a session for one solution; nothing is computed yet."""
@@ -128,7 +145,7 @@ class HFScorer:
         """Token ids of a step; they do not depend on its position."""
         return StepIds(scored=tuple(self.input_format.step_ids(self.tokenizer, candidate.source, candidate.text)))
 
-    def probability(self, sequence: CachedSequence, ids: list[int]) -> tuple[float, int]:
+    def probability(self, sequence: HFSequence, ids: list[int]) -> tuple[float, int]:
         """Read the head at the last of ``ids``, computing only what ``sequence`` lacks.
 
         Returns:
@@ -143,13 +160,13 @@ class HFScorer:
         return checked_probability(value, self.name), num_cached
 
 
-def reuse(sequence: CachedSequence, ids: list[int], scorer: StepReader) -> int:
+def reuse(sequence: HFSequence, ids: list[int], scorer: StepReader) -> int:
     """Crop a scorer's cache to the prefix that it shares with ``ids``; returns the length of this prefix.
 
     Raises:
         ScorerError: If the model's context is too short.
     """
-    context_length = getattr(scorer.model.config, "max_position_embeddings", len(ids))
+    context_length = scorer.memory.length or getattr(scorer.model.config, "max_position_embeddings", len(ids))
     if len(ids) > context_length:
         raise ScorerError(
             f"the solution has {len(ids)} tokens, the context of {scorer.name!r} has {context_length}",
@@ -164,7 +181,7 @@ class HFScoring:
     def __init__(self, scorer: StepReader, problem: Problem, prompt_ids: list[int]) -> None:
         self._scorer, self._problem, self._ids = scorer, problem, prompt_ids
         self._num_steps = 0
-        self._sequence = CachedSequence(scorer.model)
+        self._sequence: HFSequence = scorer.memory.sequence()
 
     async def score(self, candidate: Candidate) -> Score:
         """Score a step in the device's thread; see :class:`arbitrage.core.ports.ScoringSession`."""
@@ -174,7 +191,7 @@ class HFScoring:
         flag.check()
         started = time.perf_counter()
         ids = [*self._ids, *self._step_ids(candidate).scored]
-        with computing(ScorerError, self._scorer.name):
+        with computing(ScorerError, self._scorer.name, self._scorer.model.device):
             value, num_cached = self._scorer.probability(self._sequence, ids)
         cost = Cost(
             num_calls=1,
@@ -192,7 +209,7 @@ class HFScoring:
 
     async def close(self) -> None:
         """Drop the cache."""
-        self._sequence = CachedSequence(self._scorer.model)
+        self._sequence.close()
 
     def _step_ids(self, candidate: Candidate) -> StepIds:
         return self._scorer.step_ids(self._problem, self._num_steps, candidate)

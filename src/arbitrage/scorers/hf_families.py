@@ -29,7 +29,9 @@ try:
     from transformers.utils import logging as hf_logging
 
     from arbitrage.engines.hf import load_checkpoint
-    from arbitrage.engines.hf_cache import CachedSequence
+    from arbitrage.engines.hf_cache import DynamicMemory, HFSequence, Memory
+    from arbitrage.engines.hf_memory import CacheOptions, memory_for
+    from arbitrage.engines.hf_static import backbone_pass, language_pass
     from arbitrage.scorers.hf_weights import read_tensors, weight_map
 except ImportError as error:
     raise MissingExtra("hf") from error
@@ -51,6 +53,7 @@ class FamilyScorer:
         name: str,
         family: Family,
         head: nn.Module | None = None,
+        memory: Memory | None = None,
     ) -> None:
         """Wrap a loaded model.
 
@@ -60,6 +63,7 @@ class FamilyScorer:
             name: The scorer's name in policies and traces.
             family: How the model reads a solution.
             head: Maps a state of shape [hidden] to raw outputs; None for a language model.
+            memory: The KV caches of its sessions; None for caches that grow.
 
         Raises:
             CheckpointError: If the tokenizer or the head does not fit the family.
@@ -73,11 +77,19 @@ class FamilyScorer:
         family.check(tokenizer)
         self.model, self.tokenizer, self.family, self.head = model.eval(), tokenizer, family, head
         self._name, self._labels = name, list(family.label_ids(tokenizer))
+        self.memory = memory or DynamicMemory(model)
         self.worker = worker_for(str(model.device))
 
     @classmethod
     def load(
-        cls, path: str | Path, *, name: str, family: Family, device: str = "cpu", dtype: str = "float32"
+        cls,
+        path: str | Path,
+        *,
+        name: str,
+        family: Family,
+        device: str = "cpu",
+        dtype: str = "float32",
+        cache: CacheOptions | None = None,
     ) -> "FamilyScorer":
         """Load a checkpoint from a folder or the hub; safetensors only, no remote code.
 
@@ -87,15 +99,18 @@ class FamilyScorer:
             family: How the model reads a solution.
             device: A torch device.
             dtype: The backbone's torch dtype; the head computes in float32.
+            cache: How KV caches are kept; None for the defaults.
 
         Raises:
             CheckpointError: If the checkpoint is missing, broken, or of another family.
+            ConfigError: If an option of the cache cannot be used, or the device's memory does not hold it.
         """
         folder = _local(path)
         if family.head is Head.LANGUAGE:
             _check_language_model(folder, family)
             model, tokenizer = load_checkpoint(AutoModelForCausalLM, folder, device=device, dtype=dtype)
-            return cls(model, tokenizer, name=name, family=family)
+            memory = memory_for(model, language_pass, cache or CacheOptions(), name=name)
+            return cls(model, tokenizer, name=name, family=family, memory=memory)
         head = load_head(folder, family)
         with _unexpected_weights_ignored():
             model, tokenizer = load_checkpoint(AutoModel, folder, device=device, dtype=dtype)
@@ -106,7 +121,8 @@ class FamilyScorer:
                 f"its backbone gives {model.config.hidden_size}",
                 hint="the checkpoint is broken: download it again",
             )
-        return cls(model, tokenizer, name=name, family=family, head=head.to(model.device))
+        memory = memory_for(model, backbone_pass, cache or CacheOptions(), name=name)
+        return cls(model, tokenizer, name=name, family=family, head=head.to(model.device), memory=memory)
 
     @property
     def name(self) -> str:
@@ -115,7 +131,9 @@ class FamilyScorer:
 
     def renamed(self, name: str) -> "FamilyScorer":
         """A scorer with the same model under another name; it has its own sessions."""
-        return FamilyScorer(self.model, self.tokenizer, name=name, family=self.family, head=self.head)
+        return FamilyScorer(
+            self.model, self.tokenizer, name=name, family=self.family, head=self.head, memory=self.memory
+        )
 
     async def open(self, solution: OpenSolution) -> HFScoring:
         """Open a session for one solution; nothing is computed yet."""
@@ -126,7 +144,7 @@ class FamilyScorer:
         """Token ids of a step; they do not depend on its author."""
         return self.family.step_ids(self.tokenizer, problem, index, candidate.text)
 
-    def probability(self, sequence: CachedSequence, ids: list[int]) -> tuple[float, int]:
+    def probability(self, sequence: HFSequence, ids: list[int]) -> tuple[float, int]:
         """Read the score at the last of ``ids``, computing only what ``sequence`` lacks.
 
         Returns:
@@ -139,7 +157,7 @@ class FamilyScorer:
         outputs = self._outputs(sequence, ids[num_cached:])
         return checked_probability(self.family.head.probability(outputs.tolist()), self.name), num_cached
 
-    def _outputs(self, sequence: CachedSequence, ids: list[int]) -> Tensor:
+    def _outputs(self, sequence: HFSequence, ids: list[int]) -> Tensor:
         """Raw outputs of the head after the last token, shape [outputs]."""
         head = self.head
         outputs: Tensor = (

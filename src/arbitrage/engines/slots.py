@@ -1,0 +1,57 @@
+"""Memory for a fixed number of sequences: who computes where, and who gives way when all of it is taken."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Holder(Protocol):
+    """A sequence of tokens that computes in a slot."""
+
+    slot: int | None
+    """Its number; None before the sequence computes anything, and after another one took its slot."""
+
+    def lose(self) -> None:
+        """Forget all tokens: another sequence takes the slot."""
+
+
+class Slots:
+    """Slots that are handed over: a sequence without one takes a free slot, else the one unused for the longest time.
+
+    No sequence waits for another to close, so two problems cannot block each other.
+    """
+
+    def __init__(self, count: int, empty: Callable[[int], object] = lambda slot: None) -> None:
+        """Start with all slots free.
+
+        Args:
+            count: The number of slots.
+            empty: Forgets the content of a slot before another sequence computes there.
+        """
+        self._empty = empty
+        self._lock = threading.Lock()  # Sessions close on their own thread, while others compute.
+        self._holders: OrderedDict[int, Holder | None] = OrderedDict.fromkeys(range(count))
+        """The holder of each slot, the longest unused first."""
+
+    def hold(self, holder: Holder) -> int:
+        """The slot where a sequence computes: its own if it has one, else one that it takes, emptied."""
+        with self._lock:
+            slot = holder.slot
+            if slot is None:
+                free = (slot for slot, other in self._holders.items() if other is None)
+                slot = next(free, next(iter(self._holders)))
+                if (former := self._holders[slot]) is not None:
+                    former.lose()
+                self._holders[slot], holder.slot = holder, slot
+                self._empty(slot)
+            self._holders.move_to_end(slot)
+            return slot
+
+    def release(self, holder: Holder) -> None:
+        """Take a slot back; the sequence forgets its tokens."""
+        with self._lock:
+            if holder.slot is not None:
+                self._holders[holder.slot] = None
+                self._holders.move_to_end(holder.slot, last=False)
+            holder.lose()
