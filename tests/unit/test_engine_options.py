@@ -78,7 +78,7 @@ def test_an_engine_is_passed_only_the_options_that_are_set(monkeypatch, module):
     load_engine(schema(path="m", exact=False))
     (path, plain), (_, exact) = calls
     always = {"name", "device", "dtype", "prompt", "keeps_hidden_state"}
-    assert (path, set(plain)) == ("m", always | ({"context", "sequences"} if module == "llamacpp" else set()))
+    assert (path, set(plain)) == ("m", always | ({"context", "sequences"} if module == "llamacpp" else {"cache"}))
     assert exact == {**plain, "exact": False}
     if module == "llamacpp":
         options = {"threads": 3, "threads_batch": 4, "gpu_layers": 0, "flash_attention": False}

@@ -81,7 +81,8 @@ class HFEngine(LocalEngine):
         self.memory = memory_for(
             model, partial(language_pass, keeps_states=keeps_hidden_state), cache or CacheOptions(), name=name
         )
-        self.context_length = self.memory.length or getattr(model.config, "max_position_embeddings", 1 << 30)
+        trained: int = getattr(model.config, "max_position_embeddings", 1 << 30)
+        self.context_length = self.memory.length or trained
 
     @classmethod
     def load(

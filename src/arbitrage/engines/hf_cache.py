@@ -49,10 +49,13 @@ class HFSequence(CachedTokens):
 class Memory(Protocol):
     """The KV caches of one model's sequences."""
 
-    path: str
-    """How forward passes run: ``eager``, ``static`` or ``graphs``."""
-    length: int | None
-    """Tokens that a sequence may have; None for as many as the model takes."""
+    @property
+    def path(self) -> str:
+        """How forward passes run: ``eager``, ``static`` or ``graphs``."""
+
+    @property
+    def length(self) -> int | None:
+        """Tokens that a sequence may have; None for as many as the model takes."""
 
     def sequence(self) -> HFSequence:
         """A new sequence, empty."""
@@ -61,8 +64,8 @@ class Memory(Protocol):
 class DynamicMemory:
     """A cache for each sequence that grows with it: any kind of model, any number of sequences."""
 
-    path = "eager"
-    length = None
+    path: str = "eager"
+    length: int | None = None
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model

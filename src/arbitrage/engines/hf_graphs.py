@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ NUM_WARM_UPS = 3
 class CapturedPass:
     """One forward pass of a fixed width over one sequence's cache."""
 
-    def __init__(self, run: Pass, width: int, layers: Layers, pool: object) -> None:
+    def __init__(self, run: Pass, width: int, layers: Layers, pool: Any) -> None:
         """Capture it; the cache's content is lost.
 
         Args:
@@ -35,7 +36,7 @@ class CapturedPass:
         device = layers[0][0].device
         self._inputs = torch.stack([torch.zeros(width, dtype=torch.long), torch.arange(width)]).to(device)
         ids, positions = self._inputs[:1], self._inputs[1]
-        side = torch.cuda.Stream(device)
+        side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(side):
             for _ in range(NUM_WARM_UPS):

@@ -45,7 +45,7 @@ Pass: TypeAlias = Callable[[Tensor, Tensor, Layers, int], Outputs]
 needed of so many last positions."""
 
 
-class FixedCache(Cache):
+class FixedCache(Cache):  # type: ignore[misc]
     """A cache in memory that exists already; new keys and values are written at the positions of the pass.
 
     Nothing depends on the number of tokens that it holds: what lies behind a position is masked, and overwritten before

@@ -24,6 +24,7 @@ class HFModel(ModelConfig):
 
     engine: ClassVar[str] = "hf"
     writer_fields: ClassVar[tuple[str, ...]] = ("exact",)
+    address_fields: ClassVar[tuple[str, ...]] = ("threads",)
 
     device: str = "cpu"
     """A torch device, such as ``cuda:0``."""
@@ -31,6 +32,8 @@ class HFModel(ModelConfig):
     """Of weights and cache, from :data:`arbitrage.pairs.model.DTYPES`."""
     exact: bool | None = None
     """Whether the engine uses only what leaves the text unchanged to the token; None for the engine's own choice."""
+    threads: int | None = None
+    """CPU threads of torch, which has one number for the whole process: that of the model loaded last counts."""
     compile: bool | None = None
     """Whether forward passes are compiled and captured as CUDA graphs; None for yes on CUDA."""
     static: bool = False
@@ -43,17 +46,26 @@ class HFModel(ModelConfig):
     def __post_init__(self) -> None:
         ModelConfig.__post_init__(self)
         check_choice("dtype", self.dtype, DTYPES)
-        check_at_least(1, sequences=self.sequences, context_length=self.context_length)
-        if self.compile and not self.device.startswith("cuda"):
+        check_at_least(1, threads=self.threads, sequences=self.sequences, context_length=self.context_length)
+        is_gpu = self.device.startswith("cuda")
+        if self.compile and not is_gpu:
             raise ConfigError(
                 f"compile = true needs a CUDA device, got {self.device!r}",
                 hint='leave compile out, or name a device such as "cuda:0"',
             )
+        is_fixed = self.static or (is_gpu and self.compile is not False)
+        for name, value in (("sequences", self.sequences), ("context_length", self.context_length)):
+            if value is not None and not is_fixed:
+                raise ConfigError(
+                    f"{name} of the engine 'hf' needs a cache of fixed size, which it has on CUDA, got {value}",
+                    hint=f"leave {name} out, or set static = true",
+                )
 
     def load_engine(self, *, keeps_hidden_state: bool = False) -> Engine:
         """See :meth:`ModelConfig.load_engine`."""
         from arbitrage.engines.hf import HFEngine
 
+        self._set_threads()
         return HFEngine.load(
             self.path,
             name=self.name,
@@ -65,6 +77,12 @@ class HFModel(ModelConfig):
             **self.chosen("exact"),
         )
 
+    def _set_threads(self) -> None:
+        if self.threads is not None:
+            import torch
+
+            torch.set_num_threads(self.threads)
+
     @property
     def _cache(self) -> "CacheOptions":
         from arbitrage.engines.hf_memory import CacheOptions
@@ -75,6 +93,7 @@ class HFModel(ModelConfig):
         """See :meth:`ModelConfig.load_classifier`."""
         from arbitrage.scorers.hf import HFScorer
 
+        self._set_threads()
         prompt = self.question_prompt if self.has_prompt else None  # Else the checkpoint says how it reads a question.
         return HFScorer.load(
             self.path, name=name, kind=kind, device=self.device, dtype=self.dtype, prompt=prompt, cache=self._cache
@@ -84,6 +103,7 @@ class HFModel(ModelConfig):
         """See :meth:`ModelConfig.load_family`."""
         from arbitrage.scorers.hf_families import FamilyScorer
 
+        self._set_threads()
         return FamilyScorer.load(
             self.path, name=name, family=family, device=self.device, dtype=self.dtype, cache=self._cache
         )

@@ -176,7 +176,7 @@ class LoadedPair:
 
 
 def load(
-    name: str | Path,
+    name: str | Path | PairConfig,
     *,
     policies: Sequence[str | MethodSpec] | None = None,
     with_prm: bool = False,
@@ -185,7 +185,7 @@ def load(
     """Load a pair.
 
     Args:
-        name: ``tiny`` for the shipped pair, or a TOML file that names your models.
+        name: ``tiny`` for the shipped pair, a TOML file that names your models, or a configuration.
         policies: Methods that will be used; a PRM or router that none of them needs is not loaded, and need not exist.
             None loads every model of the pair.
         with_prm: Load the PRM in any case: to audit, or to score rows.
@@ -196,7 +196,7 @@ def load(
         CheckpointError: If a model is missing or broken.
         MissingExtra: If the packages of an engine are not installed.
     """
-    config = pair_config(name)
+    config = name if isinstance(name, PairConfig) else pair_config(name)
     specs = None if policies is None else [MethodSpec.parse(p) if isinstance(p, str) else p for p in policies]
     routers = {
         role: load_router_model(model, role)

@@ -33,8 +33,11 @@ class StepReader(Protocol):
     """The part of a scorer that its sessions use."""
 
     model: PreTrainedModel
-    memory: Memory
     worker: Worker
+
+    @property
+    def memory(self) -> Memory:
+        """The KV caches of its sessions."""
 
     @property
     def name(self) -> str:
@@ -84,7 +87,7 @@ class HFScorer:
         self.model, self.tokenizer, self._name = model.eval(), tokenizer, name
         self.input_format, self.prompt = input_format, prompt or input_format.question_prompt
         self.prompt.check(tokenizer)
-        self.memory = memory or DynamicMemory(model)
+        self.memory: Memory = memory or DynamicMemory(model)
         self.worker = worker_for(str(model.device))
 
     @classmethod
@@ -166,7 +169,8 @@ def reuse(sequence: HFSequence, ids: list[int], scorer: StepReader) -> int:
     Raises:
         ScorerError: If the model's context is too short.
     """
-    context_length = scorer.memory.length or getattr(scorer.model.config, "max_position_embeddings", len(ids))
+    trained: int = getattr(scorer.model.config, "max_position_embeddings", len(ids))
+    context_length = scorer.memory.length or trained
     if len(ids) > context_length:
         raise ScorerError(
             f"the solution has {len(ids)} tokens, the context of {scorer.name!r} has {context_length}",

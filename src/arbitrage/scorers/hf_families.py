@@ -77,7 +77,7 @@ class FamilyScorer:
         family.check(tokenizer)
         self.model, self.tokenizer, self.family, self.head = model.eval(), tokenizer, family, head
         self._name, self._labels = name, list(family.label_ids(tokenizer))
-        self.memory = memory or DynamicMemory(model)
+        self.memory: Memory = memory or DynamicMemory(model)
         self.worker = worker_for(str(model.device))
 
     @classmethod
