@@ -39,7 +39,7 @@ def main() -> None:
         ratios, per_token = [], []
         setting = Setting(limits=Limits(max_tokens=256))
         for number, problem in enumerate(problems("tiny:test", limit + 2)):
-            prompt = engine.prompt.encode(engine.tokenizer, problem.question)
+            prompt = engine.prompt_ids(problem)
             trace = asyncio.run(solve(problem, pair.pair, pair.policy(name), setting))
             ids, seconds = time_generate(engine, prompt)
             assert [i for s in trace.steps for i in s.candidate.token_ids] == ids, "the same tokens are compared"

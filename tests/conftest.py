@@ -285,6 +285,30 @@ def _static_hf_kit(request: pytest.FixtureRequest) -> Kit:
     return replace(_hf_kit(request), build=build)
 
 
+def _traced_hf_kit(request: pytest.FixtureRequest) -> Kit:
+    """The pass over one token is recorded."""
+    from arbitrage.engines.hf import HFEngine
+    from arbitrage.engines.hf_memory import CacheOptions
+    from arbitrage.engines.hf_trace import TracedToken
+
+    random_lm, tokenizer = request.getfixturevalue("random_lm"), request.getfixturevalue("tokenizer")
+
+    def build(number: int) -> Engine:
+        options = CacheOptions(traces=True)
+        engine = measured(HFEngine(random_lm(number), tokenizer, name=f"hf-traced-{number}", cache=options))
+        assert engine.path == "traced"
+        return engine
+
+    @contextmanager
+    def slowed(engine: Any) -> Iterator[None]:
+        call = TracedToken.__call__
+        TracedToken.__call__ = lambda *given: time.sleep(0.01) or call(*given)
+        yield
+        TracedToken.__call__ = call
+
+    return Kit(build, slowed)
+
+
 def _speculative_kit(request: pytest.FixtureRequest) -> Kit:
     def wrap(target: Any, draft: Any) -> Engine:
         from arbitrage.engines.speculative import SpeculativeEngine
@@ -457,6 +481,7 @@ KITS: dict[str, Callable[[pytest.FixtureRequest], Kit]] = {
     "llamacpp": _llamacpp_kit,
     "hf-exact": _exact_hf_kit,
     "hf-static": _static_hf_kit,
+    "hf-traced": _traced_hf_kit,
     "llamacpp-exact": _exact_llamacpp_kit,
 }
 """Every engine that must keep the contract; a new one is one line here."""

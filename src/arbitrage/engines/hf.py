@@ -103,6 +103,7 @@ class HFEngine(LocalEngine):
             CheckpointError: If it is missing or broken, or its model cannot generate text.
             ConfigError: As for :class:`HFEngine`.
         """
+        cache = cache or CacheOptions(traces=True)
         model, tokenizer = load_checkpoint(AutoModelForCausalLM, path, device=device, dtype=dtype)
         if reason := _why_it_cannot_generate(model):
             raise CheckpointError(
@@ -134,12 +135,12 @@ class HFEngine(LocalEngine):
             "dtype": str(self.model.dtype),
             "products": torch.get_float32_matmul_precision(),
             "attention": getattr(self.model.config, "_attn_implementation", ""),
-            **({} if self.path == "eager" else {"path": self.path, "length": self.context_length}),
+            **({} if self.memory.length is None else {"path": self.path, "length": self.memory.length}),
         }
 
     @property
     def path(self) -> str:
-        """How forward passes run: ``eager``, ``static`` (caches of fixed size) or ``graphs`` (captured on a GPU)."""
+        """How forward passes run; see :class:`arbitrage.engines.hf_cache.Memory`."""
         return self.memory.path
 
     def sequence(self) -> HFSequence:

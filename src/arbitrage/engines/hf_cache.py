@@ -13,6 +13,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from arbitrage.core.errors import ArbitrageError, first_line
 from arbitrage.engines.cache import CachedTokens
+from arbitrage.engines.hf_trace import TracedToken
 
 GPU_ATTENTION: Final = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
 """Attention on CUDA without cuDNN, which plans anew for every length of a sequence: each token has a new one."""
@@ -51,7 +52,7 @@ class Memory(Protocol):
 
     @property
     def path(self) -> str:
-        """How forward passes run: ``eager``, ``static`` or ``graphs``."""
+        """How forward passes run: ``eager``, ``traced``, ``static`` or ``graphs``."""
 
     @property
     def length(self) -> int | None:
@@ -64,23 +65,29 @@ class Memory(Protocol):
 class DynamicMemory:
     """A cache for each sequence that grows with it: any kind of model, any number of sequences."""
 
-    path: str = "eager"
     length: int | None = None
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        self._model = model
+    def __init__(self, model: PreTrainedModel, token: TracedToken | None = None) -> None:
+        """Start without sequences.
+
+        Args:
+            model: Any model.
+            token: Its recorded pass over one token; None to call the model for every pass.
+        """
+        self._model, self._token = model, token
+        self.path: str = "eager" if token is None else "traced"
 
     def sequence(self) -> "DynamicSequence":
         """A new sequence, empty."""
-        return DynamicSequence(self._model)
+        return DynamicSequence(self._model, self._token)
 
 
 class DynamicSequence(HFSequence):
     """A KV cache that grows with its sequence."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, token: TracedToken | None = None) -> None:
         super().__init__()
-        self._model = model
+        self._model, self._token = model, token
         self._cache = DynamicCache(config=model.config)
 
     def close(self) -> None:
@@ -109,6 +116,9 @@ class DynamicSequence(HFSequence):
         return True
 
     def _compute(self, ids: Sequence[int], num_last: int) -> Tensor:
+        if self._token is not None and len(ids) == 1 and 0 < self._num_computed == len(self):
+            with self._appending(ids):
+                return self._token(self._cache, ids[0], len(self) - 1)
         logits: Tensor = self._append(self._model, ids, logits_to_keep=num_last).logits[0]
         return logits
 

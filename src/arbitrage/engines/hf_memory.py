@@ -13,6 +13,7 @@ from arbitrage.core.errors import ConfigError, EngineError
 from arbitrage.engines.hf_cache import DynamicMemory, Memory, computing
 from arbitrage.engines.hf_graphs import capture
 from arbitrage.engines.hf_static import Pass, StaticMemory, static_length, why_not_static
+from arbitrage.engines.hf_trace import traced
 
 DEFAULT_SEQUENCES: Final = 4
 
@@ -23,6 +24,8 @@ _log = logging.getLogger(__name__)
 class CacheOptions:
     """How caches are kept."""
 
+    traces: bool = False
+    """Whether the pass over one token is recorded on the CPU, where caches grow."""
     static: bool = False
     """Whether they have a fixed size, also without graphs."""
     compile: bool | None = None
@@ -64,7 +67,7 @@ def memory_for(
     """
     is_captured = options.captures(model.device)
     if not (options.static or is_captured):
-        return DynamicMemory(model)
+        return DynamicMemory(model, traced(model, name=name) if options.traces else None)
     if reason := why_not_static(model):
         warnings.warn(f"{name!r} runs without a cache of fixed size: {reason}", stacklevel=2)
         return DynamicMemory(model)

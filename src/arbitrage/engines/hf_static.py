@@ -11,10 +11,10 @@ from typing import Any, Final, TypeAlias
 import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
 
 from arbitrage.core.errors import ConfigError
 from arbitrage.engines.hf_cache import Branches, HFSequence
+from arbitrage.engines.hf_trace import irregular_layers
 from arbitrage.engines.slots import Slots
 
 WIDTHS: Final = (1, 8, 32)
@@ -249,10 +249,8 @@ def why_not_static(model: PreTrainedModel) -> str:
     """The reason why a model's cache cannot have a fixed size; empty if it can."""
     if (attention := getattr(model.config, "_attn_implementation", "")) not in ("sdpa", "eager"):
         return f"its attention {attention!r} takes no mask of its own"
-    cache = DynamicCache(config=model.config)
-    if kinds := sorted({type(layer).__name__ for layer in cache.layers if type(layer) is not DynamicLayer}):
-        return f"it has layers of the kind {', '.join(kinds)}"
-    return ""
+    kinds = irregular_layers(model)
+    return f"it has layers of the kind {kinds}" if kinds else ""
 
 
 def static_length(model: PreTrainedModel, chosen: int | None) -> int:

@@ -35,7 +35,8 @@ class HFModel(ModelConfig):
     threads: int | None = None
     """CPU threads of torch, which has one number for the whole process: that of the model loaded last counts."""
     compile: bool | None = None
-    """Whether forward passes are compiled and captured as CUDA graphs; None for yes on CUDA."""
+    """Whether forward passes are compiled and captured as CUDA graphs; None for yes on CUDA. False also calls the model
+    for every pass on the CPU, where the pass over one token is recorded otherwise."""
     static: bool = False
     """Whether KV caches have a fixed size also where nothing is captured."""
     sequences: int | None = None
@@ -87,7 +88,11 @@ class HFModel(ModelConfig):
     def _cache(self) -> "CacheOptions":
         from arbitrage.engines.hf_memory import CacheOptions
 
-        return CacheOptions(static=self.static, **self.chosen("compile", "sequences", "context_length"))
+        return CacheOptions(
+            traces=self.compile is not False,
+            static=self.static,
+            **self.chosen("compile", "sequences", "context_length"),
+        )
 
     def load_classifier(self, kind: str, name: str) -> "HFScorer":
         """See :meth:`ModelConfig.load_classifier`."""
