@@ -128,7 +128,11 @@ def evaluate(
     )
     auditor = loaded.auditor if is_audited else None
     execution = Execution(
-        plan=plan, methods=solvers_of(loaded, plan), auditor=auditor, progress=partial(counting, "solving")
+        plan=plan,
+        methods=solvers_of(loaded, plan),
+        auditor=auditor,
+        progress=partial(counting, "solving"),
+        paths=loaded.paths,
     )
     run: Run | None = None
     if out is not None:

@@ -60,7 +60,7 @@ def solve(
     watch = (lambda trace: None) if as_json else LivePrinter(console)
     trace = loaded.solve(question, policy=method, setting=setting, watch=watch)
     if as_json:
-        print(json.dumps(trace.to_json()))  # noqa: T201
+        print(json.dumps({**trace.to_json(), "forward_passes": loaded.paths}))  # noqa: T201
     else:
         console.print(trace_footer(trace))
     if trace.finish is Finish.FAILED:

@@ -35,7 +35,8 @@ class TracedToken:
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Of its deprecation, and of conditions on shapes: the check covers them.
             example = _example(model, LENGTHS[0])
-            self._run: Any = torch.jit.trace(_OneToken(model), example, check_trace=False)
+            record: Any = torch.jit.trace
+            self._run = record(_OneToken(model), example, check_trace=False)
             for length in LENGTHS:
                 example = _example(model, length)
                 for _ in range(2):  # The first run of a record plans the others.

@@ -60,6 +60,11 @@ class LanguageModel(TokenText, abc.ABC):
         self._width_difference: float | None = None
 
     @property
+    def path(self) -> str:
+        """How forward passes run: the engine's name unless it has several ways."""
+        return str(self.arithmetic()["engine"])
+
+    @property
     def width_difference(self) -> float:
         """See :func:`arbitrage.engines.widths.width_difference`; measured when it is first asked for.
 

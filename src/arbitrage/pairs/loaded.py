@@ -13,6 +13,7 @@ from arbitrage.core.ports import Engine, Scorer
 from arbitrage.core.trace import Trace
 from arbitrage.core.turn import Pair, Setting
 from arbitrage.core.types import Problem, Source
+from arbitrage.engines.language_model import LanguageModel
 from arbitrage.grading import is_same
 from arbitrage.pairs.blocking import run
 from arbitrage.pairs.catalogue import pair_config
@@ -57,6 +58,12 @@ class LoadedPair:
     def policies(self) -> list[str]:
         """Names of all methods, the further routers' included."""
         return [*METHODS, *(role for role in self.models.routers if role not in METHODS)]
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """How forward passes of draft and target run, by role, such as ``graphs``; servers are left out."""
+        engines = {source.value: self.pair.engine(source) for source in Source}
+        return {role: engine.path for role, engine in engines.items() if isinstance(engine, LanguageModel)}
 
     def resolved(self, method: str | MethodSpec, threshold: float | None = None) -> MethodSpec:
         """The spec of a method with the threshold in force.

@@ -21,6 +21,7 @@ DEFINITIONS: Final = {
     "measures; graphics cards are not included",
 }
 ENVIRONMENT: Final = (
+    "forward_passes",
     *("started", "commit", "processor", "num_cores", "num_threads", "devices", "platform", "python", "versions"),
 )
 """Fields of a session that are shown, where it has them."""

@@ -5,7 +5,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -34,6 +34,8 @@ class Execution:
     progress: Progress
     auditor: Scorer | None = None
     """Scores every candidate of a finished solution; None for no audit."""
+    paths: Mapping[str, str] = field(default_factory=dict)
+    """How forward passes of models in this process run, by role; recorded with the session."""
 
     def in_memory(self, traces: Path | None = None) -> Results:
         """Run the plan and keep its traces in memory.
@@ -75,6 +77,8 @@ class Execution:
         with TraceFile(traces, mode="a"):
             pass  # Fails now, before hours of work, if the file cannot be written.
         session = environment(arguments) | {"jobs": self.plan.jobs, "seed": self.plan.setting.seed}
+        if self.paths:
+            session["forward_passes"] = dict(self.paths)
         with EvalFolder(out, settings, session) as folder:
             if folder.num_done < self.plan.num_solutions:
                 self._sweep(folder.append, folder)
