@@ -1,7 +1,9 @@
 """Entry point of ``arbitrage``."""
 
+import contextlib
+import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Final
 
 import typer
@@ -78,11 +80,24 @@ def _check_arguments(arguments: Sequence[str]) -> None:
             raise ConfigError(f"argument {number} is not UTF-8: {argument!a}", hint="write it in UTF-8") from error
 
 
+@contextlib.contextmanager
+def _shown_log() -> Iterator[None]:
+    """Write lines about long work, such as a compilation, to standard error."""
+    log, handler = logging.getLogger("arbitrage"), logging.StreamHandler()
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+
+
 def run() -> None:
     """Run the command line; errors that a user can mend are one line and exit status 2."""
     try:
         _check_arguments(sys.argv[1:])
-        app()
+        with _shown_log():
+            app()
     except ArbitrageError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
