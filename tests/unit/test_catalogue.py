@@ -8,7 +8,7 @@ import pytest
 
 import arbitrage
 from arbitrage.core.errors import ConfigError
-from arbitrage.pairs.catalogue import SHIPPED, pair_config, router_format, shipped_pairs
+from arbitrage.pairs.catalogue import SHIPPED, pair_config, router_format, router_start, shipped_pairs
 from arbitrage.pairs.config import MARKS
 from arbitrage.tiny import MARKS as TINY_MARKS
 from arbitrage.tiny import WEIGHTS
@@ -47,8 +47,8 @@ def test_the_tiny_pair_has_the_run_keys_of_earlier_versions(tmp_path, monkeypatc
 
 def test_the_tiny_pair_marks_steps_with_its_own_tokens():
     assert pair_config("tiny").marks == TINY_MARKS
-    input_format, prm = router_format("tiny")
-    assert (input_format.annotation, prm) == (TINY_MARKS, str(WEIGHTS / "prm"))
+    input_format = router_format("tiny")
+    assert (input_format.annotation, router_start("tiny")) == (TINY_MARKS, str(WEIGHTS / "prm"))
     assert input_format.trained_for == {"draft": "tiny-draft", "target": "tiny-target"}
 
 
@@ -89,19 +89,19 @@ def test_a_users_file_named_like_a_shipped_pair_is_not_that_pair(tmp_path, monke
     for name in ("tiny.toml", tmp_path / "tiny.toml"):
         config = pair_config(call(name))
         assert (config.name, config.draft.path, config.marks) == ("tiny", "a", MARKS)
-        input_format, prm = router_format(call(name))
-        assert (input_format.annotation, prm) == ({"draft": "Model 0: ", "target": "Model 1: "}, "c")
+        assert router_format(call(name)).annotation == {"draft": "Model 0: ", "target": "Model 1: "}
+        assert router_start(call(name)) == "c"
     assert pair_config(call("tiny")).draft.path == str(WEIGHTS / "draft")
 
 
 def test_a_pair_may_have_marks_of_its_own(tmp_path):
     path = tmp_path / "pair.toml"
     path.write_text(PAIR + '[marks]\ndraft = "D: "\ntarget = "T: "\n')
-    assert router_format(path)[0].annotation == {"draft": "D: ", "target": "T: "}
-    assert router_format(path, {"draft": "x", "target": "y"})[0].annotation == {"draft": "x", "target": "y"}
-    assert router_format(path, {})[0].annotation == {}
+    assert router_format(path).annotation == {"draft": "D: ", "target": "T: "}
+    assert router_format(path, {"draft": "x", "target": "y"}).annotation == {"draft": "x", "target": "y"}
+    assert router_format(path, {}).annotation == {}
     path.write_text(PAIR + "[marks]\n")
-    assert router_format(path)[0].annotation == {}
+    assert router_format(path).annotation == {}
 
 
 @pytest.mark.parametrize(
@@ -131,3 +131,12 @@ def test_a_pair_that_is_nowhere_is_named_with_a_remedy(tmp_path):
 def test_shipped_files_name_their_models_relative_to_themselves():
     for name in shipped_pairs():
         assert str(WEIGHTS.parents[1]) not in (SHIPPED / f"{name}.toml").read_text()
+
+
+def test_a_router_of_a_pair_without_a_prm_reads_questions_as_the_target_does(tmp_path):
+    path = tmp_path / "pair.toml"
+    path.write_text('[draft]\npath = "a"\n[target]\npath = "b"\nsystem = "Think."\n')
+    input_format = router_format(path)
+    assert (input_format.system, input_format.trained_for) == ("Think.", {"draft": "a", "target": "b"})
+    with pytest.raises(ConfigError, match=r"'pair' has no PRM from which .* start \(name a checkpoint with --start"):
+        router_start(path)

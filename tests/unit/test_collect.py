@@ -59,6 +59,28 @@ async def test_a_row_holds_the_draft_every_target_sample_and_their_scores():
     assert {call.sampling.temperature for call in models.draft.calls} == {0.0}
 
 
+async def test_without_a_prm_rows_have_no_scores_until_they_are_labelled(tmp_path):
+    policy = Collecting(behaviour=RandomEscalation(0.5), num_target_samples=2)
+    with GroupLog(tmp_path, {}, id_field="problem_id") as log:
+        report = await collect(PROBLEMS[:2], pair(), policy, Setting(), log)
+    assert report.failures == {}
+    (first, *_) = logged = list(read_rows(tmp_path))
+    assert {(row.is_scored, row.draft.score) for row in logged} == {(False, None)}
+    assert first.models == {"draft": "d", "target": "t"}
+    for value in (lambda: first.advantage, lambda: first.advantage_se, lambda: first.draft_score):
+        with pytest.raises(
+            RowError, match=r"the rows have no scores, first step 0 of .* \(score them by rollouts with"
+        ):
+            value()
+    half = replace(first, draft=replace(first.draft, score=0.5))
+    with pytest.raises(RowError, match="the rows have no scores"):
+        half.advantage_of(1)
+    whole = replace(half, targets=tuple(replace(sample, score=1.0) for sample in half.targets))
+    assert (whole.is_scored, whole.advantage, Row.from_json(whole.to_json())) == (True, 0.5, whole)
+    pytest.importorskip("pyarrow")
+    assert write_parquet(logged, tmp_path / "rows.parquet") == len(logged)
+
+
 async def test_one_sample_has_no_standard_error():
     (row, *_) = await rows(collecting(num_target_samples=1))
     assert row.advantage_se is None

@@ -10,6 +10,7 @@ from arbitrage.cli.options import LIMITS, FieldsOption, MaxStepsOption, MaxToken
 from arbitrage.cli.show import counting
 from arbitrage.core.types import Limits
 from arbitrage.datasets.named import problems
+from arbitrage.pairs.catalogue import pair_config
 from arbitrage.policies.spec import rules
 from arbitrage.training.collect import RowsReport
 from arbitrage.training.row_runs import CollectOptions, run_collection
@@ -31,15 +32,18 @@ def collect(
         str,
         typer.Option(
             help="Policy that chooses the step with which a solution continues: "
-            f"{', '.join(rules())} (oracle: the better step)."
+            f"{', '.join(rules())} (oracle: the better step). Empty: oracle, and random without a PRM."
         ),
-    ] = "oracle",
+    ] = "",
     threshold: Annotated[float | None, typer.Option(help="Threshold of the behaviour, in [0, 1].")] = None,
     keep_draft: Annotated[
         float, typer.Option(help="Where the behaviour escalates, keep the draft's step with this probability.")
     ] = 0.0,
     hidden_states: Annotated[
         bool, typer.Option(help="Store the draft's last hidden state of each step, for a probe router.")
+    ] = False,
+    no_prm: Annotated[
+        bool, typer.Option("--no-prm", help="Rows without scores, also where the pair has a PRM.")
     ] = False,
     max_tokens: MaxTokensOption = LIMITS.max_tokens,
     max_steps: MaxStepsOption = LIMITS.max_steps,
@@ -49,18 +53,21 @@ def collect(
 ) -> None:
     """Collect training rows for a router.
 
-    From every prefix, the draft writes one step and the target several; the PRM scores all of them. Each step of a
-    solution becomes a row. Rows are written solution by solution. A run that was killed continues when it is started
-    again with the same options; no row is lost or doubled. Other options are refused. The exit status is 1 if problems
-    failed; the same command tries them again.
+    From every prefix, the draft writes one step and the target several. The PRM scores all of them; without one, the
+    rows have no scores, and `arbitrage label` scores them by rollouts. Each step of a solution becomes a row. Rows are
+    written solution by solution. A run that was killed continues when it is started again with the same options; no row
+    is lost or doubled. Other options are refused. The exit status is 1 if problems failed; the same command tries them
+    again.
     """
+    scores = not no_prm and pair_config(pair).prm is not None
     options = CollectOptions(
         dataset=dataset,
         fields=fields,
         stratify=stratify,
         num_target_samples=samples,
         temperature=temperature,
-        behaviour=behaviour,
+        behaviour=behaviour or ("oracle" if scores else "random"),
+        scores=scores,
         threshold=threshold,
         keep_draft=keep_draft,
         keeps_hidden_state=hidden_states,

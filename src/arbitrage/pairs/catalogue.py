@@ -43,27 +43,40 @@ def pair_config(name: str | Path) -> PairConfig:
     return read_pair(Path(name))
 
 
-def router_format(name: str | Path, marks: Mapping[str, str] | None = None) -> tuple[InputFormat, str]:
-    """How a new router of a pair reads a solution, and the PRM that it would start from.
+def router_format(name: str | Path, marks: Mapping[str, str] | None = None) -> InputFormat:
+    """How a new router of a pair reads a solution: the question as the PRM gets it, or the target without a PRM.
 
     Args:
         name: The pair.
         marks: Words before a step, by author; empty for none, None for the pair's own.
 
     Raises:
+        ConfigError: If the pair cannot be used.
+    """
+    config = pair_config(name)
+    reader = config.prm or config.target
+    return InputFormat(
+        kind="router",
+        system=reader.system,
+        prompt=reader.prompt,
+        annotation=config.marks if marks is None else marks,
+        trained_for={"draft": config.draft.called, "target": config.target.called},
+    )
+
+
+def router_start(name: str | Path) -> str:
+    """The checkpoint from which a new router of a pair starts unless another is chosen: its PRM.
+
+    Raises:
         ConfigError: If the pair has no PRM.
     """
     config = pair_config(name)
     if config.prm is None:
-        raise ConfigError(f"the pair {config.name!r} has no prm", hint="add a table [prm] to its configuration")
-    input_format = InputFormat(
-        kind="router",
-        system=config.prm.system,
-        prompt=config.prm.prompt,
-        annotation=config.marks if marks is None else marks,
-        trained_for={"draft": config.draft.called, "target": config.target.called},
-    )
-    return input_format, config.prm.path
+        raise ConfigError(
+            f"the pair {config.name!r} has no PRM from which the router's training could start",
+            hint="name a checkpoint with --start, or train a router that needs none with `arbitrage train-probe`",
+        )
+    return config.prm.path
 
 
 def router_folder(name: str | Path, folder: str = "") -> Path:

@@ -1,4 +1,4 @@
-"""Collect training rows: from every prefix one draft step and several target steps, scored by the PRM."""
+"""Collect training rows: from every prefix one draft step and several target steps, scored by a PRM if there is one."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -28,8 +28,9 @@ class Collecting:
         ConfigError: If a number is out of range.
     """
 
-    prm: Scorer
     behaviour: Policy
+    prm: Scorer | None = None
+    """Scores all steps; None for rows without scores."""
     num_target_samples: int = 4
     target_sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.7))
     keep_draft: float = 0.0
@@ -52,25 +53,27 @@ class Collecting:
         """Write the draft's step and the target's samples, score them, and let the behaviour decide."""
         draft = await turn.draft()
         targets = await turn.samples(Source.TARGET, self.num_target_samples, sampling=self.target_sampling)
-        for candidate in (draft, *targets):
-            await self._score(turn, candidate)
+        if self.prm is not None:
+            for candidate in (draft, *targets):
+                await _score(turn, candidate, self.prm)
         decision = await self.behaviour.decide(turn)
         if decision.source is Source.TARGET and self._keeps_draft(turn):
             return Decision(source=Source.DRAFT, score=decision.score)
         return decision
 
-    async def _score(self, turn: Turn, candidate: Candidate) -> None:
-        value = await turn.score(self.prm, candidate)
-        if not 0.0 <= value <= 1.0:
-            raise ScorerError(
-                f"a score of the PRM {self.prm.name!r} must be in [0, 1], got {value}",
-                hint="use a head with sigmoid or softmax",
-            )
-
     def _keeps_draft(self, turn: Turn) -> bool:
         setting, problem = turn.setting, turn.history.problem
         seed = derive_seed(setting.seed, problem.id, setting.attempt, turn.index, Source.DRAFT, sample=1)
         return random.Random(seed).random() < self.keep_draft
+
+
+async def _score(turn: Turn, candidate: Candidate, prm: Scorer) -> None:
+    value = await turn.score(prm, candidate)
+    if not 0.0 <= value <= 1.0:
+        raise ScorerError(
+            f"a score of the PRM {prm.name!r} must be in [0, 1], got {value}",
+            hint="use a head with sigmoid or softmax",
+        )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -115,7 +118,8 @@ async def collect(
         StoreError: If the log cannot be written.
     """
     report = RowsReport()
-    models = {"draft": pair.draft.name, "target": pair.target.name, "prm": policy.prm.name}
+    prm = policy.prm.name if policy.prm else None
+    models = {"draft": pair.draft.name, "target": pair.target.name, **({"prm": prm} if prm else {})}
 
     async def collect_problem(problem: Problem) -> None:
         trace = await solve(problem, pair, policy, setting)
@@ -123,7 +127,7 @@ async def collect(
         if trace.finish is Finish.FAILED:
             report.failures[problem.id] = trace.error or "unknown"
         else:
-            rows = rows_from_trace(trace, models, policy.prm.name)
+            rows = rows_from_trace(trace, models, prm)
             log.append([row.to_json() for row in rows])
             report.num_rows += len(rows)
         on_trace(trace)

@@ -47,7 +47,7 @@ def gain_curve(rows: Sequence[Row], scores: Mapping[str, Scores]) -> Figure:
         style: dict[str, Any] = {"linewidth": 2.5, "zorder": 3} if number == 0 else {"linewidth": 1.2}
         colour = COLOURS[number % len(COLOURS)]
         axes.plot(curve.escalation_rate, curve.score, label=name, color=colour, **style)
-    draft = float(np.mean([row.draft.score for row in rows]))
+    draft = float(np.mean([row.draft_score for row in rows]))
     axes.plot(
         [0, 1], [draft, draft + float(advantages(rows).mean())], "--", color="#777777", label="chance", linewidth=1.2
     )

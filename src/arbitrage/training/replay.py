@@ -60,7 +60,7 @@ def replay(rows: Sequence[Row], scores: Scores) -> Replay:
     with np.errstate(invalid="ignore"):
         waste = _cumulative(gain <= 0.0) / count
         share = tokens_by_target / (tokens_by_target + tokens_by_draft)
-    draft_score = float(np.mean([row.draft.score for row in rows]))
+    draft_score = float(np.mean([row.draft_score for row in rows]))
     return Replay(
         thresholds=_thresholds(scores[order]),
         escalation_rate=count / len(rows),
@@ -127,7 +127,7 @@ def _confidence(row: Row) -> float:
 
 
 BASELINES: Final[Mapping[str, Callable[[Row], float]]] = {
-    "rsd (−s_d)": lambda row: -row.draft.score,
+    "rsd (−s_d)": lambda row: -row.draft_score,
     "draft confidence (−mean log p)": _confidence,
     "first-token entropy": lambda row: row.draft.first_entropy or 0.0,
     "step length": lambda row: float(row.draft.num_tokens),

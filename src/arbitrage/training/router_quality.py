@@ -198,7 +198,7 @@ def _ceiling(rows: Sequence[Row], samples: Sequence[Indices]) -> Estimate | None
     if half == 0:
         return None
     first, second = (
-        np.array([fmean(s.score for s in row.targets[part]) - row.draft.score for row in rows])
+        np.array([fmean(row.target_scores(part)) - row.draft_score for row in rows])
         for part in (slice(None, half), slice(half, 2 * half))
     )
     return _estimate(lambda i: _rho(first[i], second[i]), samples)

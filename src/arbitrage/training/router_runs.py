@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from arbitrage.core.files import fingerprint
 from arbitrage.pairs.blocking import run
-from arbitrage.pairs.catalogue import load_engines, load_router, router_folder, router_format
+from arbitrage.pairs.catalogue import load_engines, load_router, router_folder, router_format, router_start
 from arbitrage.runtime.store import read_manifest, run_key
 from arbitrage.scorers.format import InputFormat
 from arbitrage.scorers.likelihood import LikelihoodScorer
@@ -81,14 +81,13 @@ def run_router_training(
         The report of :func:`arbitrage.training.trainer.train_router`.
 
     Raises:
-        ConfigError: If the pair cannot be used or has no PRM.
-        RowError: If the rows cannot be read, or have only one class.
+        ConfigError: If the pair cannot be used, or has no PRM and ``start`` is empty.
+        RowError: If the rows cannot be read, have no scores, or have only one class.
         StoreError: If ``rows`` has no rows, or ``out`` belongs to another run.
         CheckpointError: If ``start`` cannot be loaded.
     """
-    input_format, prm_path = router_format(pair, marks)
+    input_format, start = router_format(pair, marks), start or router_start(pair)
     rows_key, training_rows = run_key(read_manifest(rows)), list(read_rows(rows))
-    start = start or prm_path
     from arbitrage.training.trainer import train_router
 
     return train_router(
@@ -116,8 +115,8 @@ def run_probe_training(rows: Path, out: Path, recipe: "ProbeRecipe", *, pair: st
         The report of :func:`arbitrage.training.probe.train_probe`.
 
     Raises:
-        ConfigError: If the pair cannot be used or has no PRM.
-        RowError: If the rows cannot be read, lack what the probe reads, or have only one class.
+        ConfigError: If the pair cannot be used.
+        RowError: If the rows cannot be read, have no scores, lack what the probe reads, or have only one class.
         StoreError: If ``rows`` has no rows, or ``out`` belongs to another run.
     """
     from arbitrage.training.probe import train_probe
@@ -127,7 +126,7 @@ def run_probe_training(rows: Path, out: Path, recipe: "ProbeRecipe", *, pair: st
         scores = run(score_rows(LikelihoodScorer(), rows_to_score, load_engines(pair)))
         return [float(score) for score in scores]
 
-    input_format, _ = router_format(pair, {})
+    input_format = router_format(pair, {})
     settings = probe_settings(run_key(read_manifest(rows)), input_format)
     return train_probe(
         list(read_rows(rows)),

@@ -49,6 +49,8 @@ class CollectOptions:
     """The temperature of the target's samples."""
     behaviour: str = "oracle"
     """The name of the policy that decides how a solution continues."""
+    scores: bool = True
+    """Whether the pair's PRM scores the steps; without it rows wait for rollouts."""
     threshold: float | None = None
     """The behaviour's threshold; None for its default."""
     keep_draft: float = 0.0
@@ -73,7 +75,7 @@ class CollectOptions:
             ConfigError: If a number is out of range, or the pair lacks a PRM or what the behaviour needs.
         """
         return Collecting(
-            prm=loaded.models.required_prm(),
+            prm=loaded.models.required_prm() if self.scores else None,
             behaviour=loaded.policy(self.behaviour_spec, self.threshold),
             num_target_samples=self.num_target_samples,
             target_sampling=Sampling(temperature=self.temperature),
@@ -84,9 +86,10 @@ class CollectOptions:
         """The settings that identify the rows."""
         spec = self.behaviour_spec
         routers = (spec.rule_name,) if spec.is_router else ()
+        scorers = ("prm",) if self.scores else ()
         return {
             "row_schema": SCHEMA,
-            "models": loaded.identity(("draft", "target", "prm", *routers)),
+            "models": loaded.identity(("draft", "target", *scorers, *routers)),
             "dataset": self.dataset,
             "stratify": self.stratify,
             "samples": self.num_target_samples,
@@ -127,7 +130,12 @@ def run_collection(
         CheckpointError: If a model is missing or broken.
         StoreError: If ``out`` belongs to another run, or cannot be written.
     """
-    loaded = load(pair, policies=[options.behaviour_spec], with_prm=True, keeps_hidden_state=options.keeps_hidden_state)
+    loaded = load(
+        pair,
+        policies=[options.behaviour_spec],
+        with_prm=options.scores,
+        keeps_hidden_state=options.keeps_hidden_state,
+    )
     policy, settings = options.policy(loaded), options.settings(loaded)
     setting = Setting(limits=options.limits, seed=options.seed)
     started = time.monotonic()

@@ -1,4 +1,4 @@
-"""A training row: one draft step beside target steps from the same prefix, all scored by the PRM."""
+"""A training row: one draft step beside target steps from the same prefix, scored by a PRM or by rollouts."""
 
 import base64
 import json
@@ -22,10 +22,11 @@ FILE: Final = "rows.jsonl"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """A step that a model wrote from a row's prefix, with its PRM score."""
+    """A step that a model wrote from a row's prefix, with its score."""
 
     text: str
-    score: float
+    score: float | None
+    """By a PRM, or the share of rollouts from the step that reach the gold answer; None before it is scored."""
     finish: Finish
     num_tokens: int
     seconds: float
@@ -107,24 +108,68 @@ class Row:
     kept: Source
     """The author of the step that the solution continued with."""
     models: Mapping[str, str]
-    """Names of draft, target and PRM."""
+    """Names of draft and target, and of the PRM that scored them, if one did."""
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether the draft's step and all target samples have scores."""
+        return self.draft.score is not None and all(sample.score is not None for sample in self.targets)
+
+    @property
+    def draft_score(self) -> float:
+        """Score of the draft's step.
+
+        Raises:
+            RowError: If the row has no scores.
+        """
+        if self.draft.score is None:
+            raise self._unscored()
+        return self.draft.score
+
+    def target_scores(self, part: slice = slice(None)) -> list[float]:
+        """Scores of the target's samples, or of some of them.
+
+        Raises:
+            RowError: If the row has no scores.
+        """
+        scores = [sample.score for sample in self.targets[part] if sample.score is not None]
+        if len(scores) < len(self.targets[part]):
+            raise self._unscored()
+        return scores
 
     @property
     def advantage(self) -> float:
-        """Mean score of the target's samples minus the draft's score, in [-1, 1]."""
+        """Mean score of the target's samples minus the draft's score, in [-1, 1].
+
+        Raises:
+            RowError: If the row has no scores.
+        """
         return self.advantage_of(None)
 
     def advantage_of(self, num_target_samples: int | None) -> float:
-        """The advantage over the first ``num_target_samples`` target samples; None for all of them."""
-        scores = [sample.score for sample in self.targets[:num_target_samples]]
-        return statistics.fmean(scores) - self.draft.score
+        """The advantage over the first ``num_target_samples`` target samples; None for all of them.
+
+        Raises:
+            RowError: If the row has no scores.
+        """
+        return statistics.fmean(self.target_scores(slice(num_target_samples))) - self.draft_score
 
     @property
     def advantage_se(self) -> float | None:
-        """Standard error of the advantage over target samples; None with one sample."""
+        """Standard error of the advantage over target samples; None with one sample.
+
+        Raises:
+            RowError: If the row has no scores.
+        """
         if len(self.targets) < 2:
             return None
-        return statistics.stdev(sample.score for sample in self.targets) / math.sqrt(len(self.targets))
+        return statistics.stdev(self.target_scores()) / math.sqrt(len(self.targets))
+
+    def _unscored(self) -> RowError:
+        return RowError(
+            f"the rows have no scores, first step {self.step} of problem {self.problem.id!r}",
+            hint="score them by rollouts with `arbitrage label`, or collect them with a PRM",
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The versioned JSON form, with the derived figures."""
@@ -140,8 +185,8 @@ class Row:
             "history": [{"source": past.source, "text": past.text} for past in self.history],
             "draft": self.draft.to_json(),
             "targets": [sample.to_json() for sample in self.targets],
-            "advantage": self.advantage,
-            "advantage_se": self.advantage_se,
+            "advantage": self.advantage if self.is_scored else None,
+            "advantage_se": self.advantage_se if self.is_scored else None,
             "kept": self.kept,
             "models": dict(self.models),
         }
@@ -176,20 +221,24 @@ class Row:
             raise RowError(f"not a row: {error!r}", hint="collect the rows again, or delete this line") from error
 
 
-def rows_from_trace(trace: Trace, models: Mapping[str, str], scorer: str) -> list[Row]:
-    """Make one row of each step of a trace; each step has a draft, target samples, and their scores.
+def rows_from_trace(trace: Trace, models: Mapping[str, str], scorer: str | None) -> list[Row]:
+    """Make one row of each step of a trace; each step has a draft and target samples.
 
     Args:
         trace: A trace under the policy :class:`arbitrage.training.collect.Collecting`.
-        models: Names of draft, target and PRM.
-        scorer: The name of the scorer whose values become the rows' scores.
+        models: Names of draft and target, and of the PRM, if there is one.
+        scorer: The name of the scorer whose values become the rows' scores; None for rows without scores.
     """
     rows: list[Row] = []
     history: list[Past] = []
     for number, step in enumerate(trace.steps):
         scores = {(score.source, score.sample): score.value for score in step.scores if score.scorer == scorer}
         samples = {
-            source: [_sample(c, scores[source, c.sample]) for c in _candidates(step, source)] for source in Source
+            source: [
+                _sample(candidate, scores[source, candidate.sample] if scorer else None)
+                for candidate in _candidates(step, source)
+            ]
+            for source in Source
         }
         rows.append(
             Row(
@@ -212,7 +261,7 @@ def _candidates(step: Step, source: Source) -> list[Candidate]:
     return sorted((c for c in step.candidates if c.source is source), key=lambda c: c.sample)
 
 
-def _sample(candidate: Candidate, score: float) -> Sample:
+def _sample(candidate: Candidate, score: float | None) -> Sample:
     return Sample(
         text=candidate.text,
         score=score,
