@@ -9,18 +9,14 @@ import time
 
 import pytest
 
+from command_line import command
+
 pytestmark = pytest.mark.integration
 POLICIES = ("--policies", "draft,target,random@0.5,router@0.3")
 
 
 def start(arguments):
     return [sys.executable, "-m", "arbitrage", *map(str, arguments)]
-
-
-def command(*arguments):
-    """Run the command line as a user would: (exit status, stdout, stderr)."""
-    done = subprocess.run(start(arguments), capture_output=True, text=True)
-    return done.returncode, done.stdout, done.stderr
 
 
 @pytest.fixture(scope="module")

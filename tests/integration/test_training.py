@@ -21,6 +21,7 @@ from arbitrage.tiny import MARKS, WEIGHTS
 from arbitrage.training import trainer
 from arbitrage.training.recipe import read_report
 from arbitrage.training.rows import read_rows
+from command_line import command
 
 pytestmark = pytest.mark.integration
 EARLIER = Path(__file__).parents[1] / "data" / "b6ccee5"
@@ -39,12 +40,6 @@ def rows(tmp_path_factory):
     assert status == 0
     assert "inside models" in out
     return folder
-
-
-def command(*arguments):
-    """Run the command line as a user would: (exit status, stdout, stderr)."""
-    process = subprocess.run(start(arguments), capture_output=True, text=True)
-    return process.returncode, process.stdout, process.stderr
 
 
 def start(arguments):
