@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -17,7 +17,9 @@ from arbitrage.core.errors import first_line
 from arbitrage.engines.hf_static import WIDTHS, Layers, Outputs, Pass, StaticMemory
 from arbitrage.engines.widths import cache_folder
 
-NUM_WARM_UPS = 3
+MOST_COMPILED: Final = 256
+"""Versions of a forward pass that one process may compile, over all models and widths; torch's own limit is 8."""
+NUM_WARM_UPS: Final = 3
 """Passes before a capture: libraries allocate their work space in the first ones."""
 
 
@@ -104,7 +106,8 @@ def compile_pass(run: Pass, backend: str = "inductor") -> Pass:
     compiled = torch.compile(flat, dynamic=False, backend=backend)
 
     def call(ids: Tensor, positions: Tensor, layers: Layers, num_last: int) -> Outputs:
-        logits, states = compiled(ids, positions, layers, num_last)
+        with torch._dynamo.config.patch(recompile_limit=MOST_COMPILED):
+            logits, states = compiled(ids, positions, layers, num_last)
         return Outputs(logits=logits, states=states)
 
     return call

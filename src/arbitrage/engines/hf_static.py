@@ -23,6 +23,8 @@ LONGEST_IN_PIECES: Final = 96
 """So many tokens are computed in passes of the widths above; more, as in a prompt, in passes of their own length."""
 LONGEST_PASS: Final = 512
 """Tokens of such a pass: its mask has this many rows."""
+ALIGNMENT: Final = 8
+"""Attention kernels of CUDA read masks whose rows are a multiple of this many numbers."""
 DEFAULT_LENGTH: Final = 4096
 """Tokens of a sequence unless chosen: the cache of a long-context model would fill the memory."""
 
@@ -120,10 +122,10 @@ class StaticMemory:
         self.run_eagerly, self._slots = run, Slots(num_sequences)
         self._captured: dict[tuple[int, int], Callable[[Sequence[int], int], Outputs]] = {}
         """Captured passes by slot and width."""
-        shapes = _shapes(model)
-        self.num_bytes = num_sequences * length * _bytes_per_token(shapes, model.dtype)
+        shapes, num_allocated = _shapes(model), -(-length // ALIGNMENT) * ALIGNMENT
+        self.num_bytes = num_sequences * num_allocated * _bytes_per_token(shapes, model.dtype)
         _check_memory(self, model.device)
-        self.layers: list[Layers] = [_allocated(shapes, length, model) for _ in range(num_sequences)]
+        self.layers: list[Layers] = [_allocated(shapes, num_allocated, model) for _ in range(num_sequences)]
 
     def sequence(self) -> "StaticSequence":
         """A new sequence, empty; it takes a slot with its first forward pass."""
