@@ -18,6 +18,7 @@ from arbitrage.pairs.blocking import run
 from arbitrage.pairs.catalogue import pair_config
 from arbitrage.pairs.config import PairConfig
 from arbitrage.pairs.loading import load_engine, load_prm, load_router_model, reads
+from arbitrage.pairs.needs import check_needs
 from arbitrage.pairs.roles import Role
 from arbitrage.policies.solvers import OnPair
 from arbitrage.policies.spec import MethodSpec, build, build_rule, resolved
@@ -85,6 +86,7 @@ class LoadedPair:
         """
         spec = self.resolved(method, threshold)
         if spec not in self._methods:
+            check_needs(spec, self.config, self.models)
             self._methods[spec] = build(spec, self.models, lambda: self._guessing_target(spec))
         return self._methods[spec]
 
@@ -98,7 +100,9 @@ class LoadedPair:
         Raises:
             ConfigError: As for :meth:`method`; also if the method is no rule.
         """
-        return build_rule(self.resolved(method, threshold), self.models)
+        spec = self.resolved(method, threshold)
+        check_needs(spec, self.config, self.models)
+        return build_rule(spec, self.models)
 
     async def solve_async(
         self,

@@ -58,7 +58,7 @@ def load_router_model(model: ModelConfig, name: str = "router") -> "Router":
     return ProbeScorer(ProbeHead.load(folder), name=name, input_format=InputFormat.load(folder))
 
 
-def reads(router: "Router", inputs: str) -> bool:
+def reads(router: object, inputs: str) -> bool:
     """Whether a router is a probe on these inputs."""
     from arbitrage.scorers.probe import ProbeScorer
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.ports import Engine
 from arbitrage.engines.prompt import Example, Prompt, prompt_of
+from arbitrage.policies.table import Need
 from arbitrage.scorers.families import FAMILIES, Family
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class ModelConfig(ABC):
     """Fields for draft and target only, None where they are not set: a scorer does not use them."""
     address_fields: ClassVar[tuple[str, ...]] = ()
     """Fields that say where and how a model is reached, which does not change what it writes."""
+    lacks: ClassVar[frozenset[Need]] = frozenset()
+    """What methods may need of a draft or a target and this engine does not return."""
 
     path: str
     """A checkpoint folder, relative to the configuration file, a hub name, or a GGUF file."""

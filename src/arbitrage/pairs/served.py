@@ -11,6 +11,7 @@ from arbitrage.core.errors import ConfigError
 from arbitrage.core.ports import Engine
 from arbitrage.engines.dialects import DIALECTS, Dialect
 from arbitrage.pairs.model import DTYPES, ModelConfig, check_at_least, check_choice
+from arbitrage.policies.table import Need
 from arbitrage.scorers.families import Family
 from arbitrage.scorers.format import InputFormat
 
@@ -39,6 +40,7 @@ class ServedModel(ModelConfig):
         "server_args",
         "server_env",
     )
+    lacks: ClassVar[frozenset[Need]] = frozenset({Need.FIRST_ENTROPY, Need.HIDDEN_STATE})
     command: ClassVar[tuple[str, ...]]
     """What starts a server of this kind; the table ``[launch]`` of a pair may name another command."""
 
@@ -88,7 +90,7 @@ class ServedModel(ModelConfig):
         """
 
     def load_engine(self, *, keeps_hidden_state: bool = False) -> Engine:
-        """See :meth:`ModelConfig.load_engine`; no server tells hidden states."""
+        """See :meth:`ModelConfig.load_engine`; no server returns hidden states."""
         from arbitrage.engines.http import HTTPEngine
 
         return HTTPEngine.connect(
@@ -191,6 +193,8 @@ class LlamaServerModel(ServedModel):
     """A GGUF file behind llama.cpp's server, which says the weights' data type itself."""
 
     engine: ClassVar[str] = "llama-server"
+    # The server leaves out the probabilities of a stop word's tokens, so most steps have none.
+    lacks: ClassVar[frozenset[Need]] = ServedModel.lacks | {Need.LOGPROBS, Need.LIKELIHOOD}
     command: ClassVar[tuple[str, ...]] = ("llama-server",)
 
     def flags(self, host: str, port: int, *, classifies: bool) -> list[str]:
