@@ -124,16 +124,16 @@ class Problem:
         self._check()
 
     def _check(self) -> None:
-        asked = [message for message in self.messages if message.role is Role.USER]
-        if not asked:
+        user_messages = [message for message in self.messages if message.role is Role.USER]
+        if not user_messages:
             raise ProblemError(f"problem {self.id!r} has no user message", hint="give a text to solve")
-        if not asked[-1].content.strip():
+        if not user_messages[-1].content.strip():
             raise ProblemError(f"the question of problem {self.id!r} is empty", hint="give a text to solve")
         last = self.messages[-1]
         if last.role is Role.SYSTEM or not last.content:
-            kind = "a system message" if last.role is Role.SYSTEM else "an empty assistant message"
+            description = "a system message" if last.role is Role.SYSTEM else "an empty assistant message"
             raise ProblemError(
-                f"the last message of problem {self.id!r} is {kind}",
+                f"the last message of problem {self.id!r} is {description}",
                 hint="end with a user message, or with the beginning of the answer",
             )
 

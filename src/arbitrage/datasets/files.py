@@ -125,7 +125,7 @@ def gold_of(value: Any) -> str | None:
     if isinstance(value, list | tuple):
         golds = [_scalar_gold(item) for item in value]
         if len(golds) > 1:  # Commas part the answers of a list.
-            golds = [gold and _THOUSANDS.sub(lambda found: found[0].replace(",", ""), gold) for gold in golds]
+            golds = [gold and _THOUSANDS.sub(lambda match: match[0].replace(",", ""), gold) for gold in golds]
         return ", ".join(filter(None, golds)) or None
     return _scalar_gold(value)
 
@@ -163,8 +163,8 @@ def stratified(problems: Sequence[Problem], field: str, *, seed: int) -> list[Pr
     groups: dict[str, list[Problem]] = {}
     for problem in problems:
         if field not in problem.metadata:
-            known = ", ".join(problem.metadata) or "none"
-            raise ConfigError(f"problem {problem.id!r} has no field {field!r}", hint=f"its fields: {known}")
+            fields = ", ".join(problem.metadata) or "none"
+            raise ConfigError(f"problem {problem.id!r} has no field {field!r}", hint=f"its fields: {fields}")
         groups.setdefault(problem.metadata[field], []).append(problem)
     shuffled = [rng.sample(groups[value], len(groups[value])) for value in rng.sample(sorted(groups), len(groups))]
     return [problem for problem in chain.from_iterable(zip_longest(*shuffled)) if problem is not None]

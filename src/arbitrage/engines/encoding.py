@@ -78,8 +78,8 @@ def part_ids(
     """
     encoder = encoder_of(tokenizer, marks)
     if all(encoder.is_plain(part) for part in parts if isinstance(part, str)):
-        whole = "".join(part.text if isinstance(part, Mark) else part for part in parts)
-        return encoded(tokenizer, whole, add_special_tokens=add_special_tokens)
+        joined = "".join(part.text if isinstance(part, Mark) else part for part in parts)
+        return encoded(tokenizer, joined, add_special_tokens=add_special_tokens)
     pieces = [piece for part in parts for piece in (encoder.split(part.text) if isinstance(part, Mark) else [part])]
     ids = encoder.encode(tokenizer, pieces)
     begin, end = _around(tokenizer) if add_special_tokens else ([], [])
@@ -112,9 +112,9 @@ def _unencodable(tokenizer: Any, text: str, error: Exception) -> ProblemError:
 
 def _around(tokenizer: Any) -> tuple[list[int], list[int]]:
     """What the tokenizer puts before and behind a text."""
-    bare, whole = (encoded(tokenizer, "x", add_special_tokens=adds) for adds in (False, True))
-    start = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
-    return whole[:start], whole[start + len(bare) :]
+    bare, with_special = (encoded(tokenizer, "x", add_special_tokens=adds) for adds in (False, True))
+    start = next(i for i in range(len(with_special)) if with_special[i : i + len(bare)] == bare)
+    return with_special[:start], with_special[start + len(bare) :]
 
 
 class Encoder:

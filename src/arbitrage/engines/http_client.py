@@ -107,10 +107,10 @@ class HTTPClient:
             )
             # The wait for a free connection has no time-out: it depends on our own requests, not on the server.
             timeout = httpx.Timeout(self.options.timeout_s, pool=None)
-            self._client = self._made(httpx.AsyncClient, base_url=self.url, timeout=timeout, limits=limits)
+            self._client = self._new_client(httpx.AsyncClient, base_url=self.url, timeout=timeout, limits=limits)
         self._users += 1
 
-    def _made(self, kind: type[T], **options: Any) -> T:
+    def _new_client(self, client_class: type[T], **options: Any) -> T:
         """Make a client of httpx.
 
         Raises:
@@ -118,7 +118,7 @@ class HTTPClient:
         """
         headers = self.options.headers
         try:
-            return kind(headers=headers, verify=self._verify, trust_env=not self._is_local, **options)
+            return client_class(headers=headers, verify=self._verify, trust_env=not self._is_local, **options)
         except (ImportError, ValueError, httpx.InvalidURL) as error:  # Without trust in the environment none is raised.
             raise ConfigError(
                 f"a proxy that the environment names cannot be used for {self.url}: {first_line(error)}",
@@ -192,7 +192,7 @@ class HTTPClient:
             EngineError: If the server cannot be reached or refuses.
         """
         try:
-            with self._made(httpx.Client, timeout=10.0) as client:
+            with self._new_client(httpx.Client, timeout=10.0) as client:
                 response = client.get(self.url + path)
         except httpx.RequestError as error:
             raise ServerUnreachable(f"no server answers at {self.url}: {first_line(error)}") from error

@@ -88,14 +88,14 @@ class ChatPrompt:
         return render(tokenizer, messages, opens_answer=True).rpartition(_ANSWER)[2]
 
     def _messages(self, conversation: Sequence[Message]) -> list[Message]:
-        whole = with_system(self.system, conversation)
+        messages = with_system(self.system, conversation)
         shown = [
             message
             for example in self.examples
             for message in (Message(Role.USER, example.question), Message(Role.ASSISTANT, example.solution))
         ]
-        num_system = int(whole[0].role is Role.SYSTEM)
-        return [*whole[:num_system], *shown, *whole[num_system:]]
+        num_system = int(messages[0].role is Role.SYSTEM)
+        return [*messages[:num_system], *shown, *messages[num_system:]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,8 @@ def equal(left: Any, right: Any) -> bool:
     """Whether two objects are equal; False if sympy cannot tell."""
     try:
         left, right = _alike(*(_evaluated(_result(one)) for one in (left, right)))
-        for kind, same in _KINDS:
-            if isinstance(left, kind) or isinstance(right, kind):
+        for types, same in _BY_TYPE:
+            if isinstance(left, types) or isinstance(right, types):
                 return same(left, right)
         return _equal_expressions(left, right)
     except _ERRORS:
@@ -180,8 +180,8 @@ def _is_multiple(left: Any, right: Any) -> bool:
 
     Solutions would not tell: all equations without any would be the same.
     """
-    kinds = [_UPWARD.get(type(one), type(one)) for one in (left, right)]
-    if kinds[0] != kinds[1]:
+    relation_types = [_UPWARD.get(type(one), type(one)) for one in (left, right)]
+    if relation_types[0] != relation_types[1]:
         return False
     first, second = (
         _evaluated(one.rhs - one.lhs if type(one) in _UPWARD else one.lhs - one.rhs) for one in (left, right)
@@ -195,7 +195,7 @@ def _is_multiple(left: Any, right: Any) -> bool:
     ratio = sympy.cancel(first / second)
     ratio = ratio if ratio.is_number else sympy.simplify(ratio)
     is_constant = ratio.is_number and ratio.is_finite and not ratio.is_zero
-    return bool(is_constant and (kinds[0] in (sympy.Eq, sympy.Ne) or ratio.is_positive))
+    return bool(is_constant and (relation_types[0] in (sympy.Eq, sympy.Ne) or ratio.is_positive))
 
 
 def _all_equal(left: Sequence[Any], right: Sequence[Any]) -> bool:
@@ -237,7 +237,7 @@ def _equal_matrices(left: Any, right: Any) -> bool:
     return left.shape == right.shape and _all_equal(left.flat(), right.flat())
 
 
-_KINDS: Final[tuple[tuple[Any, Callable[[Any, Any], bool]], ...]] = (
+_BY_TYPE: Final[tuple[tuple[Any, Callable[[Any, Any], bool]], ...]] = (
     ((sympy.And, Relational), _equal_relations),
     ((sympy.Set, sympy.Tuple), _equal_sets),
     ((sympy.MatrixBase, sympy.MatrixExpr), _equal_matrices),

@@ -44,7 +44,7 @@ class Grader:
             raise ConfigError(f"limit_s must be above 0, got {limit_s}")
         if num_workers < 0:
             raise ConfigError(f"num_workers must be at least 0, got {num_workers}")
-        self._known: dict[Pair, Verdict] = {}
+        self._verdicts: dict[Pair, Verdict] = {}
         self._is_symbolic = find_spec("math_verify") is not None
         self._has_warned = False
         self._lock = threading.Lock()
@@ -65,16 +65,16 @@ class Grader:
         Raises:
             GradingError: If no grading process can be started.
         """
-        wanted = list(pairs)
+        asked_pairs = list(pairs)
         with self._lock:
             hard: dict[Pair, Verdict] = {}
-            for pair in wanted:
-                if pair not in self._known and pair not in hard:
+            for pair in asked_pairs:
+                if pair not in self._verdicts and pair not in hard:
                     answer, gold = pair
                     verdict, is_final = (Verdict.UNGRADED, True) if gold is None else judge_exactly(answer, gold)
-                    (self._known if is_final else hard)[pair] = verdict
-            self._known |= self._judge(hard)
-            return [self._known[pair] for pair in wanted]
+                    (self._verdicts if is_final else hard)[pair] = verdict
+            self._verdicts |= self._judge(hard)
+            return [self._verdicts[pair] for pair in asked_pairs]
 
     def _judge(self, hard: dict[Pair, Verdict]) -> dict[Pair, Verdict]:
         if not hard:
@@ -82,16 +82,16 @@ class Grader:
         if not self._is_symbolic:
             self._warn(hard)
             return hard
-        found = self._ask(list(hard))
+        verdicts = self._ask(list(hard))
         # Whether a gold answer counts must not depend on the answer: where a plain one can be compared with the gold
         # answer in time, what hangs is the answer, and wrong.
-        late = [pair for pair, verdict in found.items() if verdict is Verdict.TIMED_OUT]
+        late = [pair for pair, verdict in verdicts.items() if verdict is Verdict.TIMED_OUT]
         plain = self._ask([("0", gold) for gold in dict.fromkeys(gold for _, gold in late)])
-        return found | {pair: Verdict.WRONG for pair in late if plain["0", pair[1]] is not Verdict.TIMED_OUT}
+        return verdicts | {pair: Verdict.WRONG for pair in late if plain["0", pair[1]] is not Verdict.TIMED_OUT}
 
     def _ask(self, pairs: list[Pair]) -> dict[Pair, Verdict]:
-        said = self._pool.ask([json.dumps(pair) for pair in pairs])
-        return {pair: Verdict(word) if word else Verdict.TIMED_OUT for pair, word in zip(pairs, said, strict=True)}
+        words = self._pool.ask([json.dumps(pair) for pair in pairs])
+        return {pair: Verdict(word) if word else Verdict.TIMED_OUT for pair, word in zip(pairs, words, strict=True)}
 
     def _warn(self, hard: dict[Pair, Verdict]) -> None:
         if not self._has_warned:

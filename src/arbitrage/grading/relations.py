@@ -36,9 +36,9 @@ class _Piece:
     def answer(self) -> Answer:
         if self.low == self.high:
             return Formula(self.low)
-        kind = ("[" if self.is_closed_low else "(") + ("]" if self.is_closed_high else ")")
-        text = f"{kind[0]}{self.low},{self.high}{kind[1]}"
-        return Group(kind, (Formula(self.low), Formula(self.high)), text)
+        brackets = ("[" if self.is_closed_low else "(") + ("]" if self.is_closed_high else ")")
+        text = f"{brackets[0]}{self.low},{self.high}{brackets[1]}"
+        return Group(brackets, (Formula(self.low), Formula(self.high)), text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,9 +72,9 @@ def _spelled(text: str) -> str:
     return _CIS.sub(lambda m: rf"e^{{i({m[1]})}}", text)
 
 
-def _fraction(found: re.Match[str]) -> str:
-    exact = number(found[0])
-    return found[0] if exact is None else rf"(\frac{{{exact.numerator}}}{{{exact.denominator}}})"
+def _fraction(match: re.Match[str]) -> str:
+    exact = number(match[0])
+    return match[0] if exact is None else rf"(\frac{{{exact.numerator}}}{{{exact.denominator}}})"
 
 
 def _kept(parsed: Any) -> Any:
