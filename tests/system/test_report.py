@@ -226,7 +226,7 @@ def test_unfinished_failed_and_ungraded_are_told(tmp_path):
 def test_a_load_is_told(run):
     page = run_page(replace(run, settings={**run.settings, "jobs": 8}), evidence_of(run.solutions), [])
     assert "8 solutions of one policy in flight" in page
-    assert "do not compare with a latency run" in page
+    assert "cannot be compared with a latency run" in page
 
 
 def test_where_no_policy_reaches_the_target_the_page_says_so(tmp_path):

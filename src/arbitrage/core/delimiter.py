@@ -46,8 +46,8 @@ def may_end_step(piece: str, delimiter: str) -> bool:
 
 
 def stop_strings(delimiter: str) -> list[str]:
-    """What a server is told to stop at; it may go on behind a rare way to write an empty line, see :func:`step_end`.
+    """The stop strings for a server, at most four, which is the limit of some servers.
 
-    No more than four, which is what some servers take.
+    A server continues after an empty line that is written in a rarer way; see :func:`step_end`.
     """
     return list(_SPELLINGS) if delimiter == EMPTY_LINE else [delimiter]

@@ -1,4 +1,4 @@
-"""Conversations through a chat template: control tokens come from the template, never from what a message holds."""
+"""Conversations through a chat template: control tokens come from the template, never from the content of a message."""
 
 import re
 import secrets

@@ -57,7 +57,7 @@ class HTTPOptions:
         """The request headers: the key, if a variable for it is named.
 
         Raises:
-            ConfigError: If the variable is not set, or holds what no key can hold.
+            ConfigError: If the variable is not set, or its value cannot be a key.
         """
         if not self.api_key_env:
             return {}
@@ -76,8 +76,8 @@ class HTTPOptions:
 class HTTPClient:
     """A client of one server, used by any number of sessions.
 
-    A server on this machine (127.0.0.0/8, ::1, localhost) is asked directly; any other one through the proxy that the
-    environment names for it, if it names one.
+    Requests to a server on this machine (127.0.0.0/8, ::1, localhost) are sent directly, those to any other server
+    through the proxy that the environment names for it, if it names one.
 
     Connections stay open while a session is open (:meth:`acquire` and :meth:`release`), in the event loop that opened
     them; the last session closes them.
@@ -215,14 +215,14 @@ class ServerBusy(EngineError):
     def __init__(self, message: str, *, hint: str = "", wait_s: float | None = None) -> None:
         super().__init__(message, hint=hint)
         self.wait_s = wait_s
-        """Seconds that the server asks to wait; None if it names none."""
+        """Seconds to wait, from the server's answer; None if it names none."""
 
 
 def _host(url: str) -> str:
     """The host in a URL.
 
     Raises:
-        ConfigError: If no connection could ever be made to it.
+        ConfigError: If it cannot be read, or names no host or no valid port.
     """
     hint = "write it as http://HOST:PORT"
     try:

@@ -28,7 +28,7 @@ class Prompt(Protocol):
     def encode(self, tokenizer: Any, problem: Problem) -> list[int]:
         """Encode one problem with the model's tokenizer; the answer goes on from the last id.
 
-        What messages and examples hold is text, also where it spells a control token.
+        Messages and examples are encoded as text, also where they spell a control token.
 
         Raises:
             ConfigError: If the chat template refuses the conversation.
@@ -36,7 +36,7 @@ class Prompt(Protocol):
         """
 
     def follow_up(self, tokenizer: Any, text: str) -> str:
-        """The text between an answer and the next one when the user says ``text`` between them."""
+        """The text between an answer and the next one if ``text`` is the user's message between them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

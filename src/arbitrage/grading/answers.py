@@ -63,7 +63,7 @@ def _read_text(text: str, is_list: bool) -> Answer:
     if depth(text) > MAX_DEPTH:
         return Prose(text)
     if not is_list:
-        # Inside brackets a comma parts coordinates or elements.
+        # Inside brackets a comma separates coordinates or elements.
         outside = re.split(r"[(\[{]", text, maxsplit=1)[0]
         text = _THOUSANDS.sub(lambda match: match[0].replace(",", ""), outside) + text[len(outside) :]
     return _read(text)
@@ -140,7 +140,7 @@ def _related(text: str) -> Answer | None:
 
 def _parts(text: str) -> list[str]:
     parts = split(text, _SEPARATORS)
-    if "quad" in text:  # A wide space parts equations and values, but not a value from its unit.
+    if "quad" in text:  # A wide space separates equations and values, but not a value from its unit.
         wide = [piece for part in parts for piece in split(part, ("\\quad", "\\qquad"))]
         if all("=" in part or RELATION.search(part) or inside(part) or value(part) is not None for part in wide):
             return wide

@@ -1,4 +1,4 @@
-"""Whether an answer says the same as the gold answer; formulas are compared by a function of the caller's."""
+"""Whether an answer equals the gold answer; the caller's function compares formulas."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +10,7 @@ from arbitrage.grading.relations import RELATION
 from arbitrage.grading.types import LIST, MATRIX, UNION, Answer, Choice, Formula, Group, Prose, Words
 
 Same = Callable[[Formula, Formula], bool | None]
-"""Whether the formula of an answer equals one of the gold answer; None if it cannot tell."""
+"""Whether the formula of an answer equals one of the gold answer; None if that is unknown."""
 
 _BASE: Final = re.compile(r"(\d+)_(?:\{(\d+)\}|(\d))")
 
@@ -33,7 +33,7 @@ def is_plain(formula: Formula | Prose) -> bool:
 
 
 def exactly_same(given: Formula, expected: Formula) -> bool | None:
-    """Compare two formulas as exact numbers where both are, else as text; None if only algebra could tell."""
+    """Compare two formulas as exact numbers where both are, else as text; None if only algebra can decide."""
     if not _units_agree(given, expected):
         return False
     is_same_kind = given.is_percent == expected.is_percent and names.agree(given.name, expected.name)
@@ -69,7 +69,7 @@ def _key(text: str) -> str:
 
 
 def compare(given: Answer, expected: Answer, same: Same) -> bool | None:
-    """Whether an answer says the same as the gold answer.
+    """Whether an answer equals the gold answer.
 
     Args:
         given: The answer.
@@ -77,7 +77,7 @@ def compare(given: Answer, expected: Answer, same: Same) -> bool | None:
         same: Compares two formulas.
 
     Returns:
-        None if ``same`` could not tell.
+        None if the result depends on formulas for which ``same`` returned None.
     """
     if isinstance(expected, Choice) or isinstance(given, Choice):
         return _same_choice(given, expected, same)
@@ -124,7 +124,7 @@ def _same_group(given: Group, expected: Group, same: Same) -> bool | None:
 
 
 def _cells(group: Group) -> Sequence[Answer]:
-    """The coordinates of a tuple, or of a matrix with one row or one column; none of another matrix."""
+    """The coordinates of a tuple, or of a matrix with one row or one column; empty for another matrix."""
     if group.kind != MATRIX:
         return group.items
     rows = [row.items for row in group.items if isinstance(row, Group)]
@@ -132,7 +132,7 @@ def _cells(group: Group) -> Sequence[Answer]:
 
 
 def _is_named(group: Group) -> bool:
-    """Whether all items have names, each another."""
+    """Whether there are several items, all named, each differently."""
     own = [item.name if isinstance(item, Formula | Group) else "" for item in group.items]
     return "" not in own and len(set(own)) == len(own) > 1
 
@@ -158,11 +158,11 @@ def _in_order(given: Sequence[Answer], expected: Sequence[Answer], same: Same) -
 
 
 def _in_any_order(given: Sequence[Answer], expected: Sequence[Answer], same: Same) -> bool | None:
-    """Pair the items off, none twice."""
+    """Pair equal items, each at most once."""
     if len(given) != len(expected):
         return False
     if _is_named(Group(LIST, tuple(expected), "")) and not any(getattr(candidate, "name", "") for candidate in given):
-        return _in_order(given, expected, same)  # Nothing but the order tells which value is meant for which name.
+        return _in_order(given, expected, same)  # Only the order shows which value belongs to which name.
     left, is_open = list(given), False
     for item in expected:
         verdicts = []

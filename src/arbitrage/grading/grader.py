@@ -19,7 +19,7 @@ from arbitrage.grading.pool import Pool
 Pair = tuple[str | None, str | None]
 """An answer and the gold answer."""
 Grade = Callable[[Trace], bool | None]
-"""Whether a trace is right; None where nobody knows. A :class:`Grader` is one."""
+"""Whether a trace is right; None if it is ungraded or timed out. A :class:`Grader` is one."""
 
 LIMIT_S: Final = 5.0
 MAX_WORKERS: Final = 8
@@ -29,7 +29,7 @@ class Grader:
     """Grades answers and remembers the verdicts.
 
     Processes start at the first answer that needs algebra; without the extra ``math`` such answers are compared as
-    text, and one warning says so.
+    text, after one warning.
 
     Args:
         limit_s: Seconds of the processor for one answer.
@@ -83,8 +83,8 @@ class Grader:
             self._warn(hard)
             return hard
         verdicts = self._ask(list(hard))
-        # Whether a gold answer counts must not depend on the answer: where a plain one can be compared with the gold
-        # answer in time, what hangs is the answer, and wrong.
+        # Whether a gold answer counts must not depend on the answer: if a plain answer can be compared with the gold
+        # answer in time, the answer causes the time-out, and it is wrong.
         late = [pair for pair, verdict in verdicts.items() if verdict is Verdict.TIMED_OUT]
         plain = self._ask([("0", gold) for gold in dict.fromkeys(gold for _, gold in late)])
         return verdicts | {pair: Verdict.WRONG for pair in late if plain["0", pair[1]] is not Verdict.TIMED_OUT}
@@ -136,19 +136,19 @@ def grade(pairs: Iterable[Pair]) -> list[Verdict]:
 
 
 def grade_traces(traces: Iterable[Trace]) -> list[Verdict]:
-    """Grade traces with the shared grader, all at once: what then asks about one of them finds it graded."""
+    """Grade traces with the shared grader, all at once; a later call for one of them returns its stored verdict."""
     return shared().grade_traces(traces)
 
 
 def is_correct(trace: Trace) -> bool | None:
-    r"""Whether the last ``\boxed{}`` of a trace says what the gold answer does.
+    r"""Whether the last ``\boxed{}`` of a trace holds the gold answer, perhaps written differently.
 
     Returns:
-        None if it is ungraded or timed out: not the same as wrong.
+        None if it is ungraded or timed out, which does not count as wrong.
     """
     return shared()(trace)
 
 
 def is_same(answer: str | None, gold: str) -> bool:
-    """Whether an answer says what the gold one does; none never does."""
+    """Whether an answer equals the gold answer, perhaps written differently; False without an answer."""
     return grade([(answer, gold)])[0] is Verdict.CORRECT

@@ -1,4 +1,4 @@
-"""LaTeX in one spelling: two texts that differ afterwards differ in meaning, or only algebra can tell."""
+"""LaTeX in one spelling: texts that still differ have different meanings, or only algebra can decide."""
 
 import re
 import unicodedata
@@ -74,7 +74,7 @@ _Replacement = str | Callable[[re.Match[str]], str]
 
 
 def _period(match: re.Match[str]) -> str:
-    """A decimal with dots behind it, as a repeating one; one that repeats nothing loses its dots."""
+    """A decimal with dots behind it, as a repeating decimal; without a repetition the dots are dropped."""
     integer, digits = match["whole"], match["digits"]
     num = len(digits) if len(digits) <= MAX_PERIODIC else 0
     candidates = [(start, length) for start in range(num) for length in range(1, num - start)]
@@ -89,7 +89,7 @@ def _period(match: re.Match[str]) -> str:
 _RULES: Final[list[tuple[re.Pattern[str], _Replacement]]] = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        # Thousands are told from lists by these marks, so before the marks go.
+        # These marks distinguish thousands from lists, so this rule comes before those that remove the marks.
         (r"(?<=\d)\s*(?:,\s*\\!|\{,\}|\\[,!])\s*(?=\d{3}(?!\d))", ""),
         (r"(?<!\\)\\[!,;:> ]|~|\\(?:display|text|script)style" + _END, " "),
         (r"(?<![\d.,])(\d{1,3}) (?=\d{3}(?:\D|$))", r"\1"),

@@ -43,7 +43,7 @@ class Name:
     arguments: str = ""
     """Of a function, or the variable of the derivative."""
     is_word: bool = False
-    """Whether it says in words what the value is."""
+    """Whether it describes the value in words."""
 
 
 def is_name(text: str) -> bool:

@@ -182,7 +182,7 @@ def _around(point: str) -> tuple[_Piece, ...]:
 
 
 def _order(left: str, right: str) -> int | None:
-    """The sign of the difference of two bounds; None if only algebra could tell."""
+    """The sign of the difference of two bounds; None if only algebra can decide."""
     if left == right:
         return 0
     if left == "-\\infty" or right == "\\infty":
@@ -194,7 +194,7 @@ def _order(left: str, right: str) -> int | None:
 
 
 def _both(one: _Solved, other: _Solved) -> _Solved | None:
-    """The values that both leave; None if they are about two variables, or only algebra could tell."""
+    """The values that both leave; None if they are about two variables, or only algebra can decide."""
     if one.name and other.name and one.name != other.name:
         return None
     pieces = []

@@ -52,7 +52,7 @@ class HFModel(ModelConfig):
         """See :meth:`ModelConfig.load_classifier`."""
         from arbitrage.scorers.hf import HFScorer
 
-        prompt = self.question_prompt if self.has_prompt else None  # Else the checkpoint says how it reads a question.
+        prompt = self.question_prompt if self.has_prompt else None  # None: the checkpoint's own prompt.
         return HFScorer.load(self.path, name=name, kind=kind, device=self.device, dtype=self.dtype, prompt=prompt)
 
     def load_family(self, family: Family, name: str) -> "FamilyScorer":

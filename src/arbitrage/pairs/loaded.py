@@ -32,7 +32,7 @@ class LoadedPair:
     config: PairConfig
     models: Models
     auditor: Scorer | None = None
-    """The PRM under another name, to measure what a method's escalations gain: the method may ask the PRM itself."""
+    """The PRM under another name, to measure the gain of a method's escalations: the method may use the PRM too."""
     _methods: dict[MethodSpec, Solver] = field(default_factory=dict, init=False, repr=False)
     """Methods by spec: each is built once."""
     _targets: dict[str, Engine] = field(default_factory=dict, init=False, repr=False)
@@ -143,7 +143,7 @@ class LoadedPair:
         return run(work)
 
     def identity(self, roles: Sequence[str]) -> dict[str, Any]:
-        """What tells these models from others, for a run's key; reads a part of each weights file."""
+        """Identifies these models in a run's key; reads a part of each weights file."""
         models = {role: model for role in roles if (model := self.config.model(role))}
         return {role: {**model.identity, "weights": fingerprint(Path(model.path))} for role, model in models.items()}
 

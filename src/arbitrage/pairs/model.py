@@ -1,4 +1,4 @@
-"""One model of a pair: the options that every engine has, and what an engine's schema must offer."""
+"""One model of a pair: the options that every engine has, and the base class of the engines' schemas."""
 
 import difflib
 from abc import ABC, abstractmethod
@@ -40,7 +40,7 @@ class ModelConfig(ABC):
     writer_fields: ClassVar[tuple[str, ...]] = ()
     """Fields for draft and target only, None where they are not set: a scorer does not use them."""
     address_fields: ClassVar[tuple[str, ...]] = ()
-    """Fields that say where and how a model is reached, which does not change what it writes."""
+    """Fields with the address of a model, which do not change its output."""
     lacks: ClassVar[frozenset[Need]] = frozenset()
     """What methods may need of a draft or a target and this engine does not return."""
 
@@ -56,7 +56,8 @@ class ModelConfig(ABC):
     examples: tuple[Example, ...] = ()
     """Solved problems to show before the question."""
     format: str = ""
-    """Of a PRM: the family whose layout it reads, a key of :data:`FAMILIES`; empty where the checkpoint says it."""
+    """Of a PRM: the family whose layout it reads, a key of :data:`FAMILIES`; empty if the checkpoint's
+    ``arbitrage.json`` describes the input."""
 
     def __post_init__(self) -> None:
         check_choice("format", self.format, ("", *FAMILIES))
@@ -111,7 +112,7 @@ class ModelConfig(ABC):
         """Load it as a classifier that carries its input format.
 
         Args:
-            kind: ``prm`` or ``router``; must be what the checkpoint says.
+            kind: ``prm`` or ``router``; must be the checkpoint's kind.
             name: How policies and traces call it.
 
         Raises:

@@ -1,4 +1,4 @@
-"""The things that solve whole problems: a rule on a pair, and a vote among several solutions of the draft."""
+"""Solvers of whole problems: a rule on a pair, and a vote among several solutions of the draft."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -31,13 +31,13 @@ class OnPair:
 
     @property
     def identity(self) -> tuple[str, float | None, str | None]:
-        """The rule's class, its threshold, and the name of its own target, which says how tokens are guessed."""
+        """The rule's class, its threshold, and the name of its own target, which names the way to guess tokens."""
         return type(self.policy).__name__, self.threshold, self.pair.target.name if self.has_own_target else None
 
     async def solve(
         self, problem: Problem, setting: Setting, *, watch: Callable[[Trace], None] = lambda trace: None
     ) -> Trace:
-        """Solve as the rule does; the trace bears this name."""
+        """Solve by the rule; the trace has the method's name."""
         trace = await solve(
             problem, self.pair, self.policy, setting, watch=lambda trace: watch(replace(trace, policy=self.name))
         )
@@ -65,7 +65,7 @@ class Majority:
 
     @property
     def identity(self) -> tuple[str, float | None, str | None]:
-        """See :class:`arbitrage.core.policy.Solver`; the name says how many drafts vote."""
+        """See :class:`arbitrage.core.policy.Solver`; the name holds the number of drafts."""
         return type(self).__name__, None, None
 
     def __post_init__(self) -> None:
@@ -78,8 +78,8 @@ class Majority:
         """Solve several times, each with seeds of its own, and vote.
 
         Returns:
-            The first solution with the winning answer. It bears the others' cost: their steps are its discarded
-            candidates, numbered by solution, its seconds are those of all.
+            The first solution with the winning answer. It has the cost of all: the other solutions' steps are its
+            discarded candidates, numbered by solution, and its seconds are those of all.
         """
         sampling = setting.sampling if setting.sampling.temperature else self.sampling
         traces: list[Trace] = []

@@ -239,7 +239,7 @@ class TRL:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RLHFlow:
-    """RLHFlow's PRMs: a conversation in which the user says a step and the assistant answers ``+`` or ``-``.
+    """RLHFlow's PRMs: a conversation in which each user message is a step and each answer is ``+`` or ``-``.
 
     The authors' ``prm_evaluate.py`` (RLHFlow/RLHF-Reward-Modeling, math-rm) puts the question before the first step,
     writes ``+`` for every answer, and reads both tokens at the position before it.

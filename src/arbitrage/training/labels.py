@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Labelling(Protocol):
-    """Maps a mean advantage to a training label, and says how a served head's output is read."""
+    """Maps a mean advantage to a training label, and defines how a served head's output is read."""
 
     @property
     def readout(self) -> Readout:
