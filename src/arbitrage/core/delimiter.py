@@ -31,7 +31,7 @@ def split_steps(text: str, delimiter: str) -> list[str]:
     """Cut a text into its steps.
 
     Returns:
-        Each step with its delimiter, and what stands behind the last one, which may be empty; joined they are the text.
+        Each step with its delimiter, and the text behind the last one, which may be empty; joined they are the text.
     """
     steps, start = list[str](), 0
     for match in (_EMPTY_LINE if delimiter == EMPTY_LINE else re.compile(re.escape(delimiter))).finditer(text):

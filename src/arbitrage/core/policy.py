@@ -52,5 +52,5 @@ class Solver(Protocol):
             watch: Called with the trace so far, at least with the final one.
 
         Returns:
-            One trace that bears all costs.
+            One trace with all costs.
         """

@@ -43,7 +43,7 @@ class Trace:
 
     @property
     def answer(self) -> str | None:
-        r"""What the last ``\boxed{}`` holds, or None without one; see :func:`~arbitrage.core.boxes.last_box`."""
+        r"""The content of the last ``\boxed{}``, or None without one; see :func:`~arbitrage.core.boxes.last_box`."""
         return last_boxed(self.text)
 
     @property

@@ -31,7 +31,7 @@ def problems(
     check_limit(limit)
     name, _, split = dataset.partition(":")
     if fields and (name == TINY or dataset in NAMED):
-        raise ConfigError(f"fields are for files and {PREFIX}…, the columns of {dataset!r} are known; got {fields!r}")
+        raise ConfigError(f"fields are for files and {PREFIX}…, {dataset!r} has fixed columns; got {fields!r}")
     if name == TINY:  # Generated without end, and balanced.
         return _tiny_problems(split, limit or tiny_dataset.DEFAULT_COUNT)
     field_map = FieldMap.parse(fields)

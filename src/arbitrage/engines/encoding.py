@@ -27,7 +27,7 @@ _BYTE: Final = re.compile(r"<0x[0-9A-F]{2}>")
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A part of a template: the control tokens that it spells are meant."""
+    """A part of a template, in which the spelling of a control token is that token."""
 
     text: str
 

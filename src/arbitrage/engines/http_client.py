@@ -67,7 +67,7 @@ class HTTPOptions:
             raise ConfigError(
                 f"the API key in the environment variable {self.api_key_env} must be printable ASCII characters "
                 "without white space around them",
-                hint="set it anew; a line break or another character was copied with it",
+                hint="set it again: a line break or another character was copied with it",
             )
         return {"Authorization": f"Bearer {key}"}
 

@@ -61,7 +61,7 @@ class LanguageModel(TokenText, abc.ABC):
 
     @property
     def width_difference(self) -> float:
-        """See :func:`arbitrage.engines.widths.width_difference`; measured when it is first asked for.
+        """See :func:`arbitrage.engines.widths.width_difference`; measured at first use.
 
         Infinite if measuring fails, for example because memory is short; then :attr:`widths_agree` is False.
         """

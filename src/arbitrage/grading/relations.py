@@ -62,7 +62,7 @@ def conditions(text: str) -> Answer | None:
     """Read inequalities in one variable, joined by and, or, or commas.
 
     Returns:
-        An interval or a union of intervals that bears the variable's name; None if the text is anything else.
+        An interval or a union of intervals with the variable's name; None if the text is anything else.
     """
     solved = _conditions(text)
     return solved.answer(solved.name) if solved else None

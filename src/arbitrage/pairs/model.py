@@ -30,7 +30,7 @@ class ModelConfig(ABC):
     its methods load models. A row in :data:`arbitrage.pairs.engines.ENGINES` makes it known to configuration files.
 
     Raises:
-        ConfigError: If format or prompt is unknown, or a format comes with a prompt of its own.
+        ConfigError: If format or prompt is unknown, or both are given.
     """
 
     engine: ClassVar[str]
@@ -64,7 +64,7 @@ class ModelConfig(ABC):
         _ = self.question_prompt
         if self.format and self.has_prompt:
             raise ConfigError(
-                f"the format {self.format!r} puts the question in its own way, got a prompt or a system message too",
+                f"the format {self.format!r} has a prompt of its own, got prompt, system or examples too",
                 hint="leave one out",
             )
 
@@ -76,12 +76,12 @@ class ModelConfig(ABC):
 
     @property
     def has_prompt(self) -> bool:
-        """Whether the configuration says how a question is put to the model."""
+        """Whether the configuration sets a prompt, a system message or examples."""
         return bool(self.prompt or self.system or self.examples)
 
     @property
     def question_prompt(self) -> Prompt:
-        """How a question is put to the model."""
+        """The prompt into which a question is put."""
         return prompt_of(self.prompt, system=self.system, examples=self.examples)
 
     @property
@@ -92,7 +92,7 @@ class ModelConfig(ABC):
         return {"path": self.path, **({"name": self.name} if self.name else {}), "engine": self.engine, **changed}
 
     def chosen(self, *names: str) -> dict[str, Any]:
-        """Those of the named options that are not None, as keyword arguments: the others are the engine's to choose."""
+        """Those of the named options that are not None, as keyword arguments: the engine chooses the others."""
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     @abstractmethod

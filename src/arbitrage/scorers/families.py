@@ -123,9 +123,9 @@ def _step_text(problem: Problem, index: int, text: str) -> str:
     return problem.prefix + text if index == 0 else text
 
 
-def _lacks(name: str, thing: str) -> CheckpointError:
+def _lacks(name: str, part: str) -> CheckpointError:
     return CheckpointError(
-        f"the tokenizer has no {thing}, which the format {name!r} needs",
+        f"the tokenizer has no {part}, which the format {name!r} needs",
         hint="name the format that the model was trained in, or use the tokenizer that came with it",
     )
 
