@@ -22,5 +22,5 @@ class LocalEngine(LanguageModel, abc.ABC):
         return LocalSession(self, ids, source, self.guesser(problem, ids))
 
     def guesser(self, problem: Problem, prompt_ids: Sequence[int]) -> Guesser | None:
-        """The guesser of a session on this problem; None unless a subclass returns one."""
+        """The guesser of a session on this problem; none, unless a subclass makes one."""
         return None

@@ -1,4 +1,4 @@
-"""Solvers of whole problems: a rule on a pair, and a vote among several solutions of the draft."""
+"""The things that solve whole problems: a rule on a pair, and a vote among several solutions of the draft."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -31,13 +31,13 @@ class OnPair:
 
     @property
     def identity(self) -> tuple[str, float | None, str | None]:
-        """The rule's class, its threshold, and the name of its own target, which names the way to guess tokens."""
+        """The rule's class, its threshold, and the name of its own target, which says how tokens are guessed."""
         return type(self.policy).__name__, self.threshold, self.pair.target.name if self.has_own_target else None
 
     async def solve(
         self, problem: Problem, setting: Setting, *, watch: Callable[[Trace], None] = lambda trace: None
     ) -> Trace:
-        """Solve by the rule; the trace has the method's name."""
+        """Solve as the rule does; the trace bears this name."""
         trace = await solve(
             problem, self.pair, self.policy, setting, watch=lambda trace: watch(replace(trace, policy=self.name))
         )
