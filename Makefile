@@ -19,7 +19,7 @@ $(READY): $(RUNNABLE)  # All that the tests need.
 	$(PIP) --editable '.[dev]'
 	touch $@
 
-demo: $(RUNNABLE)  ## Solve a few problems live, then compare methods on held-out problems while one looks.
+demo: $(RUNNABLE)  ## Solve a few problems live, then compare methods on held-out problems.
 	$(BIN)/arbitrage demo
 
 test: $(READY)  ## All tests that need no real server: unit, system, contract and integration.

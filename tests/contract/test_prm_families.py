@@ -497,7 +497,7 @@ async def test_a_pair_names_its_prm_by_format(made, tmp_path, random_lm, tokeniz
     [
         ('format = "skywrok"', r"format must be one of skywork, .* got 'skywrok' \(did you mean 'skywork'\?\)"),
         ('format = "gpt"', r"got 'gpt'"),
-        ('format = "trl"\nsystem = "Judge."', "the format 'trl' puts the question in its own way"),
+        ('format = "trl"\nsystem = "Judge."', "the format 'trl' has a prompt of its own"),
         ('[router]\npath = "c"\nformat = "trl"', r"a format is for the table \[prm\], got 'trl' in \[router\]"),
         ('[routers.two]\npath = "c"\nformat = "trl"', r"got 'trl' in \[routers\.two\]"),
     ],

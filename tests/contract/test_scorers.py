@@ -226,7 +226,7 @@ def _language_model(folder):
     ("damage", "message"),
     [
         (lambda f: (f / FILE).unlink(), f"has no {FILE}"),
-        (lambda f: replace(ROUTER, kind="prm").save(f), "is a prm, wanted a router"),
+        (lambda f: replace(ROUTER, kind="prm").save(f), "is a prm, expected a router"),
         (lambda f: _cut(f / "model.safetensors"), "cannot load the checkpoint"),
         (lambda f: (f / "model.safetensors").write_bytes(b"rubbish!"), "cannot load the checkpoint"),
         (lambda f: (f / "model.safetensors").unlink(), "cannot load the checkpoint"),

@@ -88,7 +88,7 @@ async def test_a_served_classifier_says_what_it_says_in_process(serve, kind):
         assert scores["there"] == pytest.approx(scores["here"], abs=1e-3)
 
 
-async def test_a_slow_problem_delays_nobody(pair):
+async def test_a_slow_problem_delays_no_other(pair):
     """One problem waits at its second step until all others, side by side with it, have ended."""
     found, others_ended, ended = problems("tiny:validation", 8), asyncio.Event(), []
 

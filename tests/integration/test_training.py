@@ -308,7 +308,7 @@ def test_a_router_is_identified_as_before(tmp_path, monkeypatch, options, change
         (("train-router", "{rows}", "{out}", "--margin", "0.99"), "at least two classes"),
         (("train-router", "{rows}", "{out}", "--start", "{out}"), "cannot start from"),
         (("train-router", "{out}", "{out}"), "no manifest.json"),
-        (("eval-router", "{rows}", "{prm}"), "is a prm, wanted a router"),
+        (("eval-router", "{rows}", "{prm}"), "is a prm, expected a router"),
         (("eval-router", "{rows}", "{draft}"), "has no arbitrage.json"),
         (
             ("collect", "{rows}", "--keep-draft", "0.3", "--hidden-states"),

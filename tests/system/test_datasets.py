@@ -151,8 +151,8 @@ def test_a_bad_field_map_is_one_clear_error(tmp_path, fields, told):
         ("nothing.jsonl", "", "no dataset file at"),
         ("hub:", "", "not a dataset of the hub"),
         ("hub:a/b:c:d:e", "", r"not a dataset of the hub.*CONFIG"),
-        ("math500", "question=x", "the columns of 'math500' are known"),
-        ("tiny:test", "question=x", "the columns of 'tiny:test' are known"),
+        ("math500", "question=x", "'math500' has fixed columns"),
+        ("tiny:test", "question=x", "'tiny:test' has fixed columns"),
     ],
 )
 def test_a_bad_name_is_one_clear_error(dataset, fields, told):

@@ -280,7 +280,7 @@ ALGEBRA = [
 ]
 
 
-def test_algebra_tells_what_text_cannot(grader):
+def test_algebra_decides_where_text_cannot(grader):
     found = grader.grade((said, gold) for said, gold, _ in ALGEBRA)
     assert [(*pair[:2], verdict) for pair, verdict in zip(ALGEBRA, found, strict=True)] == ALGEBRA
 

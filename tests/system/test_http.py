@@ -76,7 +76,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-async def test_what_may_pass_is_tried_again(fault):
+async def test_temporary_errors_are_tried_again(fault):
     async with local_server(in_turn(fault, fault, {"ok": 1})) as server, connected(server.url) as client:
         assert await client.post("/x", {"a": 1}) == {"ok": 1}
         assert server.requests == [("/x", {"a": 1})] * 3
@@ -114,7 +114,7 @@ async def test_a_server_says_when_to_come_back():
         assert asyncio.get_running_loop().time() - started >= 0.15
 
 
-async def test_nobody_there_is_one_clear_error():
+async def test_a_server_that_is_not_there_is_one_clear_error():
     async with local_server(in_turn({})) as server:
         pass
     async with connected(server.url) as client:

@@ -34,7 +34,7 @@ ONE = entry_of("router", 0.5)
 ROUTER = [(0.2, 85, 3.0), (0.5, 79, 2.0), (0.9, 70, 1.0)]
 
 
-def test_a_frontier_holds_what_nothing_else_beats():
+def test_a_frontier_holds_the_points_that_no_other_beats():
     points = [(3.0, 0.8), (1.0, 0.5), (2.0, 0.4), (2.0, 0.7), (4.0, 0.8), (5.0, 0.6)]
     assert pareto(points) == [(1.0, 0.5), (2.0, 0.7), (3.0, 0.8)]
     assert pareto([]) == []
@@ -76,7 +76,7 @@ def test_an_accuracy_of_exactly_the_margin_less_is_matched():
 
 
 @pytest.mark.parametrize(("num_lost", "num"), [(0, 100), (0, 300), (1, 300), (3, 1000)])
-def test_what_is_lost_at_most_is_the_exact_bound(num_lost, num):
+def test_the_bound_without_gains_is_the_exact_one(num_lost, num):
     """Clopper and Pearson's one-sided 97.5 % bound of a proportion, by the beta distribution."""
     found = {TARGET: entry_group(TARGET, num, 4.0, num), ONE: entry_group(ONE, num - num_lost, 2.0, num)}
     exact = betaincinv(num_lost + 1, num - num_lost, 0.975)
@@ -173,7 +173,7 @@ def test_a_rival_is_compared_on_its_own_frontier_at_the_same_accuracy():
     assert back.speedup.value == pytest.approx(1 / found.speedup.value)
 
 
-def test_a_draw_that_misses_the_accuracy_is_told_not_dropped():
+def test_a_resample_that_misses_the_accuracy_is_counted_not_dropped():
     """The right problems are other ones, so that many draws put the policy below the target."""
     router = group(*((i >= 20, 2.0) for i in range(100)))
     paired = Paired({TARGET: entry_group(TARGET, 80, 4.0), entry_of("router", 0.5): router})

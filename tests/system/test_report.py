@@ -204,7 +204,7 @@ def test_a_sample_begins_with_every_level_and_pattern(run):
     assert len(set(patterns[:num])) == num
 
 
-def test_unfinished_failed_and_ungraded_are_told(tmp_path):
+def test_the_page_warns_of_unfinished_failed_and_ungraded_solutions(tmp_path):
     run = write(tmp_path, num=6)
     assert "Unfinished" not in run_page(run, evidence_of(run.solutions), [])
     policies = [[entry.policy, entry.threshold, "a", None, None] for entry in [*ENTRIES, entry_of("rsd", 0.7)]]
@@ -223,10 +223,10 @@ def test_unfinished_failed_and_ungraded_are_told(tmp_path):
     assert "there is no accuracy to match" in page
 
 
-def test_a_load_is_told(run):
+def test_the_page_warns_of_seconds_under_load(run):
     page = run_page(replace(run, settings={**run.settings, "jobs": 8}), evidence_of(run.solutions), [])
     assert "8 solutions of one policy in flight" in page
-    assert "do not compare with a latency run" in page
+    assert "cannot be compared with a latency run" in page
 
 
 def test_where_no_policy_reaches_the_target_the_page_says_so(tmp_path):

@@ -340,7 +340,7 @@ async def test_samples_of_one_step_are_made_once_and_together():
     assert len(seeds) == len(set(seeds)) == 2 * 3
 
 
-async def test_samples_that_nobody_waits_for_yet_are_stopped_too():
+async def test_samples_without_a_waiting_caller_are_stopped_too():
     """The cancellation arrives in the very round of the loop in which the samples' tasks were made."""
     events = []
 

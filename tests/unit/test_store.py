@@ -148,7 +148,7 @@ def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch):
         assert made.done == set()
 
 
-async def test_each_is_bounded_and_nobody_waits_for_the_slowest():
+async def test_items_are_bounded_and_none_waits_for_the_slowest():
     running, most, ended = 0, 0, []
     gate = asyncio.Event()
 
@@ -169,7 +169,7 @@ async def test_each_is_bounded_and_nobody_waits_for_the_slowest():
     assert ended == [*range(1, 10), 0]
 
 
-async def test_a_bug_stops_the_others_and_is_told_as_it_is():
+async def test_a_bug_stops_the_others_and_is_raised_unchanged():
     async def work(number):
         if number == 2:
             raise ZeroDivisionError

@@ -1,4 +1,4 @@
-"""``arbitrage demo``: the shipped models solve a few problems live, then methods are compared while one looks."""
+"""``arbitrage demo``: the shipped models solve a few problems live, then a table compares methods."""
 
 import asyncio
 import time
@@ -33,7 +33,7 @@ def demo(
     seconds: Annotated[float, typer.Option(help="Start no further problem after so many seconds.")] = 120.0,
     shown: Annotated[int, typer.Option(help="How many problems to solve live.")] = 3,
     compare_all: Annotated[
-        bool, typer.Option("--all", help="Compare random escalation, the oracle and the router that is a model too.")
+        bool, typer.Option("--all", help="Also compare chance, the oracle and the router with a language model.")
     ] = False,
 ) -> None:
     """Solve problems live with the shipped pair, then compare methods on held-out problems, problem by problem.

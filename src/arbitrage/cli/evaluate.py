@@ -35,7 +35,7 @@ from arbitrage.evaluation.running.plan import Plan, needs_audit, resolved_entrie
 from arbitrage.evaluation.running.settings import run_settings
 from arbitrage.evaluation.running.solutions import Graded, graded
 from arbitrage.evaluation.running.workload import workload_lines
-from arbitrage.pairs.loaded import load
+from arbitrage.pairs.loaded import LoadedPair, load
 from arbitrage.policies.spec import methods, parse_threshold
 from arbitrage.policies.table import METHODS
 from arbitrage.report.export import evidence_record
@@ -119,13 +119,24 @@ def evaluate(
         return
     is_audited = needs_audit(specs, jobs, audit)
     loaded = load(pair, policies=specs, with_prm=is_audited)
-    plan = Plan(
-        problems=problem_list,
-        entries=resolved_entries(loaded, specs),
-        setting=setting,
-        num_attempts=samples,
-        jobs=jobs,
-    )
+    entries = resolved_entries(loaded, specs)
+    plan = Plan(problems=problem_list, entries=entries, setting=setting, num_attempts=samples, jobs=jobs)
+    run, solutions = _solved(loaded, plan, dataset, is_audited=is_audited, out=out, traces=traces)
+    evidence = evidence_of(solutions, rates=rates, margin=margin, seed=seed)
+    if run:
+        _write(run, evidence)
+    _print(solutions, evidence, f"{loaded.name} on {dataset}, {len(problem_list)} problems, seed {seed}")
+    if as_json:
+        about = {"pair": loaded.name, "num_problems": len(problem_list), "out": None if out is None else str(out)}
+        print(json.dumps({"schema": SCHEMA, **about, **evidence_record(evidence)}))  # noqa: T201
+    if all(solution.is_failed for of_entry in solutions.values() for solution in of_entry):
+        raise typer.Exit(1)
+
+
+def _solved(
+    loaded: LoadedPair, plan: Plan, dataset: str, *, is_audited: bool, out: Path | None, traces: Path | None
+) -> tuple[Run | None, Graded]:
+    """Carry out a plan: the run in its folder, None without a folder, and the solutions."""
     auditor = loaded.auditor if is_audited else None
     execution = Execution(
         plan=plan,
@@ -134,21 +145,11 @@ def evaluate(
         progress=partial(counting, "solving"),
         paths=loaded.paths,
     )
-    run: Run | None = None
-    if out is not None:
-        settings = run_settings(loaded, plan, dataset, is_audited=auditor is not None)
-        run = execution.in_folder(out, settings, arguments=sys.argv[1:], traces=traces)
-    solutions: Graded = run.solutions if run else graded(execution.in_memory(traces))
-    evidence = evidence_of(solutions, rates=rates, margin=margin, seed=seed)
-    if run:
-        _write(run, evidence)
-    _print(solutions, evidence, f"{loaded.name} on {dataset}, {len(problem_list)} problems, seed {seed}")
-    if as_json:
-        record = {"schema": SCHEMA, "pair": loaded.name, "num_problems": len(problem_list)}
-        record |= {"out": None if out is None else str(out), **evidence_record(evidence)}
-        print(json.dumps(record))  # noqa: T201
-    if all(solution.is_failed for of_entry in solutions.values() for solution in of_entry):
-        raise typer.Exit(1)
+    if out is None:
+        return None, graded(execution.in_memory(traces))
+    settings = run_settings(loaded, plan, dataset, is_audited=auditor is not None)
+    run = execution.in_folder(out, settings, arguments=sys.argv[1:], traces=traces)
+    return run, run.solutions
 
 
 def _write(run: Run, evidence: Evidence) -> None:

@@ -14,7 +14,7 @@ LIMITS: Final = Limits()
 
 
 def _files(incomplete: str, suffixes: tuple[str, ...]) -> list[str]:
-    """Files and folders whose path begins with ``incomplete``; a folder ends with a slash, so that one can go on."""
+    """Files and folders whose path begins with ``incomplete``; a folder ends with a slash, to continue inside it."""
     folder = Path(incomplete).parent if incomplete and not incomplete.endswith("/") else Path(incomplete or ".")
     try:
         paths = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
@@ -31,7 +31,7 @@ def complete_pair(incomplete: str) -> list[str]:
 
 
 def complete_method(incomplete: str) -> list[str]:
-    """Methods by name; behind a comma the next one of a list."""
+    """Methods by name; after a comma, the next method of a list."""
     head, comma, last = incomplete.rpartition(",")
     return [f"{head}{comma}{name}" for name in METHODS if name.startswith(last)]
 

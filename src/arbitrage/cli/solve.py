@@ -23,14 +23,14 @@ def solve(
     policy: Annotated[
         str,
         typer.Option(
-            help=f"Who writes each step: {', '.join(METHODS)}; the pair's default method where none is named.",
+            help=f"The method: {', '.join(METHODS)}; without it the pair's default method.",
             autocompletion=complete_method,
         ),
     ] = "",
     threshold: Annotated[
         float | None,
         typer.Option(
-            help="Of the policy, in [0, 1]; a router's default stands in its checkpoint, 0.5 where it does not."
+            help="The policy's threshold, in [0, 1]; a router's default is in its checkpoint, or 0.5 if it holds none."
         ),
     ] = None,
     budget: Annotated[
@@ -72,7 +72,7 @@ def _of_budget(loaded: LoadedPair, budget: str, method: MethodSpec, threshold: f
     """The threshold of a budget.
 
     Raises:
-        ConfigError: If it would not be used, or is not known.
+        ConfigError: If the method does not use it, or the router is not calibrated for it.
     """
     if str(method) != "router" or threshold is not None:
         other = f"the threshold {threshold:g}" if threshold is not None else f"the policy {str(method)!r}"

@@ -44,7 +44,7 @@ def train_router(
 
     A router predicts whether the target would write a better step than the draft's. The defaults are the paper's, for a
     PRM with 1.5 billion weights and 30,000 problems. Small models need a larger learning rate and smaller batches. The
-    result is a sequence-classification checkpoint. Its arbitrage.json says how the router reads a solution, and its
+    result is a sequence-classification checkpoint. Its arbitrage.json describes the router's input, and its
     training.json holds settings and losses.
     """
     recipe = RouterRecipe(

@@ -1,4 +1,4 @@
-r"""The answer of a text: what its last box holds, ``\boxed{4}``."""
+r"""The answer of a text: the content of its last box, ``\boxed{4}``."""
 
 import re
 from collections.abc import Iterator

@@ -31,7 +31,7 @@ def split_steps(text: str, delimiter: str) -> list[str]:
     """Cut a text into its steps.
 
     Returns:
-        Each step with its delimiter, and what stands behind the last one, which may be empty; joined they are the text.
+        Each step with its delimiter, and the text behind the last one, which may be empty; joined they are the text.
     """
     steps, start = list[str](), 0
     for match in (_EMPTY_LINE if delimiter == EMPTY_LINE else re.compile(re.escape(delimiter))).finditer(text):
@@ -46,8 +46,8 @@ def may_end_step(piece: str, delimiter: str) -> bool:
 
 
 def stop_strings(delimiter: str) -> list[str]:
-    """What a server is told to stop at; it may go on behind a rare way to write an empty line, see :func:`step_end`.
+    """The stop strings for a server, at most four, which is the limit of some servers.
 
-    No more than four, which is what some servers take.
+    A server continues after an empty line that is written in a rarer way; see :func:`step_end`.
     """
     return list(_SPELLINGS) if delimiter == EMPTY_LINE else [delimiter]

@@ -43,7 +43,7 @@ class MissingExtra(ArbitrageError):
 
 
 class CheckpointError(ArbitrageError):
-    """Model files that are missing, broken, or of another kind than asked for."""
+    """Model files that are missing, broken, or of another kind than required."""
 
 
 class TraceError(ArbitrageError):
@@ -51,7 +51,7 @@ class TraceError(ArbitrageError):
 
 
 class StoreError(ArbitrageError):
-    """A run's folder that cannot be read, written or continued as asked."""
+    """A run's folder that cannot be read, written or continued as requested."""
 
 
 class RowError(ArbitrageError):
@@ -84,6 +84,6 @@ class ScorerError(ArbitrageError):
 
 
 def first_line(error: BaseException) -> str:
-    """What a library's error says in its first line, or its kind if it says nothing."""
+    """The first line of a library's error message, or the error's class if it has no message."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

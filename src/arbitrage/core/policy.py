@@ -1,4 +1,4 @@
-"""The seams towards methods: what a rule for single steps and a way to solve whole problems must offer."""
+"""The protocols of methods: a rule for single steps, and a solver of whole problems."""
 
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
@@ -17,9 +17,9 @@ class Policy(Protocol):
         """The rule's short name, as used on the command line."""
 
     async def decide(self, turn: Turn) -> Decision:
-        """Ask the turn for the candidates and scores that the rule needs, and choose.
+        """Get the candidates and scores that the rule needs from the turn, and choose.
 
-        A candidate or score that the rule does not ask for is never computed.
+        A candidate or score that the rule does not request is never computed.
         """
 
 
@@ -39,7 +39,7 @@ class Solver(Protocol):
 
     @property
     def identity(self) -> tuple[str, float | None, str | None]:
-        """What tells it from other methods of the same name, for a run's key: class, threshold, and own target."""
+        """Distinguishes it from other methods of the same name in a run's key: class, threshold, and own target."""
 
     async def solve(
         self, problem: Problem, setting: Setting, *, watch: Callable[[Trace], None] = lambda trace: None
@@ -52,5 +52,5 @@ class Solver(Protocol):
             watch: Called with the trace so far, at least with the final one.
 
         Returns:
-            One trace that bears all costs.
+            One trace with all costs.
         """

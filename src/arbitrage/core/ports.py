@@ -1,4 +1,4 @@
-"""The seams towards models: what an engine and a scorer must offer."""
+"""The protocols of models: engines, which write steps, and scorers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class StepRequest:
     proposal: Candidate | None = None
     """Another model's step from the same prefix. An engine may verify its tokens in one forward pass and keep
     the agreeing prefix. Where its forward passes over one and over several tokens give the same logits, the step is
-    token for token the one without a proposal; elsewhere engines ignore proposals, unless they are told otherwise."""
+    token for token the one without a proposal; other engines use proposals only if they are configured to do so."""
     after: Candidate | None = None
     """Continue from this candidate although it is not committed, to draft ahead."""
 

@@ -43,7 +43,7 @@ class Trace:
 
     @property
     def answer(self) -> str | None:
-        r"""What the last ``\boxed{}`` holds, or None without one; see :func:`~arbitrage.core.boxes.last_box`."""
+        r"""The content of the last ``\boxed{}``, or None without one; see :func:`~arbitrage.core.boxes.last_box`."""
         return last_boxed(self.text)
 
     @property
@@ -106,7 +106,7 @@ class Trace:
                 yield score.scorer, score.cost, score.scorer in step.decision.measured
 
     def extend(self, step: Step, limits: Limits, wall_s: float) -> "Trace":
-        """Append a step, name what is odd about it, and tell whether the solution ends here."""
+        """Append a step; mark it if it is empty or repeated, and end the solution if a limit or its end is reached."""
         step = replace(step, finish=self._step_finish(step))
         grown = replace(self, steps=(*self.steps, step), wall_s=wall_s)
         return replace(grown, finish=grown._finish_after(limits))
@@ -175,7 +175,7 @@ class Trace:
 
 
 def _problem_to_json(problem: Problem) -> dict[str, Any]:
-    """A question as it always was; the messages only of a conversation."""
+    """The question of a plain problem; also the messages of a conversation."""
     record: dict[str, Any] = {"id": problem.id, "question": problem.question}
     if not problem.is_plain:
         record["messages"] = [message.to_json() for message in problem.messages]

@@ -1,4 +1,4 @@
-"""One step while it is decided: a candidate is written only when a policy asks for it."""
+"""One step during its decision: a candidate is written only when a policy requests it."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -15,7 +15,7 @@ R = TypeVar("R", Candidate, Score)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """A small draft engine, and the large target engine whose answers one wants."""
+    """A small draft engine, and a large target engine."""
 
     draft: Engine
     target: Engine
@@ -42,7 +42,8 @@ class Setting:
 class History:
     """The steps of one problem, and the sessions that hold them.
 
-    A session opens at its first use and then receives all earlier steps, so a model that no policy asks does no work.
+    A session opens at its first use and then receives all earlier steps, so a model that the policy does not use
+    computes nothing.
     """
 
     def __init__(self, problem: Problem, pair: Pair | None, start: Iterable[Candidate] = ()) -> None:
@@ -50,7 +51,7 @@ class History:
 
         Args:
             problem: The problem.
-            pair: The engines that write steps; None where steps are only scored, by scorers that ask neither engine.
+            pair: The engines that write steps; None where steps are only scored, by scorers that use neither engine.
             start: Steps that exist already.
         """
         self.problem, self.pair = problem, pair
@@ -67,7 +68,7 @@ class History:
         """
         if self.pair is None:
             raise ConfigError(
-                f"a scorer asks the {source}, but the pair is not loaded", hint="load the scorer with its pair"
+                f"a scorer reads the {source}, but the pair is not loaded", hint="load the scorer with its pair"
             )
         engine = self.pair.engine(source)
         return await self._open(self._sessions, source, lambda: engine.open(self.problem, source))

@@ -30,14 +30,14 @@ class Finish(enum.StrEnum):
     EMPTY_STEP = "empty_step"
     """A step of nothing but white space."""
     REPEATED_STEP = "repeated_step"
-    """A step that says the previous one again."""
+    """A step with the text of the previous one."""
     STEP_LIMIT = "step_limit"
     CANCELLED = "cancelled"
     FAILED = "failed"
 
 
 class Role(enum.StrEnum):
-    """Who says a message of a conversation."""
+    """The author of a message in a conversation."""
 
     SYSTEM = "system"
     USER = "user"
@@ -124,16 +124,16 @@ class Problem:
         self._check()
 
     def _check(self) -> None:
-        asked = [message for message in self.messages if message.role is Role.USER]
-        if not asked:
+        user_messages = [message for message in self.messages if message.role is Role.USER]
+        if not user_messages:
             raise ProblemError(f"problem {self.id!r} has no user message", hint="give a text to solve")
-        if not asked[-1].content.strip():
+        if not user_messages[-1].content.strip():
             raise ProblemError(f"the question of problem {self.id!r} is empty", hint="give a text to solve")
         last = self.messages[-1]
         if last.role is Role.SYSTEM or not last.content:
-            kind = "a system message" if last.role is Role.SYSTEM else "an empty assistant message"
+            description = "a system message" if last.role is Role.SYSTEM else "an empty assistant message"
             raise ProblemError(
-                f"the last message of problem {self.id!r} is {kind}",
+                f"the last message of problem {self.id!r} is {description}",
                 hint="end with a user message, or with the beginning of the answer",
             )
 
@@ -213,7 +213,7 @@ class Limits:
     """Tokens of the whole answer."""
     max_step_tokens: int = 512
     max_idle_steps: int = 3
-    """So many empty or repeated steps in a row end the solution: a greedy model would go on for ever."""
+    """This many empty or repeated steps in a row end the solution: a greedy model would repeat them without end."""
     delimiter: str = EMPTY_LINE
     """Ends a step; the usual one is an empty line however it is written, see :mod:`arbitrage.core.delimiter`."""
 
@@ -233,7 +233,7 @@ class Cost:
     num_computed: int = 0
     """Prompt tokens that went through the model."""
     num_cached: int = 0
-    """Prompt tokens that a cache answered for."""
+    """Prompt tokens that a cache held."""
     num_generated: int = 0
     num_reused: int = 0
     """Generated tokens that were taken from proposals, verified rather than decoded one by one."""
@@ -243,7 +243,7 @@ class Cost:
     """Generated tokens that were guessed ahead; guesses beyond a step's end may be confirmed by the next call."""
     seconds: float = 0.0
     guessing_s: float = 0.0
-    """Of ``seconds``, those that guessing took: a draft model's time."""
+    """The part of ``seconds`` that guessing took: a draft model's time."""
 
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(Cost)})
@@ -257,13 +257,13 @@ class Candidate:
     text: str
     """Includes its delimiter: joined steps reproduce the answer byte for byte."""
     token_ids: tuple[int, ...]
-    """The ids that were generated, without end-of-sequence; none for a step of which only the text is known."""
+    """The ids that were generated, without end-of-sequence; empty for a step of which only the text is known."""
     finish: Finish
     cost: Cost
     logprobs: tuple[float, ...] | None = None
     """Log-probability of each token id under the model that wrote it, at temperature 1."""
     hidden_state: tuple[float, ...] | None = field(default=None, repr=False)
-    """Last layer's state at the last token, where the engine was asked to keep it."""
+    """Last layer's state at the last token, if the engine keeps it."""
     first_entropy: float | None = None
     """Nats; entropy at temperature 1 of the distribution that the first token was drawn from, where known."""
     sample: int = 0
@@ -277,7 +277,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Likelihood:
-    """How likely a model finds a step that it need not have written."""
+    """The likelihood of a step under a model, which need not be its author."""
 
     logprobs: tuple[float, ...]
     """Log-probability of each of the step's tokens, in this model's ids, at temperature 1; end-of-sequence left out."""
@@ -286,7 +286,7 @@ class Likelihood:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """A scorer's opinion of one candidate."""
+    """A scorer's score of one candidate."""
 
     scorer: str
     source: Source
@@ -313,14 +313,14 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One committed step with everything that was made for it."""
+    """One committed step with all candidates and scores of its turn."""
 
     candidate: Candidate
     """The one that was kept."""
     decision: Decision
     finish: Finish
     candidates: tuple[Candidate, ...]
-    """All that were made, the kept one included, in order of making."""
+    """All candidates of the turn in the order of the calls, the kept one included."""
     scores: tuple[Score, ...] = ()
 
     @property
@@ -342,7 +342,7 @@ def derive_seed(run_seed: int, problem_id: str, attempt: int, step: int, source:
         problem_id: Of the problem.
         attempt: Number of the solution, when a problem is solved several times.
         step: Position of the step in the solution.
-        source: Who writes.
+        source: The author.
         sample: Number of the candidate among its author's for this step.
 
     Returns:

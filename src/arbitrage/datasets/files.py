@@ -25,7 +25,7 @@ class FieldMap:
 
     question: str = "question"
     answer: str = "answer"
-    """May hold a whole solution: then the answer is what its last box holds, or what follows ``####``."""
+    """May hold a whole solution; the answer is then the content of its last box, or the text after ``####``."""
     id: str = "id"
     """Rows without one are numbered from 1."""
     messages: str = ""
@@ -76,7 +76,7 @@ class FieldMap:
             if column not in record and (is_needed or column != field.default):
                 raise ConfigError(
                     f"{location}: not a problem: no column {column!r} for the {field.name}, only {', '.join(record)}",
-                    hint=f"say which it is: --fields {field.name}=COLUMN",
+                    hint=f"name the column: --fields {field.name}=COLUMN",
                 )
         question = None if conversation else record[self.question]
         if not (conversation or isinstance(question, str)):
@@ -124,8 +124,8 @@ def gold_of(value: Any) -> str | None:
     """
     if isinstance(value, list | tuple):
         golds = [_scalar_gold(item) for item in value]
-        if len(golds) > 1:  # Commas part the answers of a list.
-            golds = [gold and _THOUSANDS.sub(lambda found: found[0].replace(",", ""), gold) for gold in golds]
+        if len(golds) > 1:  # Commas separate the answers of a list.
+            golds = [gold and _THOUSANDS.sub(lambda match: match[0].replace(",", ""), gold) for gold in golds]
         return ", ".join(filter(None, golds)) or None
     return _scalar_gold(value)
 
@@ -163,8 +163,8 @@ def stratified(problems: Sequence[Problem], field: str, *, seed: int) -> list[Pr
     groups: dict[str, list[Problem]] = {}
     for problem in problems:
         if field not in problem.metadata:
-            known = ", ".join(problem.metadata) or "none"
-            raise ConfigError(f"problem {problem.id!r} has no field {field!r}", hint=f"its fields: {known}")
+            fields = ", ".join(problem.metadata) or "none"
+            raise ConfigError(f"problem {problem.id!r} has no field {field!r}", hint=f"its fields: {fields}")
         groups.setdefault(problem.metadata[field], []).append(problem)
     shuffled = [rng.sample(groups[value], len(groups[value])) for value in rng.sample(sorted(groups), len(groups))]
     return [problem for problem in chain.from_iterable(zip_longest(*shuffled)) if problem is not None]

@@ -28,7 +28,7 @@ class HubSet:
         """Read ``OWNER/NAME``, ``OWNER/NAME:SPLIT`` or ``OWNER/NAME:CONFIG:SPLIT``.
 
         Raises:
-            ConfigError: If it is none.
+            ConfigError: If the name has another form.
         """
         path, *rest = name.split(":")
         if not path or len(rest) > 2 or not all(rest):
@@ -74,11 +74,11 @@ NAMED: Final[dict[str, HubSet]] = {
 
 
 def read_hub(source: HubSet, limit: int | None = None) -> list[Problem]:
-    """Load a dataset's problems; what was loaded before comes from the cache of ``datasets``.
+    """Load a dataset's problems; a dataset that was loaded before is read from the cache of ``datasets``.
 
     Args:
-        source: Which.
-        limit: Only the first so many.
+        source: The dataset.
+        limit: Only this many of the first problems.
 
     Raises:
         ConfigError: If there is no such dataset, configuration, split or column, or it holds no problems.

@@ -29,10 +29,10 @@ def problems(
         MissingExtra: If the library datasets is not installed.
     """
     check_limit(limit)
-    kind, _, split = dataset.partition(":")
-    if fields and (kind == TINY or dataset in NAMED):
-        raise ConfigError(f"fields are for files and {PREFIX}…, the columns of {dataset!r} are known; got {fields!r}")
-    if kind == TINY:  # Generated without end, and balanced.
+    name, _, split = dataset.partition(":")
+    if fields and (name == TINY or dataset in NAMED):
+        raise ConfigError(f"fields are for files and {PREFIX}…, {dataset!r} has fixed columns; got {fields!r}")
+    if name == TINY:  # Generated without end, and balanced.
         return _tiny_problems(split, limit or tiny_dataset.DEFAULT_COUNT)
     field_map = FieldMap.parse(fields)
     read_limit = None if stratify else limit

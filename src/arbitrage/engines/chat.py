@@ -1,4 +1,4 @@
-"""Conversations through a chat template: control tokens come from the template, never from what a message holds."""
+"""Conversations through a chat template: control tokens come from the template, never from the content of a message."""
 
 import re
 import secrets
@@ -130,7 +130,7 @@ class Chat:
         return render(self._tokenizer, hidden, opens_answer=opens_answer)
 
     def render_up_to_answer(self, messages: Sequence[Message]) -> str:
-        """What stands before the text of an assistant's message that follows ``messages``.
+        """The rendered text before the content of an assistant's message that follows ``messages``.
 
         Raises:
             ConfigError: Also if the template does not write such a message.

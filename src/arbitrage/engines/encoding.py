@@ -27,7 +27,7 @@ _BYTE: Final = re.compile(r"<0x[0-9A-F]{2}>")
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A part of a template: the control tokens that it spells are meant."""
+    """A part of a template, in which the spelling of a control token is that token."""
 
     text: str
 
@@ -53,7 +53,7 @@ def text_ids(tokenizer: Any, text: str, *, marks: Collection[str] = ()) -> list[
 
     Args:
         tokenizer: Of transformers, or one that :class:`KnowsText`.
-        text: Whatever somebody wrote.
+        text: Any text.
         marks: Spellings of further tokens that must not come from the text.
 
     Raises:
@@ -78,8 +78,8 @@ def part_ids(
     """
     encoder = encoder_of(tokenizer, marks)
     if all(encoder.is_plain(part) for part in parts if isinstance(part, str)):
-        whole = "".join(part.text if isinstance(part, Mark) else part for part in parts)
-        return encoded(tokenizer, whole, add_special_tokens=add_special_tokens)
+        joined = "".join(part.text if isinstance(part, Mark) else part for part in parts)
+        return encoded(tokenizer, joined, add_special_tokens=add_special_tokens)
     pieces = [piece for part in parts for piece in (encoder.split(part.text) if isinstance(part, Mark) else [part])]
     ids = encoder.encode(tokenizer, pieces)
     begin, end = _around(tokenizer) if add_special_tokens else ([], [])
@@ -87,7 +87,7 @@ def part_ids(
 
 
 def encoded(tokenizer: Any, text: str, *, add_special_tokens: bool = False) -> list[int]:
-    """What the tokenizer's own ``encode`` gives, control tokens included.
+    """Encode a text by the tokenizer's own ``encode``, control tokens included.
 
     Raises:
         ProblemError: If it cannot encode the text; with the library's first line.
@@ -102,7 +102,7 @@ def encoded(tokenizer: Any, text: str, *, add_special_tokens: bool = False) -> l
 def _unencodable(tokenizer: Any, text: str, error: Exception) -> ProblemError:
     try:
         text.encode()
-    except UnicodeEncodeError as surrogate:  # Tokenizers say of a lone surrogate only that they want a text.
+    except UnicodeEncodeError as surrogate:  # For a lone surrogate, tokenizers report only that the input must be text.
         error = surrogate
     return ProblemError(
         f"the tokenizer {tokenizer.name_or_path!r} cannot encode a text: {first_line(error)}",
@@ -111,10 +111,10 @@ def _unencodable(tokenizer: Any, text: str, error: Exception) -> ProblemError:
 
 
 def _around(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """What the tokenizer puts before and behind a text."""
-    bare, whole = (encoded(tokenizer, "x", add_special_tokens=adds) for adds in (False, True))
-    start = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
-    return whole[:start], whole[start + len(bare) :]
+    """The ids that the tokenizer adds before and after a text."""
+    bare, with_special = (encoded(tokenizer, "x", add_special_tokens=adds) for adds in (False, True))
+    start = next(i for i in range(len(with_special)) if with_special[i : i + len(bare)] == bare)
+    return with_special[:start], with_special[start + len(bare) :]
 
 
 class Encoder:
@@ -135,7 +135,7 @@ class Encoder:
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
-        """Any control token, the longest first; made at first need, since some vocabularies have thousands."""
+        """Any control token, the longest first; compiled at first use, since some vocabularies have thousands."""
         spellings = sorted(self.control_tokens, key=len, reverse=True)
         return re.compile("|".join(map(re.escape, spellings)) or "(?!)")
 
@@ -185,7 +185,7 @@ class Encoder:
 
 
 class _Twin(Encoder):
-    """Encodes by a copy of the tokenizer in which control tokens bear names that nobody can write.
+    """Encodes by a copy of the tokenizer in which control tokens have random names, which no text contains.
 
     The copy shares the vocabulary and runs the same pipeline, so that the ids are those that the tokenizer itself would
     give if a text could not spell its control tokens.
@@ -200,7 +200,7 @@ class _Twin(Encoder):
         """
         super().__init__(control_tokens)
         self._backend = backend
-        self._secret = ""  # Until the copy is made, at first need.
+        self._secret = ""  # Empty until the copy is made, at first use.
 
     def _name_copy(self) -> None:
         from tokenizers import AddedToken, Tokenizer
@@ -298,7 +298,7 @@ def _control_tokens(tokenizer: Any, marks: Collection[str]) -> dict[str, int]:
 
 
 def is_control(spelling: str, template: str) -> bool:
-    """Whether a token of a vocabulary that is not marked as special steers a conversation all the same.
+    """Whether a token is a control token of conversations although its vocabulary does not mark it as special.
 
     Args:
         spelling: Of the token.

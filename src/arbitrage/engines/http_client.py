@@ -57,7 +57,7 @@ class HTTPOptions:
         """The request headers: the key, if a variable for it is named.
 
         Raises:
-            ConfigError: If the variable is not set, or holds what no key can hold.
+            ConfigError: If the variable is not set, or its value cannot be a key.
         """
         if not self.api_key_env:
             return {}
@@ -67,7 +67,7 @@ class HTTPOptions:
             raise ConfigError(
                 f"the API key in the environment variable {self.api_key_env} must be printable ASCII characters "
                 "without white space around them",
-                hint="set it anew; a line break or another character was copied with it",
+                hint="set it again: a line break or another character was copied with it",
             )
         return {"Authorization": f"Bearer {key}"}
 
@@ -76,8 +76,8 @@ class HTTPOptions:
 class HTTPClient:
     """A client of one server, used by any number of sessions.
 
-    A server on this machine (127.0.0.0/8, ::1, localhost) is asked directly; any other one through the proxy that the
-    environment names for it, if it names one.
+    Requests to a server on this machine (127.0.0.0/8, ::1, localhost) are sent directly, those to any other server
+    through the proxy that the environment names for it, if it names one.
 
     Connections stay open while a session is open (:meth:`acquire` and :meth:`release`), in the event loop that opened
     them; the last session closes them.
@@ -107,10 +107,10 @@ class HTTPClient:
             )
             # The wait for a free connection has no time-out: it depends on our own requests, not on the server.
             timeout = httpx.Timeout(self.options.timeout_s, pool=None)
-            self._client = self._made(httpx.AsyncClient, base_url=self.url, timeout=timeout, limits=limits)
+            self._client = self._new_client(httpx.AsyncClient, base_url=self.url, timeout=timeout, limits=limits)
         self._users += 1
 
-    def _made(self, kind: type[T], **options: Any) -> T:
+    def _new_client(self, client_class: type[T], **options: Any) -> T:
         """Make a client of httpx.
 
         Raises:
@@ -118,7 +118,7 @@ class HTTPClient:
         """
         headers = self.options.headers
         try:
-            return kind(headers=headers, verify=self._verify, trust_env=not self._is_local, **options)
+            return client_class(headers=headers, verify=self._verify, trust_env=not self._is_local, **options)
         except (ImportError, ValueError, httpx.InvalidURL) as error:  # Without trust in the environment none is raised.
             raise ConfigError(
                 f"a proxy that the environment names cannot be used for {self.url}: {first_line(error)}",
@@ -192,7 +192,7 @@ class HTTPClient:
             EngineError: If the server cannot be reached or refuses.
         """
         try:
-            with self._made(httpx.Client, timeout=10.0) as client:
+            with self._new_client(httpx.Client, timeout=10.0) as client:
                 response = client.get(self.url + path)
         except httpx.RequestError as error:
             raise ServerUnreachable(f"no server answers at {self.url}: {first_line(error)}") from error
@@ -215,14 +215,14 @@ class ServerBusy(EngineError):
     def __init__(self, message: str, *, hint: str = "", wait_s: float | None = None) -> None:
         super().__init__(message, hint=hint)
         self.wait_s = wait_s
-        """Seconds that the server asks to wait; None if it names none."""
+        """Seconds to wait, from the server's answer; None if it names none."""
 
 
 def _host(url: str) -> str:
     """The host in a URL.
 
     Raises:
-        ConfigError: If no connection could ever be made to it.
+        ConfigError: If it cannot be read, or names no host or no valid port.
     """
     hint = "write it as http://HOST:PORT"
     try:

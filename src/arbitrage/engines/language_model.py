@@ -66,9 +66,9 @@ class LanguageModel(TokenText, abc.ABC):
 
     @property
     def width_difference(self) -> float:
-        """See :func:`arbitrage.engines.widths.width_difference`; measured when it is first asked for.
+        """See :func:`arbitrage.engines.widths.width_difference`; measured at first use.
 
-        Infinite if measuring fails, as it does where memory is short: then nothing is said to agree.
+        Infinite if measuring fails, for example because memory is short; then :attr:`widths_agree` is False.
         """
         if self._width_difference is None:
             try:
@@ -93,14 +93,14 @@ class LanguageModel(TokenText, abc.ABC):
 
     @property
     def is_strict(self) -> bool:
-        """Whether forward passes are those of plain decoding, whatever else sessions are asked for."""
+        """Whether forward passes are those of plain decoding, whatever other calls sessions get."""
         return self.exact is True and self.width_difference > 0.0
 
     def measure_widths(self, path: str | Path) -> None:
         """Measure before the first problem, unless ``exact`` is False or an earlier start has measured the same.
 
         Args:
-            path: Of the weights. Measurements are kept for files only: a name on the hub does not say which weights.
+            path: Of the weights. Measurements are kept for files only: a name on the hub does not identify the weights.
         """
         if self.exact is False:
             return

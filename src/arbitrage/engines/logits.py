@@ -53,8 +53,8 @@ def weights(row: Logits, sampling: Sampling) -> Floats:
         kept = _nucleus(kept, sampling.top_p)
     if sampling.min_p:
         kept = np.where(kept < sampling.min_p * kept.max(), 0.0, kept)
-    whole: Floats = kept / kept.sum()
-    return whole
+    probabilities: Floats = kept / kept.sum()
+    return probabilities
 
 
 def picker(sampling: Sampling, seed: int) -> Callable[[Logits], tuple[int, float]]:
@@ -79,9 +79,9 @@ def picker(sampling: Sampling, seed: int) -> Callable[[Logits], tuple[int, float
 
 
 def _softmax(scaled: Floats) -> Floats:
-    raised = np.exp(scaled - scaled.max())
-    whole: Floats = raised / raised.sum()
-    return whole
+    exponentials = np.exp(scaled - scaled.max())
+    probabilities: Floats = exponentials / exponentials.sum()
+    return probabilities
 
 
 def _nucleus(probabilities: Floats, top_p: float) -> Floats:

@@ -12,7 +12,7 @@ from arbitrage.engines.encoding import Mark, part_ids
 
 _ANSWER: Final = "(answer)"
 """Takes the place of an answer in a rendered chat."""
-PLACE: Final = "{question}"
+QUESTION_SLOT: Final = "{question}"
 
 
 class Prompt(Protocol):
@@ -28,7 +28,7 @@ class Prompt(Protocol):
     def encode(self, tokenizer: Any, problem: Problem) -> list[int]:
         """Encode one problem with the model's tokenizer; the answer goes on from the last id.
 
-        What messages and examples hold is text, also where it spells a control token.
+        Messages and examples are encoded as text, also where they spell a control token.
 
         Raises:
             ConfigError: If the chat template refuses the conversation.
@@ -36,7 +36,7 @@ class Prompt(Protocol):
         """
 
     def follow_up(self, tokenizer: Any, text: str) -> str:
-        """The text between an answer and the next one when the user says ``text`` between them."""
+        """The text between an answer and the next one if ``text`` is the user's message between them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,14 +88,14 @@ class ChatPrompt:
         return render(tokenizer, messages, opens_answer=True).rpartition(_ANSWER)[2]
 
     def _messages(self, conversation: Sequence[Message]) -> list[Message]:
-        whole = with_system(self.system, conversation)
+        messages = with_system(self.system, conversation)
         shown = [
             message
             for example in self.examples
             for message in (Message(Role.USER, example.question), Message(Role.ASSISTANT, example.solution))
         ]
-        num_system = int(whole[0].role is Role.SYSTEM)
-        return [*whole[:num_system], *shown, *whole[num_system:]]
+        num_system = int(messages[0].role is Role.SYSTEM)
+        return [*messages[:num_system], *shown, *messages[num_system:]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +111,8 @@ class PlainPrompt:
     """Each fills the template, followed by its solution and an empty line."""
 
     def __post_init__(self) -> None:
-        if PLACE not in self.template:
-            raise ConfigError(f"prompt template must contain {PLACE}, got {self.template!r}")
+        if QUESTION_SLOT not in self.template:
+            raise ConfigError(f"prompt template must contain {QUESTION_SLOT}, got {self.template!r}")
 
     def check(self, tokenizer: Any) -> None:
         """Any tokenizer serves."""
@@ -130,7 +130,7 @@ class PlainPrompt:
         return f"\n\n{text}\n\n"
 
     def _filled(self, question: str) -> list[str | Mark]:
-        first, *rest = self.template.split(PLACE)
+        first, *rest = self.template.split(QUESTION_SLOT)
         return [Mark(first), *(part for text in rest for part in (question, Mark(text)))]
 
 
@@ -167,12 +167,12 @@ def prompt_of(text: str = "", *, system: str = "", examples: Sequence[Example] =
     shown = tuple(examples)
     if not text:
         return ChatPrompt(system, shown)
-    if PLACE in text:
+    if QUESTION_SLOT in text:
         return PlainPrompt(text, shown)
     if text not in PROMPTS:
         near = difflib.get_close_matches(text, PROMPTS, n=1)
         raise ConfigError(
-            f"prompt must be one of {', '.join(PROMPTS)}, or a template that contains {PLACE}, got {text!r}",
+            f"prompt must be one of {', '.join(PROMPTS)}, or a template that contains {QUESTION_SLOT}, got {text!r}",
             hint=f"did you mean {near[0]!r}?" if near else "",
         )
     prompt = PROMPTS[text]

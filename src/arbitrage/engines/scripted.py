@@ -154,7 +154,7 @@ class ScriptedSession:
         )
 
     async def propose_many(self, request: StepRequest, seeds: Sequence[int]) -> list[Candidate]:
-        """The next step as often as asked, one after another: a script knows no seeds."""
+        """Read the next step once for each seed; the script does not depend on seeds."""
         return [await self.propose(replace(request, seed=seed)) for seed in seeds]
 
     async def likelihood(self, candidate: Candidate) -> Likelihood:

@@ -25,7 +25,7 @@ class LocalSession:
         """Start behind a prompt.
 
         Args:
-            model: Writes and reads.
+            model: The language model.
             prompt_ids: The encoded problem.
             source: The role that the model plays: steps of this role are its own.
             guesser: Guesses tokens ahead; see :class:`arbitrage.engines.decoder.Guesser`.

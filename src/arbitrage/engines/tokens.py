@@ -84,8 +84,8 @@ class TokenText:
     def decode(self, ids: Sequence[int], context: Sequence[int]) -> str:
         """Text of ``ids`` as it reads behind ``context``."""
         head = list(context[-_CONTEXT_IDS:])
-        whole: str = self.tokenizer.decode([*head, *ids], clean_up_tokenization_spaces=False)
-        return whole[len(self.tokenizer.decode(head, clean_up_tokenization_spaces=False)) :]
+        text: str = self.tokenizer.decode([*head, *ids], clean_up_tokenization_spaces=False)
+        return text[len(self.tokenizer.decode(head, clean_up_tokenization_spaces=False)) :]
 
     def encode(self, text: str) -> list[int]:
         """Ids of a foreign step: of its characters, also where they spell a control token.

@@ -82,7 +82,7 @@ def remembered(settings: Mapping[str, Any], folder: Path | None = None) -> float
         folder: Of measurements; None for the user's.
 
     Returns:
-        None if there is none that can be read.
+        None if there is no readable measurement.
     """
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         return float(json.loads(_file(settings, folder).read_text())["difference"])
@@ -90,7 +90,7 @@ def remembered(settings: Mapping[str, Any], folder: Path | None = None) -> float
 
 
 def remember(difference: float, settings: Mapping[str, Any], folder: Path | None = None) -> None:
-    """Keep a measurement for the next start; a folder that cannot be written costs a measurement there, no more."""
+    """Keep a measurement for the next start; if the folder cannot be written, the next start measures again."""
     file = _file(settings, folder)
     partial = file.with_suffix(f".{os.getpid()}")
     with contextlib.suppress(OSError):

@@ -12,21 +12,21 @@ T = TypeVar("T")
 
 
 class Cancelled(Exception):
-    """Raised inside a worker call that was asked to stop; never leaves the worker."""
+    """Raised inside a worker call that was cancelled; never leaves the worker."""
 
 
 class CancelFlag:
-    """Tells a running call to stop; checked between tokens."""
+    """The signal for a running call to stop; checked between tokens."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
 
     def set(self) -> None:
-        """Ask the call to stop."""
+        """Signal the call to stop."""
         self._event.set()
 
     def check(self) -> None:
-        """Leave the call if it was asked to stop."""
+        """Raise :class:`Cancelled` if the signal is set."""
         if self._event.is_set():
             raise Cancelled
 

@@ -1,4 +1,4 @@
-"""Whether an answer says the same as the gold answer; formulas are compared by a function of the caller's."""
+"""Whether an answer equals the gold answer; the caller's function compares formulas."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +10,7 @@ from arbitrage.grading.relations import RELATION
 from arbitrage.grading.types import LIST, MATRIX, UNION, Answer, Choice, Formula, Group, Prose, Words
 
 Same = Callable[[Formula, Formula], bool | None]
-"""Whether the formula of an answer equals one of the gold answer; None if it cannot tell."""
+"""Whether the formula of an answer equals one of the gold answer; None if that is unknown."""
 
 _BASE: Final = re.compile(r"(\d+)_(?:\{(\d+)\}|(\d))")
 
@@ -32,35 +32,35 @@ def is_plain(formula: Formula | Prose) -> bool:
     return value(text) is not None or bool(_BASE.fullmatch(text)) or text.lstrip("-") == "\\infty"
 
 
-def exactly_same(said: Formula, meant: Formula) -> bool | None:
-    """Compare two formulas as exact numbers where both are, else as text; None if only algebra could tell."""
-    if not _units_agree(said, meant):
+def exactly_same(given: Formula, expected: Formula) -> bool | None:
+    """Compare two formulas as exact numbers where both are, else as text; None if only algebra can decide."""
+    if not _units_agree(given, expected):
         return False
-    is_same_kind = said.is_percent == meant.is_percent and names.agree(said.name, meant.name)
-    left, right = value(said.text), value(meant.text)
+    is_same_kind = given.is_percent == expected.is_percent and names.agree(given.name, expected.name)
+    left, right = value(given.text), value(expected.text)
     if left is not None and right is not None:
-        if not names.agree(said.name, meant.name):
+        if not names.agree(given.name, expected.name):
             return False
-        if said.is_percent == meant.is_percent:
+        if given.is_percent == expected.is_percent:
             return left == right
-        share, other = (left, right) if said.is_percent else (right, left)
+        share, other = (left, right) if given.is_percent else (right, left)
         return other in (share, share / 100)
-    if based := _BASE.fullmatch(meant.text):
+    if based := _BASE.fullmatch(expected.text):
         digits, base = based[1], based[2] or based[3]
-        other_base = _BASE.fullmatch(said.text)
+        other_base = _BASE.fullmatch(given.text)
         if other_base:
             return (other_base[1], other_base[2] or other_base[3]) == (digits, base)
-        return said.text == digits
-    if is_same_kind and _key(said.text) == _key(meant.text):
+        return given.text == digits
+    if is_same_kind and _key(given.text) == _key(expected.text):
         return True
     return None
 
 
-def _units_agree(said: Formula, meant: Formula) -> bool:
+def _units_agree(given: Formula, expected: Formula) -> bool:
     """Whether the units can be the same; a missing one can be any."""
-    if said.is_percent != meant.is_percent and (said.unit or meant.unit):
+    if given.is_percent != expected.is_percent and (given.unit or expected.unit):
         return False
-    return said.unit is None or meant.unit is None or said.unit.agrees(meant.unit)
+    return given.unit is None or expected.unit is None or given.unit.agrees(expected.unit)
 
 
 def _key(text: str) -> str:
@@ -68,59 +68,63 @@ def _key(text: str) -> str:
     return text.casefold() if re.fullmatch("[A-Za-z]|[A-Za-z]{3,}", text) else text
 
 
-def compare(said: Answer, meant: Answer, same: Same) -> bool | None:
-    """Whether an answer says the same as the gold answer.
+def compare(given: Answer, expected: Answer, same: Same) -> bool | None:
+    """Whether an answer equals the gold answer.
 
     Args:
-        said: The answer.
-        meant: The gold answer.
+        given: The answer.
+        expected: The gold answer.
         same: Compares two formulas.
 
     Returns:
-        None if ``same`` could not tell.
+        None if the result depends on formulas for which ``same`` returned None.
     """
-    if isinstance(meant, Choice) or isinstance(said, Choice):
-        return _same_choice(said, meant, same)
-    if isinstance(meant, Prose) or isinstance(said, Prose):
+    if isinstance(expected, Choice) or isinstance(given, Choice):
+        return _same_choice(given, expected, same)
+    if isinstance(expected, Prose) or isinstance(given, Prose):
         return False
-    if isinstance(meant, Words) or isinstance(said, Words):
-        return "".join(said.text.casefold().split()) == "".join(meant.text.casefold().split())
-    if isinstance(said, Formula) and isinstance(meant, Formula):
-        return same(said, meant)
-    if isinstance(said, Group) and isinstance(meant, Group):
-        return names.agree(said.name, meant.name) and _same_group(said, meant, same)
-    return _same_whole(said, meant, same)
+    if isinstance(expected, Words) or isinstance(given, Words):
+        return "".join(given.text.casefold().split()) == "".join(expected.text.casefold().split())
+    if isinstance(given, Formula) and isinstance(expected, Formula):
+        return same(given, expected)
+    if isinstance(given, Group) and isinstance(expected, Group):
+        return names.agree(given.name, expected.name) and _same_group(given, expected, same)
+    return _same_whole(given, expected, same)
 
 
-def _same_choice(said: Answer, meant: Answer, same: Same) -> bool | None:
-    if isinstance(said, Choice) and isinstance(meant, Choice):
-        return said.letter == meant.letter
-    choice, other = (said, meant) if isinstance(said, Choice) else (meant, said)
+def _same_choice(given: Answer, expected: Answer, same: Same) -> bool | None:
+    if isinstance(given, Choice) and isinstance(expected, Choice):
+        return given.letter == expected.letter
+    choice, other = (given, expected) if isinstance(given, Choice) else (expected, given)
     assert isinstance(choice, Choice)
     if isinstance(other, Formula) and other.text.upper() == choice.letter:
         return True
     if choice.rest is None:
         return False
-    return compare(choice.rest, other, same) if choice is said else compare(other, choice.rest, same)
+    return compare(choice.rest, other, same) if choice is given else compare(other, choice.rest, same)
 
 
-def _same_group(said: Group, meant: Group, same: Same) -> bool | None:
-    kinds = (said.kind, meant.kind)
-    if set(kinds) <= {LIST, UNION} or kinds in (("()", LIST), ("[]", LIST)):
-        return _in_any_order(said.items, meant.items, same)
-    if set(kinds) == {"()", MATRIX}:
-        left, right = _cells(said), _cells(meant)
+def _same_group(given: Group, expected: Group, same: Same) -> bool | None:
+    brackets = (given.kind, expected.kind)
+    if set(brackets) <= {LIST, UNION} or brackets in (("()", LIST), ("[]", LIST)):
+        return _in_any_order(given.items, expected.items, same)
+    if set(brackets) == {"()", MATRIX}:
+        left, right = _cells(given), _cells(expected)
         return bool(left and right) and _in_order(left, right, same)
-    if UNION in kinds or MATRIX in kinds:
-        return _in_order(said.items, meant.items, same) if kinds[0] == kinds[1] else _same_whole(said, meant, same)
-    if kinds[0] == kinds[1] or kinds == (LIST, "()"):
-        is_any_order = kinds[0] != "row" and _is_named(said) and _is_named(meant)
-        return (_in_any_order if is_any_order else _in_order)(said.items, meant.items, same)
+    if UNION in brackets or MATRIX in brackets:
+        return (
+            _in_order(given.items, expected.items, same)
+            if brackets[0] == brackets[1]
+            else _same_whole(given, expected, same)
+        )
+    if brackets[0] == brackets[1] or brackets == (LIST, "()"):
+        is_any_order = brackets[0] != "row" and _is_named(given) and _is_named(expected)
+        return (_in_any_order if is_any_order else _in_order)(given.items, expected.items, same)
     return False
 
 
 def _cells(group: Group) -> Sequence[Answer]:
-    """The coordinates of a tuple, or of a matrix with one row or one column; none of another matrix."""
+    """The coordinates of a tuple, or of a matrix with one row or one column; empty for another matrix."""
     if group.kind != MATRIX:
         return group.items
     rows = [row.items for row in group.items if isinstance(row, Group)]
@@ -128,42 +132,42 @@ def _cells(group: Group) -> Sequence[Answer]:
 
 
 def _is_named(group: Group) -> bool:
-    """Whether all items have names, each another."""
+    """Whether there are several items, all named, each differently."""
     own = [item.name if isinstance(item, Formula | Group) else "" for item in group.items]
     return "" not in own and len(set(own)) == len(own) > 1
 
 
-def _same_whole(said: Answer, meant: Answer, same: Same) -> bool | None:
+def _same_whole(given: Answer, expected: Answer, same: Same) -> bool | None:
     """Compare a set with another kind of answer, such as an inequality that only algebra solves."""
-    assert isinstance(said, Formula | Group)
-    assert isinstance(meant, Formula | Group)
-    group, other = (said, meant) if isinstance(said, Group) else (meant, said)
+    assert isinstance(given, Formula | Group)
+    assert isinstance(expected, Formula | Group)
+    group, other = (given, expected) if isinstance(given, Group) else (expected, given)
     assert isinstance(group, Group)
     if isinstance(other, Formula) and is_plain(other):
         return False
     if group.kind in (UNION, MATRIX) or (group.kind != LIST and RELATION.search(other.text)):
-        return same(Formula(said.text), Formula(meant.text))
+        return same(Formula(given.text), Formula(expected.text))
     return False
 
 
-def _in_order(said: Sequence[Answer], meant: Sequence[Answer], same: Same) -> bool | None:
-    if len(said) != len(meant):
+def _in_order(given: Sequence[Answer], expected: Sequence[Answer], same: Same) -> bool | None:
+    if len(given) != len(expected):
         return False
-    verdicts = [compare(left, right, same) for left, right in zip(said, meant, strict=True)]
+    verdicts = [compare(left, right, same) for left, right in zip(given, expected, strict=True)]
     return False if False in verdicts else None if None in verdicts else True
 
 
-def _in_any_order(said: Sequence[Answer], meant: Sequence[Answer], same: Same) -> bool | None:
-    """Pair the items off, none twice."""
-    if len(said) != len(meant):
+def _in_any_order(given: Sequence[Answer], expected: Sequence[Answer], same: Same) -> bool | None:
+    """Pair equal items, each at most once."""
+    if len(given) != len(expected):
         return False
-    if _is_named(Group(LIST, tuple(meant), "")) and not any(getattr(item, "name", "") for item in said):
-        return _in_order(said, meant, same)  # Nothing but the order tells which value is meant for which name.
-    left, is_open = list(said), False
-    for wanted in meant:
+    if _is_named(Group(LIST, tuple(expected), "")) and not any(getattr(candidate, "name", "") for candidate in given):
+        return _in_order(given, expected, same)  # Only the order shows which value belongs to which name.
+    left, is_open = list(given), False
+    for item in expected:
         verdicts = []
-        for index, item in enumerate(left):
-            verdicts.append(compare(item, wanted, same))
+        for index, candidate in enumerate(left):
+            verdicts.append(compare(candidate, item, same))
             if verdicts[-1]:
                 del left[index]
                 break

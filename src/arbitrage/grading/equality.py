@@ -24,11 +24,11 @@ _ERRORS: Final = (AttributeError, TypeError, ValueError, NotImplementedError, Ar
 
 
 def equal(left: Any, right: Any) -> bool:
-    """Whether two objects are equal; False if sympy cannot tell."""
+    """Whether two objects are equal; False if sympy cannot decide."""
     try:
         left, right = _alike(*(_evaluated(_result(one)) for one in (left, right)))
-        for kind, same in _KINDS:
-            if isinstance(left, kind) or isinstance(right, kind):
+        for types, same in _BY_TYPE:
+            if isinstance(left, types) or isinstance(right, types):
                 return same(left, right)
         return _equal_expressions(left, right)
     except _ERRORS:
@@ -42,7 +42,7 @@ def _result(one: Any) -> Any:
 
 
 def _members(one: Any) -> list[Any]:
-    """The sides of a chain of equations, in order; none of anything else."""
+    """The sides of a chain of equations, in order; empty for anything else."""
     links = _links(one)
     return [links[0].lhs, *(link.rhs for link in links)] if all(isinstance(link, sympy.Eq) for link in links) else []
 
@@ -55,13 +55,13 @@ def _evaluated(one: Any) -> Any:
     if isinstance(one, sympy.And | Relational):
         return one
     one = one.doit()
-    if isinstance(one, sympy.Basic) and one.has(AppliedUndef):  # An unknown function is as good as a variable.
+    if isinstance(one, sympy.Basic) and one.has(AppliedUndef):  # An unknown function is treated as a variable.
         one = one.replace(lambda part: isinstance(part, AppliedUndef), lambda part: sympy.Symbol(str(part), real=True))
     return one
 
 
 def _alike(left: Any, right: Any) -> tuple[Any, Any]:
-    """Both with small letters, unless one of them tells a small letter from its capital."""
+    """Both with small letters, unless one of them uses a letter both small and as a capital."""
     names = [{symbol.name for symbol in one.free_symbols} for one in (left, right)]
     if names[0] == names[1] or any(len({name.casefold() for name in own}) < len(own) for own in names):
         return left, right
@@ -124,7 +124,7 @@ def _size(one: Any) -> Any:
 
 
 def _equal_numbers(left: Any, right: Any) -> bool:
-    """Compare two numbers with as many digits as could tell them apart.
+    """Compare two numbers with enough digits to distinguish them.
 
     Different numbers that are made of integers by arithmetic and roots cannot come closer to each other than their
     integers are long. No fixed tolerance is used: it would hide numbers that are smaller.
@@ -178,10 +178,10 @@ def _equal_relations(left: Any, right: Any) -> bool:
 def _is_multiple(left: Any, right: Any) -> bool:
     """Whether one relation is the other times a constant, which must be positive for inequalities.
 
-    Solutions would not tell: all equations without any would be the same.
+    Sets of solutions are not compared: all equations without a solution would be equal.
     """
-    kinds = [_UPWARD.get(type(one), type(one)) for one in (left, right)]
-    if kinds[0] != kinds[1]:
+    relation_types = [_UPWARD.get(type(one), type(one)) for one in (left, right)]
+    if relation_types[0] != relation_types[1]:
         return False
     first, second = (
         _evaluated(one.rhs - one.lhs if type(one) in _UPWARD else one.lhs - one.rhs) for one in (left, right)
@@ -195,7 +195,7 @@ def _is_multiple(left: Any, right: Any) -> bool:
     ratio = sympy.cancel(first / second)
     ratio = ratio if ratio.is_number else sympy.simplify(ratio)
     is_constant = ratio.is_number and ratio.is_finite and not ratio.is_zero
-    return bool(is_constant and (kinds[0] in (sympy.Eq, sympy.Ne) or ratio.is_positive))
+    return bool(is_constant and (relation_types[0] in (sympy.Eq, sympy.Ne) or ratio.is_positive))
 
 
 def _all_equal(left: Sequence[Any], right: Sequence[Any]) -> bool:
@@ -237,7 +237,7 @@ def _equal_matrices(left: Any, right: Any) -> bool:
     return left.shape == right.shape and _all_equal(left.flat(), right.flat())
 
 
-_KINDS: Final[tuple[tuple[Any, Callable[[Any, Any], bool]], ...]] = (
+_BY_TYPE: Final[tuple[tuple[Any, Callable[[Any, Any], bool]], ...]] = (
     ((sympy.And, Relational), _equal_relations),
     ((sympy.Set, sympy.Tuple), _equal_sets),
     ((sympy.MatrixBase, sympy.MatrixExpr), _equal_matrices),

@@ -1,4 +1,4 @@
-"""LaTeX in one spelling: two texts that differ afterwards differ in meaning, or only algebra can tell."""
+"""LaTeX in one spelling: texts that still differ have different meanings, or only algebra can decide."""
 
 import re
 import unicodedata
@@ -73,23 +73,23 @@ MAX_PERIODIC: Final = 40
 _Replacement = str | Callable[[re.Match[str]], str]
 
 
-def _period(found: re.Match[str]) -> str:
-    """A decimal with dots behind it, as a repeating one; one that repeats nothing loses its dots."""
-    whole, digits = found["whole"], found["digits"]
+def _period(match: re.Match[str]) -> str:
+    """A decimal with dots behind it, as a repeating decimal; without a repetition the dots are dropped."""
+    integer, digits = match["whole"], match["digits"]
     num = len(digits) if len(digits) <= MAX_PERIODIC else 0
     candidates = [(start, length) for start in range(num) for length in range(1, num - start)]
     for start, length in sorted(candidates, key=lambda pair: (sum(pair), pair)):
         tail = digits[start:]
         enough = (3 if num > 3 else 2) if length == 1 else min(2 * length, length + 3)
         if len(tail) >= enough and all(digit == tail[i % length] for i, digit in enumerate(tail)):
-            return rf"{whole}.{digits[:start]}\overline{{{tail[:length]}}}"
-    return f"{whole}.{digits}"
+            return rf"{integer}.{digits[:start]}\overline{{{tail[:length]}}}"
+    return f"{integer}.{digits}"
 
 
 _RULES: Final[list[tuple[re.Pattern[str], _Replacement]]] = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        # Thousands are told from lists by these marks, so before the marks go.
+        # These marks distinguish thousands from lists, so this rule comes before those that remove the marks.
         (r"(?<=\d)\s*(?:,\s*\\!|\{,\}|\\[,!])\s*(?=\d{3}(?!\d))", ""),
         (r"(?<!\\)\\[!,;:> ]|~|\\(?:display|text|script)style" + _END, " "),
         (r"(?<![\d.,])(\d{1,3}) (?=\d{3}(?:\D|$))", r"\1"),
@@ -102,7 +102,7 @@ _RULES: Final[list[tuple[re.Pattern[str], _Replacement]]] = [
             r"\\text{",
         ),
         (r"\\text\s+\{", r"\\text{"),
-        (r"\\text\{\s*([eid])\s*\}|\\imath" + _END, lambda found: (found[1] or "i") + " "),
+        (r"\\text\{\s*([eid])\s*\}|\\imath" + _END, lambda match: (match[1] or "i") + " "),
         (r"\\(?:text|operatorname)\{\s*cis\s*\}|\\cis" + _END, r"\\operatorname{cis}"),
         (r"\\mathbb\s*(?:\{\s*R\s*\}|R)|\\R" + _END, r"(-\\infty,\\infty)"),
         (r"\\(?:mathbf|boldsymbol|bm|mathit|emph)\s*\{([^{}]*)\}", r"\1"),
@@ -143,7 +143,7 @@ _RULES: Final[list[tuple[re.Pattern[str], _Replacement]]] = [
         ),
         (r"\\text\{([^{}]*?)(?<![A-Za-z])(and|or)(?![A-Za-z])([^{}]*)\}", r"\\text{\1} \2 \\text{\3}"),
         (r"\\text\{[\s,.;:]*\}", " "),
-        (r"(?:,\s*)?(?<![A-Za-z\\])(and|or)(?![A-Za-z])\s*,?", lambda found: rf" \{found[1].upper()} "),
+        (r"(?:,\s*)?(?<![A-Za-z\\])(and|or)(?![A-Za-z])\s*,?", lambda match: rf" \{match[1].upper()} "),
         (r",\s*,", ","),
         (r"(?<=[\d}])\s*\\approx.*", ""),
         (r"\s+", " "),
@@ -183,7 +183,7 @@ def canonical(text: str) -> str:
         text = re.sub(r"\\(?:land|wedge)(?![A-Za-z])", r"\\AND ", text)
         text = re.sub(r"\\(?:lor|vee)(?![A-Za-z])", r"\\OR ", text)
     if "\\bar" in text:
-        text = _BARRED.sub(lambda found: rf"\overline{{{found[1] or found[2]}}}", text)
+        text = _BARRED.sub(lambda match: rf"\overline{{{match[1] or match[2]}}}", text)
     if "dot" in text or ".(" in text:
         text = _DOTTED.sub(_overlined, text)
         text = re.sub(r"(?<=\.)\((\d+)\)", r"\\overline{\1}", text)
@@ -193,11 +193,11 @@ def canonical(text: str) -> str:
 
 
 def _ascii(text: str) -> str:
-    text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda found: f"^{{{found[0].translate(_SUPERSCRIPT)}}}", text)
-    text = re.sub("[₀₁₂₃₄₅₆₇₈₉ₙ]+", lambda found: f"_{{{found[0].translate(_SUBSCRIPT)}}}", text)
+    text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda match: f"^{{{match[0].translate(_SUPERSCRIPT)}}}", text)
+    text = re.sub("[₀₁₂₃₄₅₆₇₈₉ₙ]+", lambda match: f"_{{{match[0].translate(_SUBSCRIPT)}}}", text)
     text = re.sub(r"(\d)[\u0305\u0304]", r"\\overline{\1}", text)
     text = re.sub(r"(\d)\u0307", r"\\dot{\1}", text)
-    text = re.sub("[¼-¾⅐-⅞]", lambda found: _vulgar(found[0]), text)
+    text = re.sub("[¼-¾⅐-⅞]", lambda match: _vulgar(match[0]), text)
     text = text.translate(_TABLE)
     return "".join(c if c.isascii() else str(unicodedata.decimal(c, c)) for c in text)
 
@@ -207,9 +207,9 @@ def _vulgar(character: str) -> str:
     return rf"\frac{{{over}}}{{{under}}}"
 
 
-def _overlined(found: re.Match[str]) -> str:
+def _overlined(match: re.Match[str]) -> str:
     r"""``0.1\dot2\dot3`` as ``0.1\overline{23}``: the dots stand over the first and the last digit that repeat."""
-    start, first, between, last = found[1], found[2] or found[3], found[4] or "", found[5] or found[6] or ""
+    start, first, between, last = match[1], match[2] or match[3], match[4] or "", match[5] or match[6] or ""
     return rf"{start}\overline{{{first}{between}{last}}}"
 
 
@@ -254,12 +254,12 @@ def number(text: str) -> Fraction | None:
     """The value of a decimal, a fraction or a mixed number in canonical spelling; None for anything else."""
     try:
         for pattern in _NUMBERS:
-            if found := pattern.fullmatch(text):
-                parts = found.groupdict()
+            if match := pattern.fullmatch(text):
+                parts = match.groupdict()
                 value = Fraction(parts["over"]) / Fraction(parts.get("under") or 1) + int(parts.get("whole") or 0)
                 return -value if parts["sign"] == "-" else value
-        if found := _REPEATING.fullmatch(text):
-            sign, start, period = found.groups()
+        if match := _REPEATING.fullmatch(text):
+            sign, start, period = match.groups()
             value = Fraction(start if start != "." else "0") + Fraction(
                 int(period), (10 ** len(period) - 1) * 10 ** len(start.partition(".")[2])
             )

@@ -1,4 +1,4 @@
-"""Processes that answer lines with lines; one that dies is replaced, and only its own question stays unanswered."""
+"""Processes that answer each line with a line; one that dies is replaced, and only its current line has no answer."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ class Pool:
             self._idle.put(worker)
 
     def ask(self, questions: Sequence[str]) -> list[str | None]:
-        """Ask all questions, each a line.
+        """Send all questions, one line each.
 
         Returns:
             The answers in order; None where the process died over the question.
@@ -59,7 +59,7 @@ class _Worker:
 
     def ask(self, question: str) -> str | None:
         if self._process and self._process.poll() is not None:
-            self.stop()  # It died idle: not this question's fault.
+            self.stop()  # It died while idle: a new process gets this question.
         process = self._process or self._start()
         assert process.stdin
         assert process.stdout
@@ -69,7 +69,7 @@ class _Worker:
             answer = process.stdout.readline()
         except OSError:
             answer = ""
-        except BaseException:  # Whoever interrupts the wait leaves an answer behind that no later question wants.
+        except BaseException:  # The answer would come later, and be read as the next one's.
             self.stop()
             raise
         if not answer:
@@ -104,5 +104,5 @@ class _Worker:
             process.wait()
             for pipe in (process.stdin, process.stdout):
                 if pipe:
-                    with suppress(OSError):  # What it did not read is lost with it.
+                    with suppress(OSError):  # Input that the process did not read is lost.
                         pipe.close()

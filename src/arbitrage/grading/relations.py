@@ -36,9 +36,9 @@ class _Piece:
     def answer(self) -> Answer:
         if self.low == self.high:
             return Formula(self.low)
-        kind = ("[" if self.is_closed_low else "(") + ("]" if self.is_closed_high else ")")
-        text = f"{kind[0]}{self.low},{self.high}{kind[1]}"
-        return Group(kind, (Formula(self.low), Formula(self.high)), text)
+        brackets = ("[" if self.is_closed_low else "(") + ("]" if self.is_closed_high else ")")
+        text = f"{brackets[0]}{self.low},{self.high}{brackets[1]}"
+        return Group(brackets, (Formula(self.low), Formula(self.high)), text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def conditions(text: str) -> Answer | None:
     """Read inequalities in one variable, joined by and, or, or commas.
 
     Returns:
-        An interval or a union of intervals that bears the variable's name; None if the text is anything else.
+        An interval or a union of intervals with the variable's name; None if the text is anything else.
     """
     solved = _conditions(text)
     return solved.answer(solved.name) if solved else None
@@ -182,7 +182,7 @@ def _around(point: str) -> tuple[_Piece, ...]:
 
 
 def _order(left: str, right: str) -> int | None:
-    """The sign of the difference of two bounds; None if only algebra could tell."""
+    """The sign of the difference of two bounds; None if only algebra can decide."""
     if left == right:
         return 0
     if left == "-\\infty" or right == "\\infty":
@@ -194,7 +194,7 @@ def _order(left: str, right: str) -> int | None:
 
 
 def _both(one: _Solved, other: _Solved) -> _Solved | None:
-    """The values that both leave; None if they are about two variables, or only algebra could tell."""
+    """The values that both leave; None if they are about two variables, or only algebra can decide."""
     if one.name and other.name and one.name != other.name:
         return None
     pieces = []

@@ -16,30 +16,32 @@ def judge(answer: str | None, gold: str) -> Verdict:
         answer: The content of the box; None without a box.
         gold: The gold answer.
     """
-    said, meant = read_both(answer, gold)
-    if not all(isinstance(part, Formula) and parsed(part.text) is not None for part in formulas(meant)):
+    given, expected = read_both(answer, gold)
+    if not all(isinstance(part, Formula) and parsed(part.text) is not None for part in formulas(expected)):
         return Verdict.UNGRADED
-    return Verdict.CORRECT if said is not None and compare(said, meant, _same) else Verdict.WRONG
+    return Verdict.CORRECT if given is not None and compare(given, expected, _same) else Verdict.WRONG
 
 
-def _same(said: Formula, meant: Formula) -> bool:
-    verdict = exactly_same(said, meant)
+def _same(given: Formula, expected: Formula) -> bool:
+    verdict = exactly_same(given, expected)
     if verdict is not None:
         return verdict
-    whole = (_equation(said), _equation(meant))
+    equations = (_equation(given), _equation(expected))
 
     def equal_texts(left: str, right: str) -> bool:
-        return _equal(left, right, has_imaginary=is_imaginary(*whole))
+        return _equal(left, right, has_imaginary=is_imaginary(*equations))
 
-    if names.agree(said.name, meant.name):
-        if equal_texts(said.text, meant.text):
+    if names.agree(given.name, expected.name):
+        if equal_texts(given.text, expected.text):
             return True
-        if said.is_percent != meant.is_percent and equal_texts(*map(_share, (said, meant))):
+        if given.is_percent != expected.is_percent and equal_texts(*map(_share, (given, expected))):
             return True
-    if (said.product or meant.product) and equal_texts(said.product or said.text, meant.product or meant.text):
+    if (given.product or expected.product) and equal_texts(
+        given.product or given.text, expected.product or expected.text
+    ):
         return True
-    if "=" in said.text + meant.text or (said.name and meant.name):
-        return equal_texts(*whole)
+    if "=" in given.text + expected.text or (given.name and expected.name):
+        return equal_texts(*equations)
     return False
 
 
@@ -53,8 +55,8 @@ def _equation(formula: Formula) -> str:
     return f"{formula.name}={formula.text}" if formula.name else formula.text
 
 
-def _equal(said: str, meant: str, *, has_imaginary: bool) -> bool:
-    left, right = parsed(said), parsed(meant)
+def _equal(given: str, expected: str, *, has_imaginary: bool) -> bool:
+    left, right = parsed(given), parsed(expected)
     if left is None or right is None:
         return False
     if equal(left, right):

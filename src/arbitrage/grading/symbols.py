@@ -46,7 +46,7 @@ IMAGINARY: Final = sympy.Symbol("i", real=True)
 def parsed(text: str) -> Any:
     """The formula as a sympy object; None if it cannot be read.
 
-    Numbers are exact: 0.3333 is no third. ``i`` stays a symbol, see :func:`is_imaginary`.
+    Numbers are exact: 0.3333 is not 1/3. ``i`` stays a symbol, see :func:`is_imaginary`.
     """
     if (exact := value(text)) is not None:
         return sympy.Rational(exact.numerator, exact.denominator)
@@ -58,7 +58,7 @@ def parsed(text: str) -> Any:
                 _spelled(text), is_real=True, normalization_config=_NORMALIZATION, conversion_config=_CONVERSION
             )
         )
-    except Exception:  # The parser raises no class of its own, and sympy many.
+    except Exception:  # The parser has no error class of its own, and sympy raises many.
         return None
 
 
@@ -72,9 +72,9 @@ def _spelled(text: str) -> str:
     return _CIS.sub(lambda m: rf"e^{{i({m[1]})}}", text)
 
 
-def _fraction(found: re.Match[str]) -> str:
-    exact = number(found[0])
-    return found[0] if exact is None else rf"(\frac{{{exact.numerator}}}{{{exact.denominator}}})"
+def _fraction(match: re.Match[str]) -> str:
+    exact = number(match[0])
+    return match[0] if exact is None else rf"(\frac{{{exact.numerator}}}{{{exact.denominator}}})"
 
 
 def _kept(parsed: Any) -> Any:

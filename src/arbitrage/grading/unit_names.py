@@ -21,7 +21,7 @@ SYMBOLS: Final = _table(
     "rad, deg °, °C, °F,"
     "$ USD usd, € EUR eur, £ GBP gbp, ¥ JPY jpy, ₹ INR inr Rs rs, CNY cny RMB rmb, ¢"
 )
-"""Upper and lower case are told apart."""
+"""Case matters."""
 WORDS: Final = _table(
     "m meter metre, cm centimeter centimetre, mm millimeter millimetre, km kilometer kilometre,"
     "in inch, ft foot feet, yd yard, mi mile,"
@@ -57,7 +57,7 @@ SCALES: Final = {
 }
 """Words that multiply the number before them."""
 SINGLE: Final = frozenset("msghLlNJWV") | {"m^2", "m^3"}
-"""Read as a unit where no mark tells them from a variable: behind a number and a space."""
+"""Read as a unit where no mark distinguishes them from a variable: behind a number and a space."""
 FILLERS: Final = _set(
     "a all altogether an apiece each exactly extra its left more of one only other remaining the total whole"
 )

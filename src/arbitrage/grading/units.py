@@ -35,7 +35,7 @@ class Unit:
     """Other words, in the singular, with 1 or -1 for above and below the fraction's line."""
 
     def agrees(self, other: "Unit") -> bool:
-        """Whether both can be the same unit; one may say more than the other, as red bricks do about bricks."""
+        """Whether both can be the same unit; one may be more specific than the other, as red bricks are than bricks."""
         if self._dimension == other._dimension and (self._is_general or other._is_general):
             return True
         return self.powers == other.powers and (self.nouns <= other.nouns or other.nouns <= self.nouns)

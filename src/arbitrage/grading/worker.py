@@ -1,7 +1,7 @@
 """A process that grades: one JSON pair a line in, one verdict a line out, each within its time or the process dies.
 
-Run as ``python -m arbitrage.grading.worker LIMIT_S``. The kernel ends a computation that overruns, wherever
-it is: a handler in Python would wait for the end of a power of a power of a power.
+Run as ``python -m arbitrage.grading.worker LIMIT_S``. The kernel ends a computation that overruns: a handler in Python
+would run only after the current operation, which may be a huge power.
 """
 
 import json
@@ -22,8 +22,8 @@ def main(limit_s: float) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent decides when to stop.
     logging.disable(logging.CRITICAL)
     _limit_memory()
-    answers, sys.stdout = sys.stdout, sys.stderr  # A library that prints must not answer.
-    judge("x+1", "1+x")  # What is made at first use is nobody's time.
+    answers, sys.stdout = sys.stdout, sys.stderr  # Output of a library must not be read as a verdict.
+    judge("x+1", "1+x")  # Build the parser before timing starts.
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
         _set_timer(limit_s)

@@ -1,4 +1,4 @@
-"""Pairs by name: those that ship, users' files, what a router of theirs reads, and their models without policies."""
+"""Pairs by name: shipped pairs and users' files, the format of their routers, and their models without policies."""
 
 import difflib
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from arbitrage.scorers.format import InputFormat
 SHIPPED: Final = Path(__file__).parent / "shipped"
 """Folder of the pairs that ship with the package: one TOML file each."""
 TINY: Final = "tiny"
-"""The pair that commands use where none is named."""
+"""The default pair of commands."""
 
 
 def shipped_pairs() -> list[str]:
@@ -94,7 +94,7 @@ def router_folder(name: str | Path, folder: str = "") -> Path:
 
 
 def load_router(folder: Path, *, pair: str | Path = TINY, device: str = "cpu") -> tuple[Scorer, Pair | None]:
-    """Load a router to judge logged steps, and the pair's models only if it asks them.
+    """Load a router to score logged steps; draft and target are loaded only if the router reads them.
 
     Raises:
         CheckpointError: If it is missing, broken, or no router.

@@ -43,10 +43,10 @@ class PairConfig:
     """History annotation: the words before each step that a new router of this pair reads, by the step's author; empty
     for none."""
     launch: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """What ``arbitrage up`` starts a kind of server with, where it is not the kind's usual command."""
+    """The command by which ``arbitrage up`` starts a kind of server, where it is not the usual one."""
     default_method: str = ""
-    """The method that solves where none is named, such as ``router+speculative``. Where it is left out it is ``router``
-    for a pair with a router, and ``confidence`` for others, since that needs no trained model."""
+    """The method that is used if none is named, such as ``router+speculative``. If it is left out, it is ``router`` for
+    a pair with a router, and ``confidence`` for others, since that needs no trained model."""
 
     def __post_init__(self) -> None:
         if not self.default_method:
@@ -159,7 +159,7 @@ def _model(value: Any, key: str, path: Path, located: Callable[[str], str]) -> M
 
 
 def _schema(engine: Any, record: Mapping[str, Any], where: str) -> type[ModelConfig]:
-    """What the table of a model on this engine may hold, or an error that names the engines of a foreign option."""
+    """The schema of a model's table on this engine; an option of another engine is an error that names its engines."""
     if not isinstance(engine, str):
         raise ConfigError(f"{where}: engine must be a string, got {engine!r}")
     check_choice(f"{where}: engine", engine, list(ENGINES))

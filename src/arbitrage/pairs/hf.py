@@ -99,7 +99,7 @@ class HFModel(ModelConfig):
         from arbitrage.scorers.hf import HFScorer
 
         self._set_threads()
-        prompt = self.question_prompt if self.has_prompt else None  # Else the checkpoint says how it reads a question.
+        prompt = self.question_prompt if self.has_prompt else None  # None: the checkpoint's own prompt.
         return HFScorer.load(
             self.path, name=name, kind=kind, device=self.device, dtype=self.dtype, prompt=prompt, cache=self._cache
         )

@@ -39,8 +39,8 @@ def server_for(role: str, model: ServedModel, launch: Mapping[str, Sequence[str]
 
     Args:
         role: The model's role in its pair.
-        model: Which.
-        launch: What starts a kind of server, where it is not :attr:`ServedModel.command`.
+        model: The model.
+        launch: The command by kind of server, where it is not :attr:`ServedModel.command`.
 
     Raises:
         ConfigError: If its address has no port, or its server does not serve such a model.
@@ -70,7 +70,7 @@ def _address(url: str) -> tuple[str | None, int | None]:
 
 
 def answers(server: Server) -> bool:
-    """Whether a server says what it serves: false while it starts.
+    """Whether a server lists its models; False while it starts.
 
     Raises:
         EngineError: If something else listens there.

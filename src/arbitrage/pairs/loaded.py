@@ -19,6 +19,7 @@ from arbitrage.pairs.blocking import run
 from arbitrage.pairs.catalogue import pair_config
 from arbitrage.pairs.config import PairConfig
 from arbitrage.pairs.loading import load_engine, load_prm, load_router_model, reads
+from arbitrage.pairs.needs import check_needs
 from arbitrage.pairs.roles import Role
 from arbitrage.policies.solvers import OnPair
 from arbitrage.policies.spec import MethodSpec, build, build_rule, resolved
@@ -32,7 +33,7 @@ class LoadedPair:
     config: PairConfig
     models: Models
     auditor: Scorer | None = None
-    """The PRM under another name, to measure what a method's escalations gain: the method may ask the PRM itself."""
+    """The PRM under another name, to measure the gain of a method's escalations: the method may use the PRM too."""
     _methods: dict[MethodSpec, Solver] = field(default_factory=dict, init=False, repr=False)
     """Methods by spec: each is built once."""
     _targets: dict[str, Engine] = field(default_factory=dict, init=False, repr=False)
@@ -92,6 +93,7 @@ class LoadedPair:
         """
         spec = self.resolved(method, threshold)
         if spec not in self._methods:
+            check_needs(spec, self.config, self.models)
             self._methods[spec] = build(spec, self.models, lambda: self._guessing_target(spec))
         return self._methods[spec]
 
@@ -105,7 +107,9 @@ class LoadedPair:
         Raises:
             ConfigError: As for :meth:`method`; also if the method is no rule.
         """
-        return build_rule(self.resolved(method, threshold), self.models)
+        spec = self.resolved(method, threshold)
+        check_needs(spec, self.config, self.models)
+        return build_rule(spec, self.models)
 
     async def solve_async(
         self,
@@ -146,7 +150,7 @@ class LoadedPair:
         return run(work)
 
     def identity(self, roles: Sequence[str]) -> dict[str, Any]:
-        """What tells these models from others, for a run's key; reads a part of each weights file."""
+        """Identifies these models in a run's key; reads a part of each weights file."""
         models = {role: model for role in roles if (model := self.config.model(role))}
         return {role: {**model.identity, "weights": fingerprint(Path(model.path))} for role, model in models.items()}
 

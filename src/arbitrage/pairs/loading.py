@@ -30,7 +30,7 @@ def load_engine(model: ModelConfig, *, keeps_hidden_state: bool = False) -> Engi
 
 
 def load_prm(model: ModelConfig, name: str = "prm") -> "PRM":
-    """Load a PRM: of a known family by its format, else as its checkpoint says.
+    """Load a PRM: a public one by the name of its format, else one whose checkpoint holds its input format.
 
     Raises:
         CheckpointError: If it is missing, broken, or no PRM.
@@ -58,7 +58,7 @@ def load_router_model(model: ModelConfig, name: str = "router") -> "Router":
     return ProbeScorer(ProbeHead.load(folder), name=name, input_format=InputFormat.load(folder))
 
 
-def reads(router: "Router", inputs: str) -> bool:
+def reads(router: object, inputs: str) -> bool:
     """Whether a router is a probe on these inputs."""
     from arbitrage.scorers.probe import ProbeScorer
 

@@ -1,4 +1,4 @@
-"""One model of a pair: the options that every engine has, and what an engine's schema must offer."""
+"""One model of a pair: the options that every engine has, and the base class of the engines' schemas."""
 
 import difflib
 from abc import ABC, abstractmethod
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.ports import Engine
 from arbitrage.engines.prompt import Example, Prompt, prompt_of
+from arbitrage.policies.table import Need
 from arbitrage.scorers.families import FAMILIES, Family
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class ModelConfig(ABC):
     its methods load models. A row in :data:`arbitrage.pairs.engines.ENGINES` makes it known to configuration files.
 
     Raises:
-        ConfigError: If format or prompt is unknown, or a format comes with a prompt of its own.
+        ConfigError: If format or prompt is unknown, or both are given.
     """
 
     engine: ClassVar[str]
@@ -39,7 +40,9 @@ class ModelConfig(ABC):
     writer_fields: ClassVar[tuple[str, ...]] = ()
     """Fields for draft and target only, None where they are not set: a scorer does not use them."""
     address_fields: ClassVar[tuple[str, ...]] = ()
-    """Fields that say where and how a model is reached, which does not change what it writes."""
+    """Fields with the address of a model, which do not change its output."""
+    lacks: ClassVar[frozenset[Need]] = frozenset()
+    """What methods may need of a draft or a target and this engine does not return."""
 
     path: str
     """A checkpoint folder, relative to the configuration file, a hub name, or a GGUF file."""
@@ -53,14 +56,15 @@ class ModelConfig(ABC):
     examples: tuple[Example, ...] = ()
     """Solved problems to show before the question."""
     format: str = ""
-    """Of a PRM: the family whose layout it reads, a key of :data:`FAMILIES`; empty where the checkpoint says it."""
+    """Of a PRM: the family whose layout it reads, a key of :data:`FAMILIES`; empty if the checkpoint's
+    ``arbitrage.json`` describes the input."""
 
     def __post_init__(self) -> None:
         check_choice("format", self.format, ("", *FAMILIES))
         _ = self.question_prompt
         if self.format and self.has_prompt:
             raise ConfigError(
-                f"the format {self.format!r} puts the question in its own way, got a prompt or a system message too",
+                f"the format {self.format!r} has a prompt of its own, got prompt, system or examples too",
                 hint="leave one out",
             )
 
@@ -72,12 +76,12 @@ class ModelConfig(ABC):
 
     @property
     def has_prompt(self) -> bool:
-        """Whether the configuration says how a question is put to the model."""
+        """Whether the configuration sets a prompt, a system message or examples."""
         return bool(self.prompt or self.system or self.examples)
 
     @property
     def question_prompt(self) -> Prompt:
-        """How a question is put to the model."""
+        """The prompt into which a question is put."""
         return prompt_of(self.prompt, system=self.system, examples=self.examples)
 
     @property
@@ -88,7 +92,7 @@ class ModelConfig(ABC):
         return {"path": self.path, **({"name": self.name} if self.name else {}), "engine": self.engine, **changed}
 
     def chosen(self, *names: str) -> dict[str, Any]:
-        """Those of the named options that are not None, as keyword arguments: the others are the engine's to choose."""
+        """Those of the named options that are not None, as keyword arguments: the engine chooses the others."""
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     @abstractmethod
@@ -108,7 +112,7 @@ class ModelConfig(ABC):
         """Load it as a classifier that carries its input format.
 
         Args:
-            kind: ``prm`` or ``router``; must be what the checkpoint says.
+            kind: ``prm`` or ``router``; must be the checkpoint's kind.
             name: How policies and traces call it.
 
         Raises:

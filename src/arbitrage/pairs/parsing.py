@@ -19,11 +19,11 @@ TYPES: Final[Mapping[Any, tuple[type | tuple[type, ...], str]]] = {
 """For the type of a field: the types that its value may have, and how an error calls them."""
 
 
-def parse(kind: type[T], record: Mapping[str, Any], where: str) -> T:
+def parse(schema: type[T], record: Mapping[str, Any], where: str) -> T:
     """Make a dataclass of a table.
 
     Args:
-        kind: A dataclass. Fields of a type in :data:`TYPES`, ``tuple[str, ...]``, ``Mapping[str, str]``, or one of
+        schema: A dataclass. Fields of a type in :data:`TYPES`, ``tuple[str, ...]``, ``Mapping[str, str]``, or one of
             these or None are checked here; the values of others are parsed already.
         record: The table.
         where: File and table, for errors.
@@ -31,25 +31,25 @@ def parse(kind: type[T], record: Mapping[str, Any], where: str) -> T:
     Raises:
         ConfigError: If a key is unknown or missing, a value is of the wrong type, or the dataclass refuses it.
     """
-    specs, types = fields(kind), get_type_hints(kind)  # type: ignore[arg-type]
+    specs, types = fields(schema), get_type_hints(schema)  # type: ignore[arg-type]
     check_keys(record, [spec.name for spec in specs], where)
     values = {key: _value(types[key], value, f"{where}: {key}") for key, value in record.items()}
     required = {spec.name for spec in specs if spec.default is MISSING and spec.default_factory is MISSING}
     if missing := sorted(required - set(record)):
         raise ConfigError(f"{where}: missing {', '.join(missing)}")
     try:
-        return kind(**values)
+        return schema(**values)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error.args[0]}", hint=error.hint) from error
 
 
-def check_keys(record: Iterable[str], known: Iterable[str], where: str) -> None:
+def check_keys(record: Iterable[str], allowed: Iterable[str], where: str) -> None:
     """Refuse unknown keys.
 
     Raises:
         ConfigError: With the nearest known key as a suggestion.
     """
-    names = list(known)
+    names = list(allowed)
     for key in record:
         if key not in names:
             near = difflib.get_close_matches(key, names, n=1)
@@ -79,15 +79,15 @@ def strings(value: Any, where: str) -> tuple[str, ...]:
 
 
 def _value(annotation: Any, value: Any, where: str) -> Any:
-    kind = _without_none(annotation)
-    if kind == tuple[str, ...]:
+    value_type = _without_none(annotation)
+    if value_type == tuple[str, ...]:
         return strings(value, where)
-    if kind == Mapping[str, str]:
+    if value_type == Mapping[str, str]:
         if not isinstance(value, dict) or not all(isinstance(word, str) for word in value.values()):
             raise ConfigError(f"{where} must be a table of strings, got {value!r}", hint="put numbers in quotes")
         return value
-    accepted, words = TYPES.get(kind, (object, ""))
-    if not isinstance(value, accepted) or (isinstance(value, bool) and kind in (int, float)):
+    accepted, words = TYPES.get(value_type, (object, ""))
+    if not isinstance(value, accepted) or (isinstance(value, bool) and value_type in (int, float)):
         raise ConfigError(f"{where} must be {words}, got {value!r}")
     return value
 

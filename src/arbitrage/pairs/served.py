@@ -11,6 +11,7 @@ from arbitrage.core.errors import ConfigError
 from arbitrage.core.ports import Engine
 from arbitrage.engines.dialects import DIALECTS, Dialect
 from arbitrage.pairs.model import DTYPES, ModelConfig, check_at_least, check_choice
+from arbitrage.policies.table import Need
 from arbitrage.scorers.families import Family
 from arbitrage.scorers.format import InputFormat
 
@@ -39,17 +40,19 @@ class ServedModel(ModelConfig):
         "server_args",
         "server_env",
     )
+    lacks: ClassVar[frozenset[Need]] = frozenset({Need.FIRST_ENTROPY, Need.HIDDEN_STATE})
     command: ClassVar[tuple[str, ...]]
     """What starts a server of this kind; the table ``[launch]`` of a pair may name another command."""
 
     url: str = ""
     """Where the server listens, such as ``http://127.0.0.1:8101``."""
     served_name: str = ""
-    """The id that the server knows the model by; empty for its only model, and for ``called`` where we start it."""
+    """The model's id on the server; empty for the server's only model. ``arbitrage up`` then serves it as
+    ``called``."""
     tokenizer: str = ""
     """Folder or hub name of the tokenizer where ``path`` has none, such as a GGUF file's."""
     context_length: int | None = None
-    """Tokens of prompt and answer, to use less than the server offers or where it does not say."""
+    """Tokens of prompt and answer, to use less than the server offers, or if the server does not report it."""
     timeout_s: float = 120.0
     """Seconds to wait for one step."""
     api_key_env: str = ""
@@ -63,7 +66,7 @@ class ServedModel(ModelConfig):
         ModelConfig.__post_init__(self)
         if not self.url:
             raise ConfigError(
-                f"engine {self.engine!r} needs url, got ''", hint="say where the server listens: http://HOST:PORT"
+                f"engine {self.engine!r} needs url, got ''", hint="give the server's address: http://HOST:PORT"
             )
         check_at_least(1, context_length=self.context_length)
         if not self.timeout_s > 0.0:
@@ -71,12 +74,12 @@ class ServedModel(ModelConfig):
 
     @property
     def dialect(self) -> Dialect:
-        """What the server is asked, and how it answers."""
+        """The formats of the server's requests and answers."""
         return DIALECTS[self.engine]
 
     @abstractmethod
     def flags(self, host: str, port: int, *, classifies: bool) -> list[str]:
-        """What follows :attr:`command` to serve this model with all that the loop needs.
+        """The arguments behind :attr:`command` that serve this model with all that the loop needs.
 
         Args:
             host: Where the server listens.
@@ -88,7 +91,7 @@ class ServedModel(ModelConfig):
         """
 
     def load_engine(self, *, keeps_hidden_state: bool = False) -> Engine:
-        """See :meth:`ModelConfig.load_engine`; no server tells hidden states."""
+        """See :meth:`ModelConfig.load_engine`; no server returns hidden states."""
         from arbitrage.engines.http import HTTPEngine
 
         return HTTPEngine.connect(
@@ -107,13 +110,15 @@ class ServedModel(ModelConfig):
         from arbitrage.scorers.http import FormatLayout
 
         input_format = InputFormat.load(Path(self.path), kind)  # Before a tokenizer is looked for, perhaps on the hub.
-        prompt = self.question_prompt if self.has_prompt else None  # Else the checkpoint says how it reads a question.
+        prompt = self.question_prompt if self.has_prompt else None  # None: the checkpoint's own prompt.
         return self._scorer(name, FormatLayout(self._tokenizer(), input_format, prompt))
 
     def load_family(self, family: Family, name: str) -> "HTTPScorer":
         """See :meth:`ModelConfig.load_family`."""
         if family.name in UNSERVED:
-            raise ConfigError(f"no server is asked for the head of a {family.name}", hint="run the PRM in process")
+            raise ConfigError(
+                f"a PRM of the format {family.name!r} cannot run behind a server", hint="run it in process"
+            )
         from arbitrage.scorers.http import FamilyLayout
 
         return self._scorer(name, FamilyLayout(self._tokenizer(), family))
@@ -188,9 +193,11 @@ class SGLangModel(ServedCheckpoint):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LlamaServerModel(ServedModel):
-    """A GGUF file behind llama.cpp's server, which says the weights' data type itself."""
+    """A GGUF file behind llama.cpp's server, which determines the weights' data type."""
 
     engine: ClassVar[str] = "llama-server"
+    # The server leaves out the probabilities of a stop word's tokens, so most steps have none.
+    lacks: ClassVar[frozenset[Need]] = ServedModel.lacks | {Need.LOGPROBS, Need.LIKELIHOOD}
     command: ClassVar[tuple[str, ...]] = ("llama-server",)
 
     def flags(self, host: str, port: int, *, classifies: bool) -> list[str]:

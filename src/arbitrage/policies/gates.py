@@ -71,7 +71,7 @@ class Judge:
         check_threshold(self.threshold)
 
     async def decide(self, turn: Turn) -> Decision:
-        """Ask for the rating; the target writes only where it is too low."""
+        """Get the rating; the target writes only where it is too low."""
         rating = await turn.score(self.judge, await turn.draft())
         return Decision(source=Source.DRAFT if rating >= self.threshold else Source.TARGET, score=rating)
 

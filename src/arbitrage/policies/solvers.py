@@ -65,7 +65,7 @@ class Majority:
 
     @property
     def identity(self) -> tuple[str, float | None, str | None]:
-        """See :class:`arbitrage.core.policy.Solver`; the name says how many drafts vote."""
+        """See :class:`arbitrage.core.policy.Solver`; the name holds the number of drafts."""
         return type(self).__name__, None, None
 
     def __post_init__(self) -> None:
@@ -78,8 +78,8 @@ class Majority:
         """Solve several times, each with seeds of its own, and vote.
 
         Returns:
-            The first solution with the winning answer. It bears the others' cost: their steps are its discarded
-            candidates, numbered by solution, its seconds are those of all.
+            The first solution with the winning answer. It has the cost of all: the other solutions' steps are its
+            discarded candidates, numbered by solution, and its seconds are those of all.
         """
         sampling = setting.sampling if setting.sampling.temperature else self.sampling
         traces: list[Trace] = []

@@ -13,7 +13,7 @@ from arbitrage.policies.table import METHODS, GuessingTarget, Models, Need, Rule
 
 SEPARATOR: Final = "+"
 VARIANTS: Final = ("router",)
-"""Rules of which a pair may have several, told apart as ``RULE:NAME``."""
+"""Rules of which a pair may have several, distinguished as ``RULE:NAME``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class MethodSpec:
 
     @classmethod
     def recorded(cls, name: str, threshold: float | None = None) -> Self:
-        """The method of a trace that was written earlier; one that this version does not know keeps its name as a rule.
+        """The method of a trace that was written earlier; an unknown name becomes the name of a rule.
 
         Args:
             name: As :attr:`name` wrote it, or the name of a user's own rule.
@@ -109,7 +109,7 @@ class MethodSpec:
 
     @property
     def needs(self) -> frozenset[Need]:
-        """What rule and solver need together."""
+        """The needs of rule and solver together."""
         return frozenset[Need]().union(*(row.needs for row in self._rows))
 
     @property
@@ -124,7 +124,7 @@ class MethodSpec:
 
     @property
     def standing(self) -> Standing:
-        """What the method is in a comparison: its rule's, else its solver's."""
+        """The method's standing in a comparison: its rule's, else its solver's."""
         return self._rows[0].standing if self._rows else Standing.PRODUCT
 
     @property
@@ -142,7 +142,7 @@ def methods(names: Sequence[str], thresholds: Sequence[float] = ()) -> list[Meth
 
     Args:
         names: Methods' names; ``NAME@0.2`` is that one at that threshold only.
-        thresholds: Of all others that have one; none for the defaults.
+        thresholds: Of all others that have one; empty for the defaults.
 
     Raises:
         ConfigError: If no name is given, a name is unknown, or a threshold is out of range.
@@ -192,8 +192,8 @@ def build(spec: MethodSpec, models: Models, guessing_target: Callable[[], Engine
     """Build a method.
 
     Args:
-        spec: Which.
-        models: What it is built from.
+        spec: The method.
+        models: The loaded models.
         guessing_target: Returns the target that guesses, where one was built before; None builds it.
 
     Raises:

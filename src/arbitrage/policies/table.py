@@ -223,6 +223,7 @@ METHODS: Final[dict[str, Rule | WholeSolver | GuessingTarget]] = {
         build=lambda models, name, t: Judge(JudgeScorer.of(models.pair.target), t),
         source="arXiv 2504.07891",
         default_threshold=7 / 9,
+        needs=frozenset({Need.LIKELIHOOD}),
     ),
     "router": Rule(
         build=lambda models, name, t: RouterPolicy(models.required_router(name), t, name),

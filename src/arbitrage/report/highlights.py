@@ -15,7 +15,7 @@ RSD: Final = Entry(MethodSpec("rsd"))
 TOKEN_SPECULATION: Final = Entry(MethodSpec(solver="speculative"))
 """Its rival as a way to speed up the target without loss."""
 ORACLE: Final = Entry(MethodSpec("oracle"))
-"""The upper bound whose gain it is to capture."""
+"""The upper bound; a share of its gain measures the subject."""
 RIVALS: Final = (RSD, TOKEN_SPECULATION)
 """Compared with the subject among the figures at the top of the page."""
 UNSAID: Final = frozenset({Entry(MethodSpec("draft"))})

@@ -47,7 +47,7 @@ def warnings_of(run: Run) -> str:
         texts.append(f"{len(ungraded)} of {len(run.problems)} problems could not be graded; accuracies leave them out.")
     if run.jobs > 1:
         texts.append(
-            "Seconds are of solutions under load, several in flight: they do not compare with a latency run's."
+            "Seconds are of solutions under load, several in flight: they cannot be compared with a latency run's."
         )
     return "".join(map(note, texts))
 

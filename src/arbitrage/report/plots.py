@@ -116,7 +116,7 @@ def _draw_target(axes: "Axes", figures: Sequence[MethodFigures], margin: float) 
 def waste_by_escalation(figures: Sequence[MethodFigures], looks: Looks) -> Plot | None:
     """Share of steps escalated without gain over share of steps escalated."""
     audited = [one for one in figures if one.wasted_step_share is not None and one.acceptance_rate is not None]
-    # An upper bound wastes no step by definition, so without another method the plot says nothing.
+    # An upper bound wastes no step by definition: the plot needs another method.
     if all(one.entry.is_bound for one in audited):
         return None
     figure, axes = axes_of("share of steps escalated to the target", "share of steps escalated without gain")

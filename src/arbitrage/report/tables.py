@@ -12,8 +12,8 @@ from arbitrage.report.highlights import SUBJECT, headline
 from arbitrage.report.words import interval_text, is_plain_product, name_of, number, points_text, ratio_text
 
 
-def _share(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
+def _share(part: int, total: int) -> float | None:
+    return part / total if total else None
 
 
 def _accuracy_interval(one: MethodFigures) -> str:

@@ -123,9 +123,9 @@ def _step_text(problem: Problem, index: int, text: str) -> str:
     return problem.prefix + text if index == 0 else text
 
 
-def _lacks(name: str, thing: str) -> CheckpointError:
+def _lacks(name: str, part: str) -> CheckpointError:
     return CheckpointError(
-        f"the tokenizer has no {thing}, which the format {name!r} needs",
+        f"the tokenizer has no {part}, which the format {name!r} needs",
         hint="name the format that the model was trained in, or use the tokenizer that came with it",
     )
 
@@ -239,7 +239,7 @@ class TRL:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RLHFlow:
-    """RLHFlow's PRMs: a conversation in which the user says a step and the assistant answers ``+`` or ``-``.
+    """RLHFlow's PRMs: a conversation in which each user message is a step and each answer is ``+`` or ``-``.
 
     The authors' ``prm_evaluate.py`` (RLHFlow/RLHF-Reward-Modeling, math-rm) puts the question before the first step,
     writes ``+`` for every answer, and reads both tokens at the position before it.
@@ -270,11 +270,11 @@ class RLHFlow:
         past = [Message(Role.USER, "?"), answer] if index else []
         turn = Message(Role.USER, step if index else f"{problem.text} {step}")
         before = chat.render(past) if past else ""
-        asked = chat.render([*past, turn], opens_answer=True)
-        whole = chat.render([*past, turn, answer])
-        if not (asked.startswith(before) and whole.startswith(asked)):
+        opened = chat.render([*past, turn], opens_answer=True)
+        answered = chat.render([*past, turn, answer])
+        if not (opened.startswith(before) and answered.startswith(opened)):
             raise _lacks(self.name, "chat template that leaves earlier turns as they are")
-        scored, closing = chat.ids(asked[len(before) :]), chat.ids(whole[len(asked) :])
+        scored, closing = chat.ids(opened[len(before) :]), chat.ids(answered[len(opened) :])
         return StepIds(scored=tuple(scored), closing=tuple(closing))
 
     def label_ids(self, tokenizer: Any) -> tuple[int, ...]:
@@ -316,10 +316,10 @@ class MathShepherd:
         if index == 0:
             ids = part_ids(tokenizer, [f"{problem.text} {line}"], add_special_tokens=True)
             return StepIds(scored=self._tagged(tokenizer, ids))
-        before, whole = encoded(tokenizer, self.tag), text_ids(tokenizer, f"{self.tag}\n{line}")
-        if whole[: len(before)] != before:
+        tag_ids, ids = encoded(tokenizer, self.tag), text_ids(tokenizer, f"{self.tag}\n{line}")
+        if ids[: len(tag_ids)] != tag_ids:
             raise _lacks(self.name, f"token {self.tag!r} that stays as it is before a newline")
-        return StepIds(scored=self._tagged(tokenizer, whole[len(before) :]))
+        return StepIds(scored=self._tagged(tokenizer, ids[len(tag_ids) :]))
 
     def _tagged(self, tokenizer: Any, ids: Sequence[int]) -> tuple[int, ...]:
         """Keep the tag at the end and spell out those in the text, where the tag also begins words."""

@@ -128,7 +128,7 @@ class InputFormat:
         """
         input_format = cls._read(folder)
         if kind and input_format.kind != kind:
-            raise CheckpointError(f"the checkpoint {str(folder)!r} is a {input_format.kind}, wanted a {kind}")
+            raise CheckpointError(f"the checkpoint {str(folder)!r} is a {input_format.kind}, expected a {kind}")
         return input_format
 
     @classmethod
@@ -139,7 +139,7 @@ class InputFormat:
         if not path.exists():
             raise CheckpointError(
                 f"the checkpoint {str(folder)!r} has no {FILE}",
-                hint="a scorer must say how it reads a solution; train it with this package or write the file",
+                hint="the file describes the scorer's input; train the scorer with this package, or write the file",
             )
         try:
             record: dict[str, Any] = json.loads(path.read_text())

@@ -69,9 +69,9 @@ class FamilyScorer:
             CheckpointError: If the tokenizer or the head does not fit the family.
         """
         if (head is None) != (family.head is Head.LANGUAGE):
-            kind = "a language model" if family.head is Head.LANGUAGE else "a head"
+            missing = "a language model" if family.head is Head.LANGUAGE else "a head"
             raise CheckpointError(
-                f"the scorer {name!r} needs {kind}: the format {family.name!r} reads its outputs",
+                f"the scorer {name!r} needs {missing}: the format {family.name!r} reads its outputs",
                 hint="name the checkpoint's own format",
             )
         family.check(tokenizer)

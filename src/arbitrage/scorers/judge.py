@@ -1,4 +1,4 @@
-"""The target as a judge: it is asked in words to rate the draft's step, and its next token is the rating."""
+"""The target as a judge: a request in words follows the draft's step, and the next token is the rating."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -27,12 +27,12 @@ class JudgeScorer:
     """The text between the step and the digit, with the marks of the target's chat template if it has one."""
     name: str = "judge"
     encode: Callable[[str, str], Sequence[int]] | None = None
-    """From a step and what follows it to ids of the target: control tokens come only from what follows. None for an
-    engine that encodes both as text."""
+    """From a step and the request behind it to ids of the target: control tokens come only from the request. None for
+    an engine that encodes both as text."""
 
     @classmethod
     def of(cls, target: Any) -> "JudgeScorer":
-        """A judge that asks a target as its own chat asks; in plain words where the engine has no tokenizer.
+        """A judge whose request follows the target's chat template; plain words for an engine without a tokenizer.
 
         Args:
             target: An engine.

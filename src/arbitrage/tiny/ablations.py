@@ -131,8 +131,8 @@ class Run:
 
         return self._stored("solved", name, seed, measure)
 
-    def _stored(self, kind: str, name: str, seed: int, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        path = self.folder / kind / f"{list(VARIANTS).index(name):02d}-{seed}.json"
+    def _stored(self, stage: str, name: str, seed: int, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        path = self.folder / stage / f"{list(VARIANTS).index(name):02d}-{seed}.json"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, {"variant": name, "seed": seed, **measure()})

@@ -100,15 +100,15 @@ def quantities(rng: random.Random, level: int) -> WorldProblem:
 
 def relation_words(maths: Arithmetic, value: int) -> tuple[str, int, str, int]:
     """Draw how one quantity depends on the previous one: (words with a slot for the object, left, op, right)."""
-    kind = maths.rng.choice(["more", "fewer", "times", "times", "part"])
+    relation = maths.rng.choice(["more", "fewer", "times", "times", "part"])
     if maths.is_hard(value):
         k = maths.hard_factor()
         return f"{k} times as many {{}}", k, "*", value
-    if kind == "times" and (k := maths.factor(value)) > 1:
+    if relation == "times" and (k := maths.factor(value)) > 1:
         return f"{k} times as many {{}}", k, "*", value
-    if kind == "part" and (k := maths.divisor(value, tuple(PARTS))) > 1:
+    if relation == "part" and (k := maths.divisor(value, tuple(PARTS))) > 1:
         return f"{PARTS[k]} as many {{}}", value, "/", k
-    if kind == "fewer" and value > 4:
+    if relation == "fewer" and value > 4:
         b = maths.subtrahend(value)
         return f"{b} fewer {{}}", value, "-", b
     b = maths.addend()

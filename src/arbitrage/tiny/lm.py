@@ -79,10 +79,10 @@ class LanguageModelRecipe:
     def only_recall(self, step: int) -> str | None:
         """The kind of recall that is trained alone at ``step``; None at a step with mixed data."""
         end = 0
-        for kind, num_steps in self.recalls.items():
+        for recall, num_steps in self.recalls.items():
             end += num_steps
             if step < end:
-                return kind
+                return recall
         return None
 
 
@@ -116,16 +116,16 @@ class ExampleStream:
     def drill(self, index: int) -> Example:
         """Equations, or a recall task."""
         rng = random.Random(f"{self.seed}:drill:{index}")
-        share, kinds = rng.random(), list(self.recipe.recalls)
+        share, recalls = rng.random(), list(self.recipe.recalls)
         if share < 0.5:
-            return self.recall(index, kinds[int(share * 2 * len(kinds))])
+            return self.recall(index, recalls[int(share * 2 * len(recalls))])
         lines = [line.partition("=") for line in drill(rng, 8).split(DELIMITER)]
         return self._drilled("", [(f"{expression}=", f"{result}{DELIMITER}") for expression, _, result in lines])
 
-    def recall(self, index: int, kind: str) -> Example:
+    def recall(self, index: int, content: str) -> Example:
         """A recall task: statements, then their beginnings in another order, each to be completed."""
-        rng = random.Random(f"{self.seed}:{'recall' if kind == 'names' else 'facts'}:{index}")
-        if kind == "names":
+        rng = random.Random(f"{self.seed}:{'recall' if content == 'names' else 'facts'}:{index}")
+        if content == "names":
             pairs, shuffled_pairs = recall_names(rng, rng.randint(2, 10))
             statements = "".join(f" {a} {b}." for a, b in pairs)
             return self._drilled(statements, [(f". {a}", f" {b}") for a, b in shuffled_pairs])
@@ -167,8 +167,8 @@ def batches(stream: ExampleStream, recipe: LanguageModelRecipe, first_step: int)
 
 
 def _example(stream: ExampleStream, recipe: LanguageModelRecipe, step: int, rng: random.Random, index: int) -> Example:
-    if kind := recipe.only_recall(step):
-        return stream.recall(index, kind)
+    if content := recipe.only_recall(step):
+        return stream.recall(index, content)
     share = 0.5 if step < recipe.drill_steps else recipe.drill_share
     return stream.drill(index) if rng.random() < share else stream.problem(index)
 

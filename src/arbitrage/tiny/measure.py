@@ -62,7 +62,7 @@ def step_kinds(samplers: Samplers, tokenizer: PreTrainedTokenizerFast, split: st
 
     Each solution continues with the draft's step, so prefixes with a mistake are counted too.
     """
-    rollouts, kinds = start_rollouts(tokenizer, split, count, seed=0), Counter[str]()
+    rollouts, counts = start_rollouts(tokenizer, split, count, seed=0), Counter[str]()
     generator = torch.Generator()
     while running := [r for r in rollouts if r.is_open]:
         written = [
@@ -73,13 +73,13 @@ def step_kinds(samplers: Samplers, tokenizer: PreTrainedTokenizerFast, split: st
             right = [rollout.problem.is_correct(step.text, texts) for step in (draft, target)]
             is_clean = all(rollout.problem.is_correct(text, texts[:i]) for i, text in enumerate(texts))
             history = "clean" if is_clean else "spoilt"
-            kinds[
+            counts[
                 f"{history}: draft {'right' if right[0] else 'wrong'}, target {'right' if right[1] else 'wrong'}"
             ] += 1
-            kinds["same text"] += draft.text == target.text
+            counts["same text"] += draft.text == target.text
             rollout.steps.append(draft)
-    total = sum(n for kind, n in kinds.items() if kind != "same text")
-    return {kind: round(n / total, 4) for kind, n in sorted(kinds.items())} | {"steps": total}
+    total = sum(n for name, n in counts.items() if name != "same text")
+    return {name: round(n / total, 4) for name, n in sorted(counts.items())} | {"steps": total}
 
 
 def prm_auc(

@@ -232,20 +232,20 @@ class Build:
         (out / "config.json").write_text(json.dumps({**config, "dtype": "float16"}, indent=2) + "\n")
         self.tokenizer().save_pretrained(str(out))
 
-    def _trained(self, kind: type[M], name: str, train: Callable[[], PreTrainedModel]) -> M:
+    def _trained(self, model_class: type[M], name: str, train: Callable[[], PreTrainedModel]) -> M:
         """Load a stage's model; train it first if the stage has no result."""
         folder = self.folder / name
         if not (folder / "model.safetensors").exists():
             print(json.dumps({"stage": name}), flush=True)
             train().save_pretrained(str(folder))
-        model: M = kind.from_pretrained(str(folder)).to(self.device).eval()
+        model: M = model_class.from_pretrained(str(folder)).to(self.device).eval()
         return model
 
 
-def _from_backbone(kind: type[PreTrainedModel], folder: Path) -> PreTrainedModel:
+def _from_backbone(model_class: type[PreTrainedModel], folder: Path) -> PreTrainedModel:
     """A classifier with two labels and another model's backbone; its head has new weights unless the shapes agree."""
     torch.manual_seed(0)
-    return kind.from_pretrained(str(folder), num_labels=2)
+    return model_class.from_pretrained(str(folder), num_labels=2)
 
 
 def main() -> None:

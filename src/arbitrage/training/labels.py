@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Labelling(Protocol):
-    """Maps a mean advantage to a training label, and says how a served head's output is read."""
+    """Maps a mean advantage to a training label, and defines how a served head's output is read."""
 
     @property
     def readout(self) -> Readout:
@@ -136,14 +136,14 @@ def labelling(name: str, margin: float = 0.0) -> Labelling:
     Raises:
         ConfigError: If the name is unknown, or the margin out of range.
     """
-    kind, _, bins = name.partition("-")
+    family, _, bins = name.partition("-")
     if name not in LABELLINGS:
         raise ConfigError(f"unknown labelling {name!r}", hint=f"choose from {', '.join(LABELLINGS)}")
-    if kind == "binary":
+    if family == "binary":
         return Binary(margin)
-    if kind == "regression":
+    if family == "regression":
         return Regression()
-    return Classes(int(bins), margin) if kind == "classes" else Ordinal(int(bins), margin)
+    return Classes(int(bins), margin) if family == "classes" else Ordinal(int(bins), margin)
 
 
 def _check_margin(margin: float) -> None:

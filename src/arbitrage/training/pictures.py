@@ -17,7 +17,7 @@ except ImportError as error:
     raise MissingExtra("train") from error
 
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#999999")
-"""The palette of Okabe and Ito, which colour-blind readers can tell apart; the router has the first colour."""
+"""The palette of Okabe and Ito, which colour-blind readers can distinguish; the router has the first colour."""
 
 
 def save_pictures(rows: Sequence[Row], scores: Scores, folder: Path, *, margin: float = 0.0) -> None:

@@ -35,7 +35,7 @@ class Rollouts:
     policy: Policy
     """Writes the continuations."""
     grade: Callable[[str | None, str], bool]
-    """Whether an answer equals the gold answer; None stands for a solution without an answer."""
+    """Whether an answer equals the gold answer; None for a solution without an answer."""
     setting: Setting
     """Limits, sampling and seed of the continuations."""
     num_continuations: int = 4

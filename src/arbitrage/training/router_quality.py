@@ -32,6 +32,8 @@ RATES: Final = (0.1, 0.2, 0.3, 0.5, 0.7)
 """Escalation rates that tables show."""
 RSD: Final = next(iter(BASELINES))
 """The baseline that the router's lead is measured from."""
+NUM_BINS: Final = 10
+"""Bins of equal width over [0, 1] in which probabilities are compared with frequencies."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,19 +163,18 @@ def measure_router_quality(
     )
 
 
-def reliability(scores: Scores, has_gain: Indices, num_bins: int = 10) -> list[tuple[float, float, int]]:
+def reliability(scores: Scores, has_gain: Indices) -> list[tuple[float, float, int]]:
     """Compare probabilities with frequencies, in bins of equal width.
 
     Args:
         scores: Probabilities, shape [rows].
         has_gain: 1 for a row with gain, else 0; shape [rows].
-        num_bins: The number of bins over [0, 1].
 
     Returns:
         (mean probability, share of rows with gain, number of rows) of each bin that has rows.
     """
-    bin_of_row = np.minimum((scores * num_bins).astype(int), num_bins - 1)
-    members = [bin_of_row == k for k in range(num_bins)]
+    bin_of_row = np.minimum((scores * NUM_BINS).astype(int), NUM_BINS - 1)
+    members = [bin_of_row == k for k in range(NUM_BINS)]
     return [(float(scores[m].mean()), float(has_gain[m].mean()), int(m.sum())) for m in members if m.any()]
 
 

@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from itertools import pairwise
 from statistics import fmean
+from typing import Final
 
 from arbitrage.evaluation.figures.metrics import MethodFigures
 
 Curve = list[tuple[float, float]]
 """Points (acceptance rate, figure), sorted."""
+NUM_POINTS: Final = 50
+"""Acceptance rates at which curves are averaged."""
 
 
 def curve(figures: Sequence[MethodFigures], name: str) -> Curve:
@@ -21,7 +24,7 @@ def curve(figures: Sequence[MethodFigures], name: str) -> Curve:
     return sorted((x, y) for x, y in points if x is not None and y is not None)
 
 
-def common_means(curves: Sequence[Curve], num_points: int = 50) -> list[float] | None:
+def common_means(curves: Sequence[Curve]) -> list[float] | None:
     """Mean of each curve over the acceptance rates where all are defined, interpolated linearly.
 
     Returns:
@@ -32,7 +35,7 @@ def common_means(curves: Sequence[Curve], num_points: int = 50) -> list[float] |
     low, high = max(c[0][0] for c in curves), min(c[-1][0] for c in curves)
     if high <= low:
         return None
-    points = [low + (high - low) * i / (num_points - 1) for i in range(num_points)]
+    points = [low + (high - low) * i / (NUM_POINTS - 1) for i in range(NUM_POINTS)]
     return [fmean(_interpolate(c, x) for x in points) for c in curves]
 
 

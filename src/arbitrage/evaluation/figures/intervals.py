@@ -26,8 +26,9 @@ class Estimate:
     interval: Interval
 
 
-def wilson(num_right: int, num: int, z: float = 1.959964) -> Interval:
-    """Wilson's score interval of a proportion (Wilson 1927)."""
+def wilson(num_right: int, num: int) -> Interval:
+    """Wilson's 95 % score interval of a proportion (Wilson 1927)."""
+    z = 1.959964
     share, spread = num_right / num, z * z / num
     centre = (share + spread / 2) / (1 + spread)
     half = z / (1 + spread) * math.sqrt(share * (1 - share) / num + spread / (4 * num))

@@ -22,7 +22,7 @@ from arbitrage.evaluation.running.entry import Entry
 from arbitrage.evaluation.running.solutions import Graded, Solution, by_problem
 
 DRAWS: Final = 40_000
-"""Draws of a bound, enough to know it to one part in a hundred."""
+"""Draws for a bound, which give it to one part in a hundred."""
 
 
 class Paired:

@@ -18,7 +18,7 @@ def billed(method: MethodSpec, usage: Mapping[str, Cost]) -> dict[str, Cost]:
     """Usage with guessed tokens billed: to the guesser as generated, to the target that rejects them as computed.
 
     Args:
-        method: Tells which model guesses, if one does.
+        method: Names the model that guesses, if one does.
         usage: Cost by model as a trace holds it, with guessed tokens under the model that verifies them.
     """
     bills = dict(usage)

@@ -40,7 +40,7 @@ class Entry:
 
     @property
     def is_product(self) -> bool:
-        """Whether one would serve the method."""
+        """Whether the method can be served: it is neither a baseline nor an upper bound."""
         return self.method.standing is Standing.PRODUCT
 
     @property

@@ -20,7 +20,7 @@ TRACES: Final = "traces.jsonl"
 
 
 class EvalFolder:
-    """A run folder open for writing; :class:`arbitrage.runtime.store.GroupLog` says in which state a kill leaves it."""
+    """A run folder open for writing; :class:`arbitrage.runtime.store.GroupLog` describes its state after a kill."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
         """Describe a folder; entering it reads and writes.

@@ -12,7 +12,7 @@ from arbitrage.evaluation.running.solutions import Graded, Solution
 from arbitrage.policies.spec import MethodSpec
 
 CALLS_PER_STEP: Final = 5
-"""At most, under a method with a threshold: a candidate of each model, the score that the rule asks for, and the
+"""At most, under a method with a threshold: a candidate of each model, the score that the rule needs, and the
 audit's scores of both candidates."""
 
 
@@ -23,13 +23,11 @@ class Workload:
     num_calls: float
     num_tokens: float
     seconds: float | None = None
-    """None for a bound: limits say nothing about time."""
+    """None for a bound: limits do not bound the time."""
 
     @classmethod
     def bound(cls, methods: Sequence[MethodSpec], setting: Setting, num_each: int) -> Self:
-        """The most that the limits allow.
-
-        It holds for methods that generate at most one step by each model and ask one scorer.
+        """Bounds by the limits, for methods that generate at most one step by each model and use one scorer.
 
         Args:
             methods: The methods.
@@ -81,7 +79,7 @@ def workload_lines(
         f"{attempts} attempt{'s' if attempts > 1 else ''} each; 2 more problems of each to warm up",
         f"at most {bound.num_calls:,.0f} model calls and {bound.num_tokens:,.0f} generated tokens, by the limits of "
         f"{limits.max_steps} steps and {limits.max_tokens} tokens, for policies that generate one step by each model "
-        "and ask one scorer",
+        "and use one scorer",
     ]
     finished = _finished(methods, out)
     missing = [str(method) for method, solutions in finished.items() if not solutions]
