@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from arbitrage.bench.costs import PairCosts
 from arbitrage.cli.main import run
 from arbitrage.tiny import WEIGHTS
 
@@ -87,6 +88,8 @@ def test_eval_ends_with_the_promised_json_line_and_writes_one_trace_a_line(cli, 
         (("solve", QUESTION, "--budget", "seconds<=1", "--threshold", "0.5"), "the threshold 0.5 too"),
         (("solve", QUESTION, "--budget", "seconds<=1", "--policy", "rsd"), "the policy 'rsd' too"),
         (("calibrate", "nowhere.jsonl", "--budget", "seconds<=1"), "nowhere.jsonl"),
+        (("bench", "--repeats", "0"), "repeats must be at least 1, got 0"),
+        (("bench", "--pair", "nowhere.toml"), "nowhere.toml"),
         (("calibrate", "nowhere.jsonl", "--budget", "fast"), "not a budget: 'fast'"),
     ],
 )
@@ -103,6 +106,41 @@ def test_a_prompt_longer_than_the_context_is_a_failed_problem_with_its_reason(cl
     assert status == 1
     assert "context" in err
     assert len(err.strip().splitlines()) == 1
+
+
+def test_bench_prints_the_costs_of_every_model_and_a_sentence(cli):
+    status, out, _ = cli("bench", "--repeats", "1", "--prompt-tokens", "80", "--tokens", "8")
+    assert status == 0
+    for word in ("draft tiny-draft", "target tiny-target", "prm hf", "router:model hf", "32 tokens"):
+        assert word in out
+    assert out.splitlines()[-1].startswith("A draft token costs 0.") or "no step-level method" in out
+
+
+def test_bench_json_is_read_back(cli):
+    status, out, _ = cli("bench", "--repeats", "2", "--prompt-tokens", "80", "--tokens", "8", "--json")
+    assert status == 0
+    record = json.loads(out)
+    costs = PairCosts.read(record)
+    assert costs.to_json() == {name: value for name, value in record.items() if name != "advice"}
+    assert (record["advice"]["rule"], costs.pair) == ("router", "tiny")
+    for model in (costs.draft, costs.target):
+        assert [one.tokens for one in model.verified] == [2, 4, 8, 16, 32]
+        assert not model.reads_whole_context
+        assert model.context_tokens == 80
+        assert min(model.generated_ms.value, model.limit.ms_per_token, *(one.ms.value for one in model.verified)) > 0.0
+        assert model.runtime.details["dtype"] == "torch.float32"
+    assert costs.draft.limit.weights_bytes < costs.target.limit.weights_bytes
+    assert {role: one.asks_target for role, one in costs.scorers.items()} == {
+        "prm": False,
+        "router": True,
+        "router:model": False,
+    }
+
+
+def test_bench_says_that_a_context_is_too_short(cli):
+    status, _, err = cli("bench", "--prompt-tokens", "600")
+    assert status == 2
+    assert "tokens fill the context of tiny-draft" in err
 
 
 def test_a_bound_of_steps_ends_a_solution(cli):

@@ -19,6 +19,7 @@ LAYERS = {
     "runtime": 2,
     "pairs": 3,
     "datasets": 4,
+    "bench": 4,
     "evaluation": 4,
     "report": 4,
     "training": 4,

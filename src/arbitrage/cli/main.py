@@ -8,6 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
+from arbitrage.cli.bench import bench
 from arbitrage.cli.calibrate import calibrate
 from arbitrage.cli.collect import collect
 from arbitrage.cli.convert_prm import convert_prm
@@ -28,6 +29,7 @@ COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "solve": solve,
     "eval": evaluate,
     "report": report,
+    "bench": bench,
     "demo": demo,
     "collect": collect,
     "label": label,

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Protocol
@@ -68,6 +68,8 @@ class ScriptedEngine:
     """One script, or one for each problem id."""
     name: str = "scripted"
     seconds_per_token: float = 0.0
+    pass_seconds: Callable[[int], float] = lambda num_tokens: 0.0
+    """Seconds of one forward pass over so many tokens of a prompt or of a step that is read."""
     unlikely: float = -1.0
     """Log-probability of a token that is not the script's."""
     clock: Clock = field(default_factory=VirtualClock)
@@ -99,6 +101,11 @@ class ScriptedEngine:
     def encode(self, text: str) -> list[int]:
         """Words with the white space before them, as ids in order of first use."""
         return [self.id_of(word) for word in re.findall(r"\s*\S+|\s+", text)]
+
+    async def read(self, num_tokens: int) -> None:
+        """Let the time of a forward pass over so many tokens go by."""
+        if num_tokens and (seconds := self.pass_seconds(num_tokens)):
+            await self.clock.sleep(seconds)
 
     def id_of(self, token: str) -> int:
         """The id of a token; unknown ones get the next number."""
@@ -133,9 +140,10 @@ class ScriptedSession:
         offered = self._encode_any(request.proposal) if request.proposal else []
         num_reused = next((i for i, (a, b) in enumerate(zip(ids, offered, strict=False)) if a != b), None)
         num_reused = min(len(ids), len(offered)) if num_reused is None else num_reused
+        num_cached, self._num_computed = self._num_computed, len(self._ids)
+        await engine.read(len(self._ids) - num_cached)
         for _ in tokens[num_reused:]:
             await engine.clock.sleep(engine.seconds_per_token)
-        num_cached, self._num_computed = self._num_computed, len(self._ids)
         return Candidate(
             source=self._source,
             text="".join(tokens),
@@ -164,8 +172,11 @@ class ScriptedSession:
         num_agreeing = next((i for i, (a, b) in enumerate(zip(ids, script, strict=False)) if a != b), len(script))
         logprobs = tuple(0.0 if i < num_agreeing else engine.unlikely for i in range(len(ids)))
         num_cached, self._num_computed = self._num_computed, len(self._ids)
-        num_computed = len(self._ids) - num_cached + len(ids)
-        return Likelihood(logprobs=logprobs, cost=Cost(num_calls=1, num_computed=num_computed, num_cached=num_cached))
+        num_computed, started = len(self._ids) - num_cached + len(ids), engine.clock.now()
+        await engine.read(num_computed)
+        seconds = engine.clock.now() - started
+        cost = Cost(num_calls=1, num_computed=num_computed, num_cached=num_cached, seconds=seconds)
+        return Likelihood(logprobs=logprobs, cost=cost)
 
     def _steps(self, delimiter: str) -> list[list[str]]:
         if not isinstance(self._script, str):

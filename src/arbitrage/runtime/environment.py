@@ -27,6 +27,13 @@ def environment(arguments: Sequence[str] = ()) -> dict[str, Any]:
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "arguments": list(arguments),
         "commit": commit(Path(__file__).parent),
+        **machine(),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Versions, devices and threads: what the seconds of a given program depend on."""
+    return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _processor(),
