@@ -103,7 +103,7 @@ class LlamaEngine(LocalEngine):
             keeps_hidden_state: See :class:`LlamaEngine`.
             context: Tokens of a sequence; 0 for the model's own, at most :data:`DEFAULT_CONTEXT`.
             sequences: How many sessions keep their cache; each takes the memory of a whole context.
-            threads: That compute a single token; None for half of the cores.
+            threads: That compute a single token; None for all physical cores.
             threads_batch: That compute several tokens at once, such as a prompt; None for as many.
             gpu_layers: How many layers the accelerator computes; None for all.
             flash_attention: Whether attention is one kernel, which needs less memory; None for no.

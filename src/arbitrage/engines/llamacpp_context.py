@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 from arbitrage.core.errors import CheckpointError, ConfigError, EngineError, MissingExtra
+from arbitrage.engines.cores import num_physical_cores
 from arbitrage.engines.worker import CancelFlag
 
 try:
     import llama_cpp
     import numpy as np
 
-    from arbitrage.engines.llamacpp_native import LlamaModel, default_threads, logged_error
+    from arbitrage.engines.llamacpp_native import LlamaModel, logged_error
     from arbitrage.engines.logits import Logits
 except ImportError as error:
     raise MissingExtra("llamacpp") from error
@@ -77,7 +78,7 @@ class LlamaContext:
         self._lock = threading.Lock()  # Sessions close on their own thread, while others compute.
         self._holders: OrderedDict[int, Holder | None] = OrderedDict.fromkeys(range(num_sequences))
         """The holder of each sequence, the longest unused first."""
-        threads = threads or default_threads()
+        threads = threads or num_physical_cores()
         self._context = self._open(dtype, threads, threads_batch or threads, is_flash=bool(flash_attention))
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._width: int = llama_cpp.llama_model_n_embd(model.pointer)

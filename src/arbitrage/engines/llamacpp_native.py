@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import os
 import re
 import weakref
 from collections import deque
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from arbitrage.core.errors import CheckpointError, ConfigError, MissingExtra
+from arbitrage.engines.cores import num_physical_cores
 from arbitrage.engines.encoding import is_control
 
 try:
@@ -196,7 +196,7 @@ def quantize(source: Path, out: Path, kind: str) -> None:
     if kind not in FILE_TYPES:
         raise ConfigError(f"quantisation must be one of {', '.join(FILE_TYPES)}, got {kind!r}")
     parameters = llama_cpp.llama_model_quantize_default_params()
-    parameters.ftype, parameters.nthread = FILE_TYPES[kind], default_threads()
+    parameters.ftype, parameters.nthread = FILE_TYPES[kind], num_physical_cores()
     with logged_error() as error:
         status = llama_cpp.llama_model_quantize(str(source).encode(), str(out).encode(), parameters)
     if status:
@@ -235,16 +235,6 @@ def _choose_device(parameters: Any, device: str, gpu_layers: int | None) -> None
 def _template(source: str, end: str, begin: str, add_generation_prompt: bool) -> Any:
     """Parsed once: that takes longer than many a step."""
     return Jinja2ChatFormatter(source, end, begin, add_generation_prompt=add_generation_prompt)
-
-
-def default_threads() -> int:
-    """Half of the cores that this process may use.
-
-    Two logical cores often share a physical one, and llama.cpp's threads wait for each other busily at every operation:
-    one that has to share its core holds up all others.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // 2)
 
 
 _messages: "deque[str]" = deque(maxlen=64)
