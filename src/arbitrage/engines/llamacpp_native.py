@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from arbitrage.core.errors import CheckpointError, ConfigError, MissingExtra
-from arbitrage.engines.cores import num_physical_cores
 from arbitrage.engines.encoding import is_control
 
 try:
@@ -20,9 +19,6 @@ try:
     from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 except ImportError as error:
     raise MissingExtra("llamacpp") from error
-
-FILE_TYPES: Final = {"q8_0": 7, "q4_k_m": 15, "q3_k_l": 13}
-"""Numbers of ``llama_ftype`` for what :func:`quantize` makes."""
 
 
 class LlamaModel:
@@ -179,28 +175,6 @@ class GGUFTokenizer:
             if length >= 0:
                 return buffer.raw[:length]
             size = -length
-
-
-def quantize(source: Path, out: Path, kind: str) -> None:
-    """Write a GGUF file with its weights in fewer bits.
-
-    Args:
-        source: A GGUF file of 16- or 32-bit weights.
-        out: The new one.
-        kind: A key of :data:`FILE_TYPES`.
-
-    Raises:
-        ConfigError: If the kind is unknown.
-        CheckpointError: If llama.cpp cannot.
-    """
-    if kind not in FILE_TYPES:
-        raise ConfigError(f"quantisation must be one of {', '.join(FILE_TYPES)}, got {kind!r}")
-    parameters = llama_cpp.llama_model_quantize_default_params()
-    parameters.ftype, parameters.nthread = FILE_TYPES[kind], num_physical_cores()
-    with logged_error() as error:
-        status = llama_cpp.llama_model_quantize(str(source).encode(), str(out).encode(), parameters)
-    if status:
-        raise CheckpointError(f"cannot quantise {str(source)!r} to {kind}: {error()}")
 
 
 def _choose_device(parameters: Any, device: str, gpu_layers: int | None) -> None:
