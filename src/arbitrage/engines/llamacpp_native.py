@@ -24,13 +24,16 @@ except ImportError as error:
 class LlamaModel:
     """A loaded GGUF file."""
 
-    def __init__(self, path: Path, *, device: str = "cpu", gpu_layers: int | None = None) -> None:
+    def __init__(
+        self, path: Path, *, device: str = "cpu", gpu_layers: int | None = None, is_repacked: bool = True
+    ) -> None:
         """Load it.
 
         Args:
             path: The file.
             device: See :meth:`arbitrage.engines.llamacpp.LlamaEngine.load`.
             gpu_layers: Likewise.
+            is_repacked: Whether weights may be put in the order of kernels that are faster for several tokens.
 
         Raises:
             CheckpointError: If it is missing or broken, or its model cannot generate text.
@@ -40,6 +43,7 @@ class LlamaModel:
             raise CheckpointError(f"no GGUF file at {str(path)!r}", hint="`arbitrage export-gguf` makes one")
         parameters = llama_cpp.llama_model_default_params()
         _choose_device(parameters, device, gpu_layers)
+        parameters.use_extra_bufts = self.is_repacked = is_repacked
         self.num_gpu_layers: int = parameters.n_gpu_layers
         with logged_error() as error:
             llama_cpp.llama_backend_init()
@@ -177,16 +181,21 @@ class GGUFTokenizer:
             size = -length
 
 
+def is_cpu(device: str) -> bool:
+    """Whether a device is the CPU, with or without a number."""
+    return device.partition(":")[0] == "cpu"
+
+
 def _choose_device(parameters: Any, device: str, gpu_layers: int | None) -> None:
     """Set where a model's layers are computed.
 
     Raises:
         ConfigError: If there is no such device, or the number of layers does not fit it.
     """
-    kind, _, index = device.partition(":")
+    index = device.partition(":")[2]
     if gpu_layers is not None and gpu_layers < 0:
         raise ConfigError(f"gpu_layers must be at least 0, got {gpu_layers}", hint="leave it out for all layers")
-    if kind == "cpu":
+    if is_cpu(device):
         if gpu_layers:
             raise ConfigError(
                 f"gpu_layers must be 0 on the device {device!r}, got {gpu_layers}", hint='name the device, as in "cuda"'
