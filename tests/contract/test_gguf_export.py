@@ -250,7 +250,7 @@ def test_broken_files_are_named(saved, spoil, told):
 
 def test_bad_arguments_are_named(saved):
     folder, _ = saved()
-    with pytest.raises(ConfigError, match="type must be one of f32, f16, q8_0, q4_k_m, q3_k_l, got 'int4'"):
+    with pytest.raises(ConfigError, match=r"type must be one of f32, f16, q8_0, .*, q2_k, got 'int4'"):
         export_gguf(folder, folder / "model.gguf", "int4")
     with pytest.raises(ConfigError, match=r"cannot write '.*none.model\.gguf': No such file"):
         export_gguf(folder, folder / "none" / "model.gguf")

@@ -59,7 +59,7 @@ def test_a_target_in_three_bits_drafts_for_itself(folder):
 
 
 def test_an_unknown_type_is_named(tmp_path):
-    with pytest.raises(ConfigError, match="type must be one of f32, f16, q8_0, q4_k_m, q3_k_l, got 'int4'"):
+    with pytest.raises(ConfigError, match=r"type must be one of f32, f16, q8_0, .*, q2_k, got 'int4'"):
         CliRunner().invoke(
             app, ["export-gguf", str(WEIGHTS / "draft"), str(tmp_path / "x"), "--type", "int4"], catch_exceptions=False
         )

@@ -2,13 +2,13 @@
 
 import json
 import math
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from arbitrage.core.errors import CheckpointError, ConfigError, MissingExtra
+from arbitrage.core.errors import CheckpointError, MissingExtra
+from arbitrage.engines.gguf_files import PLAIN, kind_of, replaced_when_whole
 
 try:
     import gguf
@@ -16,10 +16,6 @@ try:
     from numpy.typing import NDArray
 except ImportError as error:
     raise MissingExtra("gguf") from error
-
-PLAIN: Final = {"f32": 0, "f16": 1}
-"""Numbers of ``llama_ftype`` for files that are written here."""
-KINDS: Final = (*PLAIN, "q8_0", "q4_k_m", "q3_k_l")
 
 _CONTRACTIONS: Final = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
 _REST: Final = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -36,33 +32,30 @@ def export_gguf(folder: Path, out: Path, kind: str = "f16") -> None:
     Args:
         folder: Weights in safetensors, ``config.json``, ``tokenizer.json``.
         out: The file; replaced only when the new one is whole.
-        kind: One of :data:`KINDS`; those that are not plain are made by llama.cpp's own quantisation.
+        kind: One of :data:`arbitrage.engines.gguf_files.KINDS`; those that are not plain are made by llama.cpp's own
+            quantisation.
 
     Raises:
         ConfigError: If the kind is unknown, or the file cannot be written.
         CheckpointError: If the checkpoint is broken, or has something that a GGUF file of Llama cannot say.
         MissingExtra: If quantisation is asked for without llama.cpp.
     """
-    if kind not in KINDS:
-        raise ConfigError(f"type must be one of {', '.join(KINDS)}, got {kind!r}")
-    quantize = None if kind in PLAIN else _quantizer()
+    kind = kind_of(kind)
+    quantise = None if kind in PLAIN else _quantiser()
     checkpoint = Checkpoint.read(folder)
-    try:
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".gguf-") as room:
-            whole = Path(room) / "whole.gguf"
-            _write(checkpoint, whole, kind if kind in PLAIN else "f32")
-            if quantize:
-                quantize(whole, Path(room) / "small.gguf", kind)
-                whole = Path(room) / "small.gguf"
-            whole.replace(out)
-    except OSError as error:
-        raise ConfigError(f"cannot write {str(out)!r}: {error.strerror or error}") from error
+    with replaced_when_whole(out) as partial:
+        if not quantise:
+            _write(checkpoint, partial, kind)
+        else:
+            whole = partial.with_name("whole.gguf")
+            _write(checkpoint, whole, "f32")
+            quantise(whole, partial, kind)
 
 
-def _quantizer() -> Callable[[Path, Path, str], None]:
-    from arbitrage.engines.llamacpp_native import quantize
+def _quantiser() -> Callable[[Path, Path, str], None]:
+    from arbitrage.engines.llamacpp_quantise import quantise
 
-    return quantize
+    return quantise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

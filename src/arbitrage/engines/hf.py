@@ -6,8 +6,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from arbitrage.core.errors import CheckpointError, ConfigError, EngineError, MissingExtra, first_line
+from arbitrage.core.errors import (
+    ArbitrageError,
+    CheckpointError,
+    ConfigError,
+    EngineError,
+    MissingExtra,
+    first_line,
+)
 from arbitrage.core.types import Sampling
+from arbitrage.engines.gguf_files import is_gguf
 from arbitrage.engines.language_model import Picker
 from arbitrage.engines.local import LocalEngine
 from arbitrage.engines.prompt import Prompt
@@ -97,7 +105,7 @@ class HFEngine(LocalEngine):
         exact: bool | None = None,
         cache: CacheOptions | None = None,
     ) -> "HFEngine":
-        """Load a checkpoint from a folder or the hub; safetensors only.
+        """Load a checkpoint from a folder, the hub or a GGUF file; of the others safetensors only.
 
         Raises:
             CheckpointError: If it is missing or broken, or its model cannot generate text.
@@ -113,7 +121,7 @@ class HFEngine(LocalEngine):
         engine = cls(
             model,
             tokenizer,
-            name=name or Path(path).name,
+            name=name or (Path(path).stem if is_gguf(str(path)) else Path(path).name),
             prompt=prompt,
             keeps_hidden_state=keeps_hidden_state,
             exact=exact,
@@ -175,25 +183,23 @@ class HFEngine(LocalEngine):
 def load_checkpoint(
     kind: type, path: str | Path, *, device: str, dtype: str
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a model class with its tokenizer; safetensors only, no remote code.
+    """Load a model class with its tokenizer: from safetensors, without remote code, or from a GGUF file, de-quantised.
 
     Raises:
         CheckpointError: If the checkpoint is missing, broken or incomplete.
         ConfigError: If it cannot be put on the device.
+        MissingExtra: If a GGUF file cannot be read without a package.
     """
     if Path(path).is_dir():
         hf_logging.disable_progress_bar()  # Only a download is worth one.
     try:
-        model, report = kind.from_pretrained(  # type: ignore[attr-defined]
-            str(path),
-            dtype=getattr(torch, dtype),
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
+        model, tokenizer, report = (_load_gguf if is_gguf(str(path)) else _load_safetensors)(
+            kind, str(path), getattr(torch, dtype)
         )
-        tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=False)
         # The context is checked where it matters, with one clear error: no second opinion on standard error.
         tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
+    except ArbitrageError:
+        raise
     except Exception as error:  # transformers, safetensors and the hub have no common error.
         raise CheckpointError(f"cannot load the checkpoint {str(path)!r}: {first_line(error)}") from error
     missing = sorted(report["missing_keys"])
@@ -211,6 +217,23 @@ def load_checkpoint(
             f"{str(path)!r} cannot be put on the device {device!r}: {first_line(error)}",
             hint="name one that torch sees, such as cpu",
         ) from error
+
+
+def _load_safetensors(
+    kind: type, path: str, dtype: torch.dtype
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
+    model, report = kind.from_pretrained(  # type: ignore[attr-defined]
+        path, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+    )
+    return model, AutoTokenizer.from_pretrained(path, trust_remote_code=False), report
+
+
+def _load_gguf(
+    kind: type, path: str, dtype: torch.dtype
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
+    from arbitrage.engines.hf_gguf import load_gguf  # Needs an extra of its own.
+
+    return load_gguf(kind, Path(path), dtype)
 
 
 def _why_it_cannot_generate(model: PreTrainedModel) -> str:

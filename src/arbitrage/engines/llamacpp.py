@@ -17,8 +17,8 @@ try:
     import numpy as np
 
     from arbitrage.engines import logits as arithmetic
-    from arbitrage.engines.llamacpp_context import DEFAULT_SEQUENCES, MAX_BATCH, LlamaContext
-    from arbitrage.engines.llamacpp_native import GGUFTokenizer, LlamaModel
+    from arbitrage.engines.llamacpp_context import DEFAULT_SEQUENCES, INVARIANT_BATCH, LlamaContext
+    from arbitrage.engines.llamacpp_native import GGUFTokenizer, LlamaModel, is_cpu
     from arbitrage.engines.logits import Logits
 except ImportError as error:
     raise MissingExtra("llamacpp") from error
@@ -71,7 +71,9 @@ class LlamaEngine(LocalEngine):
         self.context = context
         self.eos_ids = self.tokenizer.end_ids
         self.context_length = context.length
-        self.max_branches = context.num_sequences - 1
+        # In one computation, llama.cpp takes one sequence more than it may take tokens.
+        most = INVARIANT_BATCH if context.is_batch_invariant else context.num_sequences
+        self.max_branches = min(context.num_sequences - 1, most)
 
     @classmethod
     def load(
@@ -103,35 +105,48 @@ class LlamaEngine(LocalEngine):
             keeps_hidden_state: See :class:`LlamaEngine`.
             context: Tokens of a sequence; 0 for the model's own, at most :data:`DEFAULT_CONTEXT`.
             sequences: How many sessions keep their cache; each takes the memory of a whole context.
-            threads: That compute a single token; None for half of the cores.
+            threads: That compute a single token; None for all physical cores.
             threads_batch: That compute several tokens at once, such as a prompt; None for as many.
             gpu_layers: How many layers the accelerator computes; None for all.
-            flash_attention: Whether attention is one kernel, which needs less memory; None for no.
-            exact: See :class:`LlamaEngine`.
+            flash_attention: Whether attention is one kernel, which needs less memory; None for no, but for yes where
+                ``exact`` needs it.
+            exact: See :class:`LlamaEngine`. On a CPU, True chooses kernels that do not depend on the number of tokens
+                in a forward pass. Where the measurement finds them to depend on it all the same, the file is loaded
+                anew as without ``exact``, and tokens get forward passes of their own.
 
         Raises:
             CheckpointError: If the file is missing or broken, or its model cannot generate text.
             ConfigError: If a number cannot be used, or this build of llama.cpp has no such device.
         """
-        opened = LlamaContext(
-            LlamaModel(Path(path), device=device, gpu_layers=gpu_layers),
-            length=context,
-            num_sequences=sequences,
-            dtype=dtype,
-            threads=threads,
-            threads_batch=threads_batch,
-            flash_attention=flash_attention,
-        )
-        engine = cls(
-            opened,
-            name=name or Path(path).stem,
-            device=device,
-            prompt=prompt,
-            keeps_hidden_state=keeps_hidden_state,
-            exact=exact,
-        )
-        engine.measure_widths(path)
-        return engine
+
+        def measured(*, is_batch_invariant: bool) -> "LlamaEngine":
+            opened = LlamaContext(
+                LlamaModel(Path(path), device=device, gpu_layers=gpu_layers, is_repacked=not is_batch_invariant),
+                length=context,
+                num_sequences=sequences,
+                dtype=dtype,
+                threads=threads,
+                threads_batch=threads_batch,
+                flash_attention=flash_attention,
+                is_batch_invariant=is_batch_invariant,
+            )
+            engine = cls(
+                opened,
+                name=name or Path(path).stem,
+                device=device,
+                prompt=prompt,
+                keeps_hidden_state=keeps_hidden_state,
+                exact=exact,
+            )
+            engine.measure_widths(path)
+            return engine
+
+        if exact and is_cpu(device):
+            engine = measured(is_batch_invariant=True)
+            if not engine.is_strict:
+                return engine
+            del engine  # Its memory is needed.
+        return measured(is_batch_invariant=False)
 
     def arithmetic(self) -> dict[str, Any]:
         """See :meth:`arbitrage.engines.language_model.LanguageModel.arithmetic`."""
@@ -202,8 +217,8 @@ class LlamaSequence(CachedTokens):
         rows = []
         with self._appending(ids) as missing:
             first_output = len(missing) - num_last
-            for start in range(0, len(missing), MAX_BATCH):
-                part = missing[start : start + MAX_BATCH]
+            for start in range(0, len(missing), self._context.max_batch):
+                part = missing[start : start + self._context.max_batch]
                 positions = range(self._num_computed, self._num_computed + len(part))
                 outputs = [index >= first_output for index in range(start, start + len(part))]
                 rows.append(self._context.run(part, positions, [slot] * len(part), outputs))

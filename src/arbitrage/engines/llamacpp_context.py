@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 from arbitrage.core.errors import CheckpointError, ConfigError, EngineError, MissingExtra
+from arbitrage.engines.cores import num_physical_cores
 from arbitrage.engines.worker import CancelFlag
 
 try:
     import llama_cpp
     import numpy as np
 
-    from arbitrage.engines.llamacpp_native import LlamaModel, default_threads, logged_error
+    from arbitrage.engines.llamacpp_native import LlamaModel, logged_error
     from arbitrage.engines.logits import Logits
 except ImportError as error:
     raise MissingExtra("llamacpp") from error
@@ -23,11 +24,16 @@ DEFAULT_CONTEXT: Final = 4096
 """Tokens of a sequence unless chosen: the cache of a long-context model would fill the memory."""
 DEFAULT_SEQUENCES: Final = 4
 MAX_BATCH: Final = 512
-"""Tokens in one call of llama.cpp; between calls a cancellation is noticed."""
+"""Tokens in one call of llama.cpp."""
 MAX_THREADS: Final = 512
 """``GGML_MAX_N_THREADS``."""
 _CACHE_TYPES: Final = {"float32": 0, "float16": 1, "bfloat16": 30}
 """Numbers of ``ggml_type``."""
+INVARIANT_BATCH: Final = 7
+"""Tokens in one computation of a batch-invariant context: from 8 on, llama.cpp's tiled products round otherwise."""
+_INVARIANT_VALUES: Final = "bfloat16"
+"""Of the cache of a batch-invariant context. For values of other types, flash attention splits the work of a single
+token over the threads where the context is long, and rounds otherwise than for several tokens."""
 
 
 class Holder(Protocol):
@@ -53,8 +59,20 @@ class LlamaContext:
         threads: int | None = None,
         threads_batch: int | None = None,
         flash_attention: bool | None = None,
+        is_batch_invariant: bool = False,
     ) -> None:
         """Open it; see :meth:`arbitrage.engines.llamacpp.LlamaEngine.load`.
+
+        Args:
+            model: Its weights; not repacked for a batch-invariant context.
+            length: Tokens of a sequence.
+            num_sequences: How many there are.
+            dtype: Of the cache.
+            threads: For a single token.
+            threads_batch: For several tokens.
+            flash_attention: None for no, and for yes in a batch-invariant context.
+            is_batch_invariant: Whether only kernels are used that round a token's sums alike however many tokens are
+                computed together. That is so on x86-64 for most quantised weights; others must be measured.
 
         Raises:
             ConfigError: If a number cannot be used.
@@ -77,8 +95,12 @@ class LlamaContext:
         self._lock = threading.Lock()  # Sessions close on their own thread, while others compute.
         self._holders: OrderedDict[int, Holder | None] = OrderedDict.fromkeys(range(num_sequences))
         """The holder of each sequence, the longest unused first."""
-        threads = threads or default_threads()
-        self._context = self._open(dtype, threads, threads_batch or threads, is_flash=bool(flash_attention))
+        self.is_batch_invariant = is_batch_invariant
+        self.max_batch = 9 * INVARIANT_BATCH if is_batch_invariant else MAX_BATCH
+        """Tokens in one call of llama.cpp; between calls a cancellation is noticed."""
+        threads = threads or num_physical_cores()
+        is_flash = is_batch_invariant if flash_attention is None else flash_attention
+        self._context = self._open(dtype, threads, threads_batch or threads, is_flash=is_flash)
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._width: int = llama_cpp.llama_model_n_embd(model.pointer)
         self._batch = llama_cpp.llama_batch_init(MAX_BATCH, 0, 1)
@@ -94,9 +116,11 @@ class LlamaContext:
         # Each sequence has its own part of the cache, so that the order of sums does not depend on other sequences.
         parameters.kv_unified, parameters.n_seq_max = False, self.num_sequences
         parameters.n_ctx = -(-self.length // 256) * 256 * self.num_sequences
-        parameters.n_batch = parameters.n_ubatch = MAX_BATCH
+        parameters.n_batch = MAX_BATCH
+        parameters.n_ubatch = INVARIANT_BATCH if self.is_batch_invariant else MAX_BATCH
         parameters.n_threads, parameters.n_threads_batch = threads, threads_batch
-        parameters.type_k = parameters.type_v = _CACHE_TYPES[dtype]
+        parameters.type_k = _CACHE_TYPES[dtype]
+        parameters.type_v = _CACHE_TYPES[_INVARIANT_VALUES if self.is_batch_invariant else dtype]
         parameters.flash_attn_type = (
             llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED if is_flash else llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         )
@@ -105,6 +129,7 @@ class LlamaContext:
             "llama_cpp": llama_cpp.__version__,
             "build": llama_cpp.llama_print_system_info().decode(),
             "cache": dtype,
+            "batch_invariant": self.is_batch_invariant,
             "gpu_layers": self.model.num_gpu_layers,
             "flash_attention": is_flash,
             "threads": [threads, threads_batch],
@@ -154,7 +179,7 @@ class LlamaContext:
     def run(
         self, tokens: Sequence[int], positions: Sequence[int], slots: Sequence[int], outputs: Sequence[bool]
     ) -> Logits:
-        """Compute one batch, at most :data:`MAX_BATCH` tokens.
+        """Compute one batch, at most ``max_batch`` tokens.
 
         Args:
             tokens: Their ids.

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import os
 import re
 import weakref
 from collections import deque
@@ -21,20 +20,20 @@ try:
 except ImportError as error:
     raise MissingExtra("llamacpp") from error
 
-FILE_TYPES: Final = {"q8_0": 7, "q4_k_m": 15, "q3_k_l": 13}
-"""Numbers of ``llama_ftype`` for what :func:`quantize` makes."""
-
 
 class LlamaModel:
     """A loaded GGUF file."""
 
-    def __init__(self, path: Path, *, device: str = "cpu", gpu_layers: int | None = None) -> None:
+    def __init__(
+        self, path: Path, *, device: str = "cpu", gpu_layers: int | None = None, is_repacked: bool = True
+    ) -> None:
         """Load it.
 
         Args:
             path: The file.
             device: See :meth:`arbitrage.engines.llamacpp.LlamaEngine.load`.
             gpu_layers: Likewise.
+            is_repacked: Whether weights may be put in the order of kernels that are faster for several tokens.
 
         Raises:
             CheckpointError: If it is missing or broken, or its model cannot generate text.
@@ -44,6 +43,7 @@ class LlamaModel:
             raise CheckpointError(f"no GGUF file at {str(path)!r}", hint="`arbitrage export-gguf` makes one")
         parameters = llama_cpp.llama_model_default_params()
         _choose_device(parameters, device, gpu_layers)
+        parameters.use_extra_bufts = self.is_repacked = is_repacked
         self.num_gpu_layers: int = parameters.n_gpu_layers
         with logged_error() as error:
             llama_cpp.llama_backend_init()
@@ -181,26 +181,9 @@ class GGUFTokenizer:
             size = -length
 
 
-def quantize(source: Path, out: Path, kind: str) -> None:
-    """Write a GGUF file with its weights in fewer bits.
-
-    Args:
-        source: A GGUF file of 16- or 32-bit weights.
-        out: The new one.
-        kind: A key of :data:`FILE_TYPES`.
-
-    Raises:
-        ConfigError: If the kind is unknown.
-        CheckpointError: If llama.cpp cannot.
-    """
-    if kind not in FILE_TYPES:
-        raise ConfigError(f"quantisation must be one of {', '.join(FILE_TYPES)}, got {kind!r}")
-    parameters = llama_cpp.llama_model_quantize_default_params()
-    parameters.ftype, parameters.nthread = FILE_TYPES[kind], default_threads()
-    with logged_error() as error:
-        status = llama_cpp.llama_model_quantize(str(source).encode(), str(out).encode(), parameters)
-    if status:
-        raise CheckpointError(f"cannot quantise {str(source)!r} to {kind}: {error()}")
+def is_cpu(device: str) -> bool:
+    """Whether a device is the CPU, with or without a number."""
+    return device.partition(":")[0] == "cpu"
 
 
 def _choose_device(parameters: Any, device: str, gpu_layers: int | None) -> None:
@@ -209,10 +192,10 @@ def _choose_device(parameters: Any, device: str, gpu_layers: int | None) -> None
     Raises:
         ConfigError: If there is no such device, or the number of layers does not fit it.
     """
-    kind, _, index = device.partition(":")
+    index = device.partition(":")[2]
     if gpu_layers is not None and gpu_layers < 0:
         raise ConfigError(f"gpu_layers must be at least 0, got {gpu_layers}", hint="leave it out for all layers")
-    if kind == "cpu":
+    if is_cpu(device):
         if gpu_layers:
             raise ConfigError(
                 f"gpu_layers must be 0 on the device {device!r}, got {gpu_layers}", hint='name the device, as in "cuda"'
@@ -235,16 +218,6 @@ def _choose_device(parameters: Any, device: str, gpu_layers: int | None) -> None
 def _template(source: str, end: str, begin: str, add_generation_prompt: bool) -> Any:
     """Parsed once: that takes longer than many a step."""
     return Jinja2ChatFormatter(source, end, begin, add_generation_prompt=add_generation_prompt)
-
-
-def default_threads() -> int:
-    """Half of the cores that this process may use.
-
-    Two logical cores often share a physical one, and llama.cpp's threads wait for each other busily at every operation:
-    one that has to share its core holds up all others.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // 2)
 
 
 _messages: "deque[str]" = deque(maxlen=64)

@@ -1,6 +1,8 @@
 """Arithmetic on logits that are numpy arrays: probabilities and sampling, as transformers defines them."""
 
+import math
 import random
+import threading
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
@@ -13,10 +15,32 @@ Logits: TypeAlias = NDArray[np.float32]
 Floats: TypeAlias = NDArray[np.float64]
 
 
+class _Buffers(threading.local):
+    """Rows that the arithmetic writes to, each thread's own: a new row of a large vocabulary costs as much as a sum."""
+
+    def __init__(self) -> None:
+        self._rows = np.empty((2, 0), np.float32)
+
+    def take(self, size: int) -> Logits:
+        """Two rows of this size with any content; shape [2, size]."""
+        if self._rows.shape[1] < size:
+            self._rows = np.empty((2, size), np.float32)
+        return self._rows[:, :size]
+
+
+_buffers = _Buffers()
+
+
 def log_normaliser(row: Logits) -> float:
     """Logarithm of the sum of exponentials of one row."""
-    best = float(row.max())
-    return best + float(np.log(np.exp(row - best).sum()))
+    return _log_normaliser(row, row.max())
+
+
+def _log_normaliser(row: Logits, best: np.float32) -> float:
+    """The same where the greatest logit is at hand."""
+    raised = _buffers.take(len(row))[0]
+    np.exp(np.subtract(row, best, out=raised), out=raised)
+    return float(best) + math.log(raised.sum())
 
 
 def logprobs(rows: Logits, tokens: Sequence[int]) -> tuple[float, ...]:
@@ -31,8 +55,10 @@ def logprobs(rows: Logits, tokens: Sequence[int]) -> tuple[float, ...]:
 
 def entropy(row: Logits) -> float:
     """Entropy at temperature 1 of one row, in nats."""
-    logs = row - log_normaliser(row)
-    return -float((np.exp(logs) * logs).sum())
+    shifted, raised = _buffers.take(len(row))
+    np.exp(np.subtract(row, row.max(), out=shifted), out=raised)
+    total = float(raised.sum())
+    return math.log(total) - float(np.multiply(raised, shifted, out=raised).sum()) / total
 
 
 def weights(row: Logits, sampling: Sampling) -> Floats:
@@ -63,7 +89,8 @@ def picker(sampling: Sampling, seed: int) -> Callable[[Logits], tuple[int, float
 
         def greedy(row: Logits) -> tuple[int, float]:
             index = int(row.argmax())
-            return index, float(row[index]) - log_normaliser(row)
+            best = row[index]
+            return index, float(best) - _log_normaliser(row, best)
 
         return greedy
 

@@ -6,9 +6,10 @@ A new engine is a file with a class that derives from :class:`arbitrage.pairs.mo
 
 from typing import Final
 
+from arbitrage.engines.gguf_files import is_gguf
 from arbitrage.pairs.hf import HFModel
 from arbitrage.pairs.llamacpp import LlamaCppModel
-from arbitrage.pairs.model import ModelConfig, is_gguf
+from arbitrage.pairs.model import ModelConfig
 from arbitrage.pairs.served import LlamaServerModel, ServedModel, SGLangModel, VLLMModel
 
 ENGINES: Final[dict[str, type[ModelConfig]]] = {

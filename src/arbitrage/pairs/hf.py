@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HFModel(ModelConfig):
-    """A checkpoint of transformers: language models, classifiers and PRMs.
+    """A checkpoint of transformers: language models, classifiers and PRMs; language models also from a GGUF file.
 
     Raises:
         ConfigError: See :class:`ModelConfig`; also if the data type is unknown.

@@ -28,13 +28,13 @@ class LlamaCppModel(ModelConfig):
     context_length: int | None = None
     """Tokens of prompt and answer that the cache is made for; None for the model's own, at most 4,096."""
     threads: int | None = None
-    """CPU threads that compute a single token."""
+    """CPU threads that compute a single token; None for as many as there are physical cores."""
     threads_batch: int | None = None
-    """CPU threads that compute several tokens at once, such as a prompt."""
+    """CPU threads that compute several tokens at once, such as a prompt; None for the same number."""
     gpu_layers: int | None = None
-    """How many layers the accelerator computes; the CPU computes the others."""
+    """How many layers the accelerator computes; the CPU computes the others; None for all."""
     flash_attention: bool | None = None
-    """Whether attention runs as one kernel, which needs less memory."""
+    """Whether attention runs as one kernel, which needs less memory; None for only where ``exact`` needs it."""
     exact: bool | None = None
     """Whether the engine uses only what leaves the text unchanged to the token."""
 

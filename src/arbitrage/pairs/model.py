@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.ports import Engine
+from arbitrage.engines.gguf_files import SUFFIX, is_gguf
 from arbitrage.engines.prompt import Example, Prompt, prompt_of
 from arbitrage.policies.table import Need
 from arbitrage.scorers.families import FAMILIES, Family
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from arbitrage.scorers.http import HTTPScorer
 
 DTYPES: Final = ("float32", "bfloat16", "float16")
-GGUF: Final = ".gguf"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +72,7 @@ class ModelConfig(ABC):
     def called(self) -> str:
         """The name, or the last part of the path, a GGUF file's without its ending."""
         file = Path(self.path).name
-        return self.name or (file[: -len(GGUF)] if is_gguf(file) else file)
+        return self.name or (file[: -len(SUFFIX)] if is_gguf(file) else file)
 
     @property
     def has_prompt(self) -> bool:
@@ -138,11 +138,6 @@ class ModelConfig(ABC):
 
     def _runs_no(self, kind: str) -> ConfigError:
         return ConfigError(f"a {kind} runs on the engine 'hf' or a server, got {self.engine!r}")
-
-
-def is_gguf(path: str) -> bool:
-    """Whether a path ends as GGUF files do, in small letters or capitals."""
-    return path.lower().endswith(GGUF)
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
