@@ -70,6 +70,7 @@ class HFEngine(LocalEngine):
         )
         self.model = model.eval()
         self.eos_ids = _eos_ids(model, tokenizer)
+        self.num_embeddings = int(model.get_input_embeddings().num_embeddings)
         self.context_length = getattr(model.config, "max_position_embeddings", 1 << 30)
 
     @classmethod

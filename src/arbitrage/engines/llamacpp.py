@@ -70,6 +70,7 @@ class LlamaEngine(LocalEngine):
         )
         self.context = context
         self.eos_ids = self.tokenizer.end_ids
+        self.num_embeddings = context.model.num_tokens
         self.context_length = context.length
         self.max_branches = context.num_sequences - 1
 
