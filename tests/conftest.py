@@ -238,8 +238,7 @@ def _scripted_kit() -> Kit:
     return Kit(build, slowed)
 
 
-def _hf_kit(request: pytest.FixtureRequest, wrap: Callable[[Any, Any], Engine] = lambda target, draft: target) -> Kit:
-    """Random models; ``wrap`` makes an engine of the one with the number and the one behind it."""
+def _hf_kit(request: pytest.FixtureRequest) -> Kit:
     from arbitrage.engines.hf import HFEngine
 
     random_lm, tokenizer = request.getfixturevalue("random_lm"), request.getfixturevalue("tokenizer")
@@ -250,10 +249,10 @@ def _hf_kit(request: pytest.FixtureRequest, wrap: Callable[[Any, Any], Engine] =
         yield
         hook.remove()
 
-    def plain(number: int) -> HFEngine:
+    def build(number: int) -> Engine:
         return measured(HFEngine(random_lm(number), tokenizer, name=f"hf-{number}"))
 
-    return Kit(lambda number: wrap(plain(number), plain(number + 1)), slowed)
+    return Kit(build, slowed)
 
 
 def _exact_hf_kit(request: pytest.FixtureRequest) -> Kit:
@@ -309,22 +308,21 @@ def _traced_hf_kit(request: pytest.FixtureRequest) -> Kit:
     return Kit(build, slowed)
 
 
-def _speculative_kit(request: pytest.FixtureRequest) -> Kit:
-    def wrap(target: Any, draft: Any) -> Engine:
-        from arbitrage.engines.speculative import SpeculativeEngine
+def _guessing_kit(target: Kit, draft: Kit | None, num_tokens: int | None = 3) -> Kit:
+    """Targets that guess by the draft of the next number; by look-up without one."""
+    from arbitrage.engines.local import LocalEngine
+    from arbitrage.engines.speculative import SpeculativeEngine
 
-        return SpeculativeEngine.by_draft(target, draft, 3)
+    def build(number: int) -> Engine:
+        engine = target.build(number)
+        assert isinstance(engine, LocalEngine)
+        if draft is None:
+            return SpeculativeEngine.by_lookup(engine, num_tokens)
+        guesser = draft.build(number + 1)
+        assert isinstance(guesser, LocalEngine)
+        return SpeculativeEngine.by_draft(engine, guesser, num_tokens)
 
-    return _hf_kit(request, wrap)
-
-
-def _ngram_kit(request: pytest.FixtureRequest) -> Kit:
-    def wrap(target: Any, draft: Any) -> Engine:
-        from arbitrage.engines.speculative import SpeculativeEngine
-
-        return SpeculativeEngine.by_lookup(target, 3)
-
-    return _hf_kit(request, wrap)
+    return replace(target, build=build, slowed=lambda engine: target.slowed(engine.target))
 
 
 def _served_kit(server: str, urls: Mapping[str, ModelConfig]) -> Kit:
@@ -474,8 +472,12 @@ def _exact_llamacpp_kit(request: pytest.FixtureRequest) -> Kit:
 KITS: dict[str, Callable[[pytest.FixtureRequest], Kit]] = {
     "scripted": lambda request: _scripted_kit(),
     "hf": _hf_kit,
-    "speculative": _speculative_kit,
-    "ngram": _ngram_kit,
+    "speculative": lambda request: _guessing_kit(_hf_kit(request), _hf_kit(request)),
+    "speculative-adaptive": lambda request: _guessing_kit(_hf_kit(request), _hf_kit(request), None),
+    "speculative-llamacpp": lambda request: _guessing_kit(_llamacpp_kit(request), _llamacpp_kit(request)),
+    "speculative-mixed": lambda request: _guessing_kit(_llamacpp_kit(request), _hf_kit(request)),
+    "ngram": lambda request: _guessing_kit(_hf_kit(request), None),
+    "ngram-llamacpp": lambda request: _guessing_kit(_llamacpp_kit(request), None),
     "vllm": lambda request: _served_kit("vllm", request.getfixturevalue("served")("vllm")),
     "llama-server": lambda request: _served_kit("llama-server", request.getfixturevalue("served")("llama-server")),
     "llamacpp": _llamacpp_kit,

@@ -15,10 +15,25 @@ from arbitrage.engines.worker import CancelFlag
 
 
 class Guesser(Protocol):
-    """Guesses how a text goes on, for a model to verify: each right guess saves a forward pass."""
+    """Guesses how a text goes on, for a model to verify: each right guess saves a forward pass.
 
-    def guess(self, ids: Sequence[int], limit: int) -> list[int]:
-        """At most ``limit`` tokens that may follow ``ids`` (prompt and answer so far); empty without a guess."""
+    It is called on the thread of the model's device, except for :meth:`close`.
+    """
+
+    def guess(self, ids: Sequence[int], limit: int, flag: CancelFlag) -> list[int]:
+        """At most ``limit`` tokens that may follow ``ids`` (prompt and answer so far); empty without a guess.
+
+        Args:
+            ids: Another text than before, where a step was rejected or written by another model.
+            limit: At least 1.
+            flag: Checked before anything long.
+        """
+
+    def learn(self, is_right: bool) -> None:
+        """Learn whether a guessed token was the one that the model picked; called in order up to a wrong one."""
+
+    def close(self) -> None:
+        """Free the memory of the session; safe to call twice."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -143,7 +158,7 @@ class Decoder:
         sequence, ahead = self._sequence, list(proposed[: max_tokens - 1]) if self._model.takes_proposals else []
         is_guessing = not ahead
         if is_guessing:
-            ahead = self._guess(step)
+            ahead = self._guess(step, flag)
         rows, num_cached = self._continue([*prefix, *ahead], len(ahead) + 1)
         step.num_cached, row = min(len(prefix), num_cached), 0
         step.first_entropy = self._model.entropy(rows[0])
@@ -151,6 +166,8 @@ class Decoder:
             flag.check()
             token = step.take(rows[row])
             is_ahead = row < len(ahead) and token == ahead[row]
+            if self._guesser is not None and is_guessing and row < len(ahead):
+                self._guesser.learn(is_ahead)
             step.num_confirmed += is_ahead and is_guessing
             step.num_reused += is_ahead and not is_guessing
             if step.is_complete:
@@ -158,7 +175,7 @@ class Decoder:
             row += 1
             if not is_ahead:
                 sequence.crop(len(prefix) + len(step.new) - 1)
-                ahead, is_guessing = self._guess(step), True
+                ahead, is_guessing = self._guess(step, flag), True
                 rows, row = self._pass([token, *ahead], len(ahead) + 1), 0
 
     def write_many(
@@ -259,7 +276,7 @@ class Decoder:
             self._passed.extend(ids)
             self._ends.append(len(self._passed))
 
-    def _guess(self, step: Writing) -> list[int]:
+    def _guess(self, step: Writing, flag: CancelFlag) -> list[int]:
         """Tokens that may come next: the rest of a guess that reached beyond the step before, else a new guess."""
         limit = step.num_left - 1
         if self._guesser is None or limit < 1:
@@ -269,7 +286,7 @@ class Decoder:
         if rest or self._sequence.rows_behind(so_far, 1) is not None:
             return rest  # The next token needs no forward pass: take it first, then guess.
         started = time.perf_counter()
-        guessed = self._guesser.guess(so_far, limit)
+        guessed = self._guesser.guess(so_far, limit, flag)
         step.num_guessed += len(guessed)
         step.guessing_s += time.perf_counter() - started
         return guessed

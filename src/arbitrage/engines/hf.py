@@ -86,6 +86,7 @@ class HFEngine(LocalEngine):
         )
         self.model = model.eval()
         self.eos_ids = _eos_ids(model, tokenizer)
+        self.num_embeddings = int(model.get_input_embeddings().num_embeddings)
         self.memory = memory_for(
             model, partial(language_pass, keeps_states=keeps_hidden_state), cache or CacheOptions(), name=name
         )

@@ -38,6 +38,8 @@ class LanguageModel(TokenText, abc.ABC):
     """
 
     eos_ids: frozenset[int]
+    num_embeddings: int
+    """Ids that the model can read: its tokens, and padding."""
     max_branches: int = 1 << 30
     """So many continuations of a sequence are written in one batch."""
     probe_lengths: tuple[int, ...] = (128,)

@@ -70,6 +70,7 @@ class LlamaEngine(LocalEngine):
         )
         self.context = context
         self.eos_ids = self.tokenizer.end_ids
+        self.num_embeddings = context.model.num_tokens
         self.context_length = context.length
         # In one computation, llama.cpp takes one sequence more than it may take tokens.
         most = INVARIANT_BATCH if context.is_batch_invariant else context.num_sequences

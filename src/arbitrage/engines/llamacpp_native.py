@@ -105,6 +105,12 @@ class GGUFTokenizer:
             if self._pieces[token] and self._steers(token, kind)
         }
         """Ids of the tokens that steer a conversation, by their spelling."""
+        self.token_bytes = {
+            token: piece
+            for token, piece in enumerate(self._pieces)
+            if not kinds[token] & llama_cpp.LLAMA_TOKEN_ATTR_UNUSED and piece != f"[PAD{token}]".encode()
+        }
+        """Bytes of each token by its id, without the padding of the embeddings, which converters name ``[PAD7]``."""
         self._never = {id for id in self.control_tokens.values() if not kinds[id] & llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN}
         is_text = llama_cpp.LLAMA_TOKEN_ATTR_NORMAL | llama_cpp.LLAMA_TOKEN_ATTR_BYTE
         self._bytes = {

@@ -1,10 +1,8 @@
 """An engine in this process: sessions share its weights and its device's thread."""
 
 import abc
-from collections.abc import Sequence
 
 from arbitrage.core.types import Problem, Source
-from arbitrage.engines.decoder import Guesser
 from arbitrage.engines.language_model import LanguageModel
 from arbitrage.engines.session import LocalSession
 
@@ -18,9 +16,4 @@ class LocalEngine(LanguageModel, abc.ABC):
         Raises:
             ContextOverflow: If the prompt leaves no room for an answer.
         """
-        ids = self.prompt_ids(problem)
-        return LocalSession(self, ids, source, self.guesser(problem, ids))
-
-    def guesser(self, problem: Problem, prompt_ids: Sequence[int]) -> Guesser | None:
-        """The guesser of a session on this problem; none, unless a subclass makes one."""
-        return None
+        return LocalSession(self, self.prompt_ids(problem), source)

@@ -33,6 +33,7 @@ class LocalSession:
         self._model, self._source = model, source
         self._ids = list(prompt_ids)
         self._sequence = model.sequence()
+        self._guesser = guesser
         self._decoder = Decoder(model, self._sequence, guesser)
 
     @property
@@ -68,8 +69,10 @@ class LocalSession:
         self._ids.extend(self._own_ids(candidate))
 
     async def close(self) -> None:
-        """Drop the cache."""
+        """Drop the cache, and the guesser's."""
         self._sequence.close()
+        if self._guesser is not None:
+            self._guesser.close()
 
     async def _run(self, call: Callable[[CancelFlag], T]) -> T:
         def inside(flag: CancelFlag) -> T:

@@ -1,38 +1,54 @@
 """Token-level speculation: a target that verifies guessed tokens, several in one forward pass."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 from arbitrage.core.errors import ConfigError
-from arbitrage.core.types import Problem
+from arbitrage.core.types import Problem, Source
 from arbitrage.engines.decoder import Guesser
-from arbitrage.engines.hf import HFEngine
+from arbitrage.engines.guess_count import MAX_GUESSES, AdaptiveCount, Costs, FixedCount, GuessCount
+from arbitrage.engines.local import LocalEngine
+from arbitrage.engines.pass_times import PREFIX, pass_seconds
+from arbitrage.engines.session import LocalSession
+from arbitrage.engines.vocabulary import is_same_vocabulary, token_bytes
+from arbitrage.engines.worker import CancelFlag, Cancelled
 
 DRAFT_TOKENS: Final = 6
-"""Guesses of a draft model for one forward pass of the target; see docs/methods.md for the choice."""
+"""Guesses of a draft model for one forward pass of the target, where neither a number nor costs are given."""
 LOOKUP_TOKENS: Final = 4
 """Likewise of the look-up."""
+WIDTHS: Final = (1, 2, 4, 8, MAX_GUESSES + 1)
+"""Tokens in the measured passes of a target."""
 
 
-class SpeculativeEngine(HFEngine):
-    """A target, sharing its weights, whose sessions verify the tokens that a guesser says come next.
+class SpeculativeEngine:
+    """A target in this process whose sessions verify the tokens that a guesser says come next.
 
     Each token is picked from the target's own logits with the same draws as without guesses. This is the rejection rule
     of Leviathan et al. (arXiv 2211.17192) for guesses that are certain. Where forward passes of different widths give
-    the same logits (``widths_agree``, as in float32), the text is token for token the target's own, at any temperature.
-    Elsewhere (16-bit weights, quantised weights) it follows the same distribution up to rounding, and may differ.
-    Steps written together (``propose_many``) are batched as always, without guesses.
+    the same logits (``target.widths_agree``, as in float32), the text is token for token the target's own, at any
+    temperature. Elsewhere (16-bit weights, quantised weights) it follows the same distribution up to rounding, and may
+    differ. Steps written together (``propose_many``) are batched as always, without guesses.
     """
 
     def __init__(
-        self, target: HFEngine, start: Callable[[Problem, Sequence[int]], Guesser], *, name: str = "speculative"
+        self,
+        target: LocalEngine,
+        start: Callable[[Problem, Sequence[int]], Guesser],
+        *,
+        name: str = "speculative",
+        count: GuessCount | None = None,
+        draft: LocalEngine | None = None,
     ) -> None:
         """Wrap a target.
 
         Args:
             target: The model that writes.
             start: Makes the guesser of a problem whose prompt has the given ids.
-            name: Of the guesser; traces and run keys call the engine by both names.
+            name: Of the guesser; run keys call the engine by both names.
+            count: How many tokens the guessers guess, for :meth:`prepare`; None if they do not ask.
+            draft: The model that guesses, if one does.
 
         Raises:
             ConfigError: If the target must be exact, and several tokens in one forward pass would be rounded otherwise.
@@ -43,70 +59,104 @@ class SpeculativeEngine(HFEngine):
                 "forbids: the pass rounds them otherwise than single ones",
                 hint="leave exact out for token-level speculation",
             )
-        super().__init__(
-            target.model,
-            target.tokenizer,
-            name=f"{target.name}+{name}",
-            prompt=target.prompt,
-            keeps_hidden_state=target.keeps_hidden_state,
-            exact=target.exact,
-        )
-        self._start, self._target = start, target
+        self.target, self.count = target, count
+        self._name, self._start, self._draft = f"{target.name}+{name}", start, draft
 
     @property
-    def width_difference(self) -> float:
-        """Of the target, whose weights these are."""
-        return self._target.width_difference
+    def name(self) -> str:
+        """Names of target and guesser."""
+        return self._name
 
-    def guesser(self, problem: Problem, prompt_ids: Sequence[int]) -> Guesser:
-        """Start guessing on a problem."""
-        return self._start(problem, prompt_ids)
+    async def prepare(self) -> None:
+        """Measure what guesses cost, once, if their number is chosen by it; sessions wait for it otherwise."""
+        if isinstance(self.count, AdaptiveCount) and not self.count.is_measured:
+            await self.target.worker.run(partial(self._measure, self.count))
+
+    async def open(self, problem: Problem, source: Source) -> LocalSession:
+        """Start a session; see :meth:`arbitrage.engines.local.LocalEngine.open`.
+
+        Raises:
+            ContextOverflow: If the prompt leaves no room for an answer.
+        """
+        await self.prepare()
+        ids = self.target.prompt_ids(problem)
+        return LocalSession(self.target, ids, source, self._start(problem, ids))
+
+    def _measure(self, count: AdaptiveCount, flag: CancelFlag) -> None:
+        if count.is_measured:  # By a session that came first.
+            return
+        try:
+            count.set_costs(self._costs(flag))
+        except Cancelled:
+            raise
+        except Exception:  # Libraries have no common error, and the default number serves as well.
+            count.set_costs(None)
+
+    def _costs(self, flag: CancelFlag) -> Costs:
+        with self.target.computing(flag):
+            target_s = pass_seconds(self.target, WIDTHS, flag)
+            if self._draft is None:
+                return Costs(target_s=target_s)
+        draft_s = self._draft.worker.call(partial(_draft_seconds, self._draft, flag))
+        return Costs(target_s=target_s, guess_s=draft_s[1], read_s=draft_s[PREFIX] / PREFIX)
 
     @classmethod
-    def by_draft(cls, target: HFEngine, draft: HFEngine, num_tokens: int = DRAFT_TOKENS) -> "SpeculativeEngine":
+    def by_draft(cls, target: LocalEngine, draft: LocalEngine, num_tokens: int | None = None) -> "SpeculativeEngine":
         """Let a draft model guess.
 
         Args:
             target: The model that writes.
-            draft: The model that guesses; it reads the question in its own prompt, on its own device.
-            num_tokens: How many tokens at a time.
+            draft: The model that guesses, of the same or another library; it reads the question in its own prompt, on
+                its own device.
+            num_tokens: How many tokens at a time; None to choose by measured acceptance and costs.
 
         Raises:
             ConfigError: If the two do not share a vocabulary, or the number is not positive.
         """
-        _check_number(num_tokens)
-        if draft.tokenizer.get_vocab() != target.tokenizer.get_vocab():
+        count = _count(num_tokens, DRAFT_TOKENS)
+        if not is_same_vocabulary(draft.tokenizer, target.tokenizer):
             raise ConfigError(
                 f"token-level speculation needs one vocabulary, those of {draft.name!r} and {target.name!r} differ",
                 hint="use ngram, which needs no draft",
             )
+        # Embeddings are padded, each model's to a size of its own.
+        num_ids = min(target.num_embeddings, max(token_bytes(target.tokenizer)) + 1)
 
         def start(problem: Problem, prompt_ids: Sequence[int]) -> Guesser:
             own = draft.prompt.encode(draft.tokenizer, problem)
-            return DraftGuesser(draft, own, len(prompt_ids), num_tokens, target)
+            return DraftGuesser(draft, own, len(prompt_ids), count, num_ids=num_ids, ends=target.eos_ids)
 
-        return cls(target, start, name=f"{draft.name}:{num_tokens}")
+        return cls(target, start, name=_name(draft.name, num_tokens), count=count, draft=draft)
 
     @classmethod
-    def by_lookup(cls, target: HFEngine, num_tokens: int = LOOKUP_TOKENS) -> "SpeculativeEngine":
+    def by_lookup(cls, target: LocalEngine, num_tokens: int | None = None) -> "SpeculativeEngine":
         """Guess from the prompt and the answer so far.
 
         Args:
             target: The model that writes.
-            num_tokens: How many tokens at a time.
+            num_tokens: How many tokens at a time; None to choose by measured acceptance and costs.
 
         Raises:
             ConfigError: If the number is not positive.
         """
-        _check_number(num_tokens)
-        return cls(target, lambda problem, prompt_ids: LookupGuesser(num_tokens), name=f"ngram:{num_tokens}")
+        count = _count(num_tokens, LOOKUP_TOKENS)
+        return cls(
+            target, lambda problem, prompt_ids: LookupGuesser(count), name=_name("ngram", num_tokens), count=count
+        )
 
 
-class DraftGuesser:
+class DraftGuesser(Guesser):
     """A draft model that runs ahead greedily in a KV cache of its own; wrong guesses are rolled back."""
 
     def __init__(
-        self, draft: HFEngine, prompt_ids: Sequence[int], num_target_prompt: int, num_tokens: int, target: HFEngine
+        self,
+        draft: LocalEngine,
+        prompt_ids: Sequence[int],
+        num_target_prompt: int,
+        count: GuessCount,
+        *,
+        num_ids: int,
+        ends: frozenset[int],
     ) -> None:
         """Start behind a prompt.
 
@@ -114,56 +164,108 @@ class DraftGuesser:
             draft: The model that guesses.
             prompt_ids: The draft's prompt.
             num_target_prompt: Length of the target's prompt, which the draft's prompt replaces.
-            num_tokens: How many tokens at a time.
-            target: Whose vocabulary bounds the guesses: the embeddings of one model may be padded further.
+            count: How many tokens at a time.
+            num_ids: Ids below this are guessed.
+            ends: Ids that end an answer; no guess goes on to one.
         """
         self._draft, self._prompt, self._num_target_prompt = draft, list(prompt_ids), num_target_prompt
-        self._num_tokens, self._ends = num_tokens, target.eos_ids
-        self._vocabulary = int(target.model.get_input_embeddings().num_embeddings)
+        self._count, self._num_ids, self._ends = count, num_ids, ends
         self._sequence = draft.sequence()
 
-    def guess(self, ids: Sequence[int], limit: int) -> list[int]:
+    def guess(self, ids: Sequence[int], limit: int, flag: CancelFlag) -> list[int]:
         """Up to the end of the answer; as far as the draft's context reaches."""
+        length = len(self._prompt) + len(ids) - self._num_target_prompt
+        limit = min(limit, self._draft.context_length - length)
+        if limit < 1:
+            return []
+        count = min(limit, self._count.choose(max(0, length - len(self._sequence))))
+        if not count:
+            return []
         context = [*self._prompt, *ids[self._num_target_prompt :]]
-        count = min(self._num_tokens, limit, self._draft.context_length - len(context))
+        return self._draft.worker.call(partial(self._run_ahead, context, count, flag))
+
+    def learn(self, is_right: bool) -> None:
+        """Pass it on to the count."""
+        self._count.learn(is_right)
+
+    def close(self) -> None:
+        """Free the draft's cache."""
+        self._sequence.close()
+
+    def _run_ahead(self, context: list[int], count: int, flag: CancelFlag) -> list[int]:
+        """Guess on the thread of the draft's device."""
         guessed: list[int] = []
-        self._sequence.reuse(context)
-        while len(guessed) < count:
-            logits = self._sequence.logits([*context, *guessed][len(self._sequence) :])
-            token = int(logits[-1, : self._vocabulary].argmax())
-            if token in self._ends:
-                break
-            guessed.append(token)
+        with self._draft.computing(flag):
+            self._count.read(len(context) - self._sequence.reuse(context))
+            while len(guessed) < count:
+                flag.check()
+                logits = self._sequence.logits([*context, *guessed][len(self._sequence) :])
+                token = int(logits[-1, : self._num_ids].argmax())
+                if token in self._ends:
+                    break
+                guessed.append(token)
         return guessed
 
 
-class LookupGuesser:
+class LookupGuesser(Guesser):
     """Guesses that the tokens that followed the last n-gram before will follow it again: prompt lookup, no model.
 
     After LLMA (arXiv 2304.04487), which copies spans from a reference. Here the reference is the prompt and the answer
     so far, as in Saxena's prompt-lookup decoding (2023).
     """
 
-    def __init__(self, num_tokens: int, longest: int = 3, shortest: int = 1) -> None:
+    def __init__(self, count: GuessCount, longest: int = 3, shortest: int = 1) -> None:
         """Start a look-up.
 
         Args:
-            num_tokens: How many tokens at a time.
+            count: How many tokens at a time.
             longest: Length of the n-gram that is looked for first.
             shortest: The last.
         """
-        self._num_tokens, self._lengths = num_tokens, range(longest, shortest - 1, -1)
+        self._count, self._lengths = count, range(longest, shortest - 1, -1)
+        self._ids: list[int] = []
+        """The text in which the n-grams are noted."""
+        self._behind: dict[tuple[int, ...], int] = {}
+        """Where the text goes on behind the latest occurrence of an n-gram that is followed by a token."""
 
-    def guess(self, ids: Sequence[int], limit: int) -> list[int]:
+    def guess(self, ids: Sequence[int], limit: int, flag: CancelFlag) -> list[int]:
         """The tokens behind the latest earlier occurrence of the longest n-gram that has one."""
-        for length in self._lengths:
-            tail = ids[-length:]
-            for end in range(len(ids) - 1, length - 1, -1):
-                if ids[end - 1] == tail[-1] and ids[end - length : end] == tail:
-                    return list(ids[end : end + min(self._num_tokens, limit)])
-        return []
+        count = min(limit, self._count.choose(0))
+        if not count:
+            return []
+        self._note(list(ids))
+        ends = (self._behind.get(tuple(ids[-length:])) for length in self._lengths)
+        end = next((end for end in ends if end is not None), len(ids))
+        return list(ids[end : end + count])
+
+    def learn(self, is_right: bool) -> None:
+        """Pass it on to the count."""
+        self._count.learn(is_right)
+
+    def close(self) -> None:
+        """There is no memory to free."""
+
+    def _note(self, ids: list[int]) -> None:
+        """Note the n-grams of a text; of those behind the text before, where it goes on from that."""
+        start = len(self._ids)
+        if ids[:start] != self._ids:
+            start = 0
+            self._behind.clear()
+        for end in range(max(1, start), len(ids)):
+            for length in self._lengths:
+                if length <= end:
+                    self._behind[tuple(ids[end - length : end])] = end
+        self._ids = ids
 
 
-def _check_number(num_tokens: int) -> None:
-    if num_tokens < 1:
-        raise ConfigError(f"the number of guessed tokens must be at least 1, got {num_tokens}")
+def _draft_seconds(draft: LocalEngine, flag: CancelFlag) -> dict[int, float]:
+    with draft.computing(flag):
+        return pass_seconds(draft, (1, PREFIX), flag)
+
+
+def _count(num_tokens: int | None, default: int) -> GuessCount:
+    return AdaptiveCount(default=default) if num_tokens is None else FixedCount(num_tokens)
+
+
+def _name(guesser: str, num_tokens: int | None) -> str:
+    return guesser if num_tokens is None else f"{guesser}:{num_tokens}"

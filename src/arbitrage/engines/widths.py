@@ -61,7 +61,7 @@ def width_difference(model: Measured) -> float:
     """
     worst = 0.0
     for length in model.probe_lengths:
-        ids = _ids(model, min(length, model.context_length))
+        ids = text_ids(model, min(length, model.context_length))
         if len(ids) < 2:
             return float("inf")
         sequence = model.sequence()
@@ -111,7 +111,8 @@ def _file(settings: Mapping[str, Any], folder: Path | None) -> Path:
     return (folder or cache_folder() / "widths") / f"{key}.json"
 
 
-def _ids(model: Measured, length: int) -> list[int]:
+def text_ids(model: Measured, length: int) -> list[int]:
+    """Ids of :data:`TEXT`, repeated to a length; empty if the tokenizer encodes nothing."""
     text = model.encode(TEXT)
     return (text * -(-length // len(text)))[:length] if text else []
 

@@ -35,7 +35,11 @@ class Worker:
     """Runs blocking calls one after another, off the event loop."""
 
     def __init__(self, name: str) -> None:
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"arbitrage-{name}")
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"arbitrage-{name}", initializer=self._started)
+        self._thread: int | None = None
+
+    def _started(self) -> None:
+        self._thread = threading.get_ident()
 
     async def run(self, call: Callable[[CancelFlag], T]) -> T:
         """Run ``call`` on the worker's thread.
@@ -55,6 +59,15 @@ class Worker:
             if not future.cancelled():
                 future.exception()  # Retrieved, so that asyncio does not warn of it.
             raise
+
+    def call(self, call: Callable[[], T]) -> T:
+        """Run ``call`` on the worker's thread from a call on this or another worker's thread, and wait for it.
+
+        A device whose calls wait for another's must not be waited for by the other: a target waits for its guesser.
+        """
+        if threading.get_ident() == self._thread:
+            return call()
+        return self._executor.submit(call).result()
 
 
 def _unless_cancelled(call: Callable[[CancelFlag], T], flag: CancelFlag) -> T:

@@ -9,11 +9,12 @@ from typing import Any
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.files import fingerprint
 from arbitrage.core.policy import Policy, Solver
-from arbitrage.core.ports import Engine, Scorer
+from arbitrage.core.ports import Scorer
 from arbitrage.core.trace import Trace
 from arbitrage.core.turn import Pair, Setting
 from arbitrage.core.types import Problem, Source
 from arbitrage.engines.language_model import LanguageModel
+from arbitrage.engines.speculative import SpeculativeEngine
 from arbitrage.grading import is_same
 from arbitrage.pairs.blocking import run
 from arbitrage.pairs.catalogue import pair_config
@@ -36,7 +37,7 @@ class LoadedPair:
     """The PRM under another name, to measure the gain of a method's escalations: the method may use the PRM too."""
     _methods: dict[MethodSpec, Solver] = field(default_factory=dict, init=False, repr=False)
     """Methods by spec: each is built once."""
-    _targets: dict[str, Engine] = field(default_factory=dict, init=False, repr=False)
+    _targets: dict[str, SpeculativeEngine] = field(default_factory=dict, init=False, repr=False)
     """Targets that guess tokens, by solver and number: each compares vocabularies once."""
 
     @property
@@ -178,7 +179,7 @@ class LoadedPair:
             return self.method(policy or self.config.default_method, threshold)
         return OnPair(policy=policy, pair=self.pair) if isinstance(policy, Policy) else policy
 
-    def _guessing_target(self, spec: MethodSpec) -> Engine:
+    def _guessing_target(self, spec: MethodSpec) -> SpeculativeEngine:
         if spec.solver_name not in self._targets:
             row = METHODS[spec.solver]
             assert isinstance(row, GuessingTarget)

@@ -1,6 +1,6 @@
 """The things that solve whole problems: a rule on a pair, and a vote among several solutions of the draft."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from arbitrage.core.errors import ConfigError
@@ -22,8 +22,10 @@ class OnPair:
     """The method's name in traces; the rule's own where it is empty."""
     threshold: float | None = None
     """The threshold in force; None for a rule without one."""
-    has_own_target: bool = False
-    """Whether the method brings its own target, such as one that verifies guessed tokens."""
+    own_target: str | None = None
+    """What run keys call the target that the method brings, such as one that verifies guessed tokens."""
+    prepare: Callable[[], Awaitable[None]] | None = None
+    """Awaited before the time of a solution begins."""
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -32,12 +34,14 @@ class OnPair:
     @property
     def identity(self) -> tuple[str, float | None, str | None]:
         """The rule's class, its threshold, and the name of its own target, which says how tokens are guessed."""
-        return type(self.policy).__name__, self.threshold, self.pair.target.name if self.has_own_target else None
+        return type(self.policy).__name__, self.threshold, self.own_target
 
     async def solve(
         self, problem: Problem, setting: Setting, *, watch: Callable[[Trace], None] = lambda trace: None
     ) -> Trace:
         """Solve as the rule does; the trace bears this name."""
+        if self.prepare is not None:
+            await self.prepare()
         trace = await solve(
             problem, self.pair, self.policy, setting, watch=lambda trace: watch(replace(trace, policy=self.name))
         )

@@ -6,7 +6,7 @@ from typing import Final, Self
 
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.policy import Policy, Solver
-from arbitrage.core.ports import Engine
+from arbitrage.engines.speculative import SpeculativeEngine
 from arbitrage.policies.basic import TargetOnly, check_threshold
 from arbitrage.policies.solvers import OnPair
 from arbitrage.policies.table import METHODS, GuessingTarget, Models, Need, Rule, Standing, WholeSolver
@@ -188,7 +188,7 @@ def build_rule(spec: MethodSpec, models: Models) -> Policy:
     return rule.build(models, spec.rule_name, resolved(spec, models).threshold or 0.0)
 
 
-def build(spec: MethodSpec, models: Models, guessing_target: Callable[[], Engine] | None = None) -> Solver:
+def build(spec: MethodSpec, models: Models, guessing_target: Callable[[], SpeculativeEngine] | None = None) -> Solver:
     """Build a method.
 
     Args:
@@ -213,7 +213,8 @@ def build(spec: MethodSpec, models: Models, guessing_target: Callable[[], Engine
         pair=replace(models.pair, target=target),
         name=spec.name,
         threshold=threshold,
-        has_own_target=True,
+        own_target=target.name if spec.count is not None else f"{target.name}:{row.recorded_count}",
+        prepare=target.prepare,
     )
 
 

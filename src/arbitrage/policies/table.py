@@ -7,12 +7,14 @@ guesses tokens can be put under a rule: ``router+speculative``. To add a method,
 import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.policy import Policy, Solver
 from arbitrage.core.ports import Engine, Scorer
 from arbitrage.core.turn import Pair
+from arbitrage.engines.local import LocalEngine
+from arbitrage.engines.speculative import SpeculativeEngine
 from arbitrage.policies.basic import DraftOnly, RandomEscalation, TargetOnly
 from arbitrage.policies.gates import Confidence, FirstEntropy, Judge
 from arbitrage.policies.learned import Oracle, RouterPolicy
@@ -21,9 +23,6 @@ from arbitrage.policies.solvers import Majority
 from arbitrage.scorers.format import InputFormat
 from arbitrage.scorers.judge import JudgeScorer
 from arbitrage.scorers.likelihood import LikelihoodScorer
-
-if TYPE_CHECKING:
-    from arbitrage.engines.hf import HFEngine
 
 
 class Need(enum.StrEnum):
@@ -140,36 +139,32 @@ class WholeSolver:
 class GuessingTarget:
     """One row of the table: target-only, or any rule, on a target that verifies guessed tokens."""
 
-    target: Callable[[Models, str, int | None], Engine]
-    """Makes the target from models, the method's name, and the number of guessed tokens (None for the default)."""
+    target: Callable[[Models, str, int | None], SpeculativeEngine]
+    """Makes the target from models, the method's name, and the number of guessed tokens (None to choose it)."""
     source: str
+    recorded_count: int
+    """The number that run keys hold where none is named: it was the default when the first runs were made, and these
+    must go on."""
     guesser: str
     """The role whose model guesses; empty where no model does."""
     needs: frozenset[Need] = frozenset()
     standing: Standing = Standing.PRODUCT
 
 
-def _speculative(models: Models, name: str, count: int | None) -> Engine:
-    from arbitrage.engines.speculative import DRAFT_TOKENS, SpeculativeEngine
-
+def _speculative(models: Models, name: str, count: int | None) -> SpeculativeEngine:
     target, draft = (_in_process(engine, name) for engine in (models.pair.target, models.pair.draft))
-    return SpeculativeEngine.by_draft(target, draft, DRAFT_TOKENS if count is None else count)
+    return SpeculativeEngine.by_draft(target, draft, count)
 
 
-def _ngram(models: Models, name: str, count: int | None) -> Engine:
-    from arbitrage.engines.speculative import LOOKUP_TOKENS, SpeculativeEngine
-
-    target = _in_process(models.pair.target, name)
-    return SpeculativeEngine.by_lookup(target, LOOKUP_TOKENS if count is None else count)
+def _ngram(models: Models, name: str, count: int | None) -> SpeculativeEngine:
+    return SpeculativeEngine.by_lookup(_in_process(models.pair.target, name), count)
 
 
-def _in_process(engine: Engine, name: str) -> "HFEngine":
-    from arbitrage.engines.hf import HFEngine
-
-    if not isinstance(engine, HFEngine):
+def _in_process(engine: Engine, name: str) -> LocalEngine:
+    if not isinstance(engine, LocalEngine):
         raise ConfigError(
-            f"{name!r} needs models of the hf engine, got {engine.name!r}",
-            hint="run them in process by transformers, or leave it out of the policies",
+            f"{name!r} needs models in this process (engine hf or llamacpp), got {engine.name!r}",
+            hint="run them in this process, or leave it out of the policies",
         )
     return engine
 
@@ -234,11 +229,16 @@ METHODS: Final[dict[str, Rule | WholeSolver | GuessingTarget]] = {
     "speculative": GuessingTarget(
         target=_speculative,
         source="arXiv 2211.17192",
+        recorded_count=6,
         guesser="draft",
         needs=frozenset({Need.ONE_VOCABULARY, Need.IN_PROCESS}),
     ),
     "ngram": GuessingTarget(
-        target=_ngram, source="prompt lookup, arXiv 2304.04487", guesser="", needs=frozenset({Need.IN_PROCESS})
+        target=_ngram,
+        source="prompt lookup, arXiv 2304.04487",
+        recorded_count=4,
+        guesser="",
+        needs=frozenset({Need.IN_PROCESS}),
     ),
     "majority": WholeSolver(
         build=lambda models, name, count: Majority(
