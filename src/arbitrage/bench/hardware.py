@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from arbitrage.bench.costs import Limit, Runtime
 from arbitrage.core.ports import Engine
-from arbitrage.pairs.model import ModelConfig, is_gguf
+from arbitrage.engines.gguf_files import is_gguf
+from arbitrage.pairs.model import ModelConfig
 
 MAX_BYTES: Final = 256 << 20
 """Of one copy: longer ones are no faster or slower. Shorter weights are copied at their own size, since they may fit a
