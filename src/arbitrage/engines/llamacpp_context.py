@@ -1,14 +1,13 @@
 """One context of llama.cpp: several sequences, each with its own part of the KV cache."""
 
 import ctypes
-import threading
 import weakref
-from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from arbitrage.core.errors import CheckpointError, ConfigError, EngineError, MissingExtra
 from arbitrage.engines.cores import num_physical_cores
+from arbitrage.engines.slots import Holder, Slots
 from arbitrage.engines.worker import CancelFlag
 
 try:
@@ -34,16 +33,6 @@ INVARIANT_BATCH: Final = 7
 _INVARIANT_VALUES: Final = "bfloat16"
 """Of the cache of a batch-invariant context. For values of other types, flash attention splits the work of a single
 token over the threads where the context is long, and rounds otherwise than for several tokens."""
-
-
-class Holder(Protocol):
-    """A sequence of tokens that computes in a context."""
-
-    slot: int | None
-    """Its number in the context; None before it computes anything, and after another holder took its slot."""
-
-    def lose(self) -> None:
-        """Forget all tokens: another holder takes the slot."""
 
 
 class LlamaContext:
@@ -92,9 +81,7 @@ class LlamaContext:
         self.length = length or min(model.trained_length, DEFAULT_CONTEXT)
         self.flag: CancelFlag | None = None
         """Cancels the call that computes."""
-        self._lock = threading.Lock()  # Sessions close on their own thread, while others compute.
-        self._holders: OrderedDict[int, Holder | None] = OrderedDict.fromkeys(range(num_sequences))
-        """The holder of each sequence, the longest unused first."""
+        self._slots = Slots(num_sequences, lambda slot: self.crop(slot, 0))
         self.is_batch_invariant = is_batch_invariant
         self.max_batch = 9 * INVARIANT_BATCH if is_batch_invariant else MAX_BATCH
         """Tokens in one call of llama.cpp; between calls a cancellation is noticed."""
@@ -147,26 +134,12 @@ class LlamaContext:
         return context
 
     def hold(self, holder: Holder) -> int:
-        """The slot where a holder computes: its own if it has one, else the longest unused one, emptied."""
-        with self._lock:
-            slot = holder.slot
-            if slot is None:
-                free = (slot for slot, other in self._holders.items() if other is None)
-                slot = next(free, next(iter(self._holders)))
-                if (former := self._holders[slot]) is not None:
-                    former.lose()
-                self._holders[slot], holder.slot = holder, slot
-                self.crop(slot, 0)
-            self._holders.move_to_end(slot)
-            return slot
+        """See :meth:`arbitrage.engines.slots.Slots.hold`."""
+        return self._slots.hold(holder)
 
     def release(self, holder: Holder) -> None:
-        """Take a slot back."""
-        with self._lock:
-            if holder.slot is not None:
-                self._holders[holder.slot] = None
-                self._holders.move_to_end(holder.slot, last=False)
-            holder.lose()
+        """See :meth:`arbitrage.engines.slots.Slots.release`."""
+        self._slots.release(holder)
 
     def crop(self, slot: int, length: int) -> bool:
         """Forget a sequence's tokens from position ``length`` on; False if this kind of cache cannot, but for all."""
