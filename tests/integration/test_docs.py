@@ -10,8 +10,11 @@ Commands of ``arbitrage`` in marked blocks are parsed: a wrong command or option
 command; ``python elsewhere`` is compiled.
 """
 
+import contextlib
+import io
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -82,15 +85,24 @@ def parse(line: str) -> None:
 
 
 def run(line: str, folder: Path) -> None:
-    """Run a command; it must succeed. One of ``arbitrage`` alone runs in this process."""
+    """Run a command; it must succeed. One of ``arbitrage`` runs in this process, also with its output in a file."""
+    line, _, file = line.partition(" > ")
     words = shlex.split(line, comments=True)
     if words[0] == "arbitrage" and not set(line) & set("|&;<>"):
         status, out, err = command(*words[1:], cwd=folder)
+        if file:
+            (folder / file).write_text(out)
         assert status == 0, f"{line}\n{out[-2000:]}\n{err[-2000:]}"
         return
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(
-        line, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=LIMIT_S
+        f"{line} > {file}" if file else line,
+        shell=True,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
     )
     assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
@@ -110,7 +122,8 @@ def test_the_commands_of_a_page_run(page, tmp_path):
             compile(block.body, page.name, "exec")
             if block.is_run:
                 (tmp_path / "example.py").write_text(block.body)
-                run(f"{sys.executable} example.py", tmp_path)
+                with contextlib.chdir(tmp_path), contextlib.redirect_stdout(io.StringIO()):
+                    runpy.run_path("example.py", run_name="__main__")
 
 
 def test_pages_hold_commands():
