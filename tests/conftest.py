@@ -26,6 +26,7 @@ from arbitrage.pairs.model import ModelConfig
 from arbitrage.pairs.served import LlamaServerModel, ServedModel, VLLMModel
 from arbitrage.runtime.servers import Started, running
 from helpers import measured
+from servers import SGLangServer, in_a_thread
 
 NEVER = -1e4
 """A bias that no logit outweighs."""
@@ -325,31 +326,51 @@ def _guessing_kit(target: Kit, draft: Kit | None, num_tokens: int | None = 3) ->
     return replace(target, build=build, slowed=lambda engine: target.slowed(engine.target))
 
 
+@contextmanager
+def _late_answers(engine: Any) -> Iterator[None]:
+    """A served engine whose answers come late."""
+    post = engine.client.post
+
+    async def late(path: str, body: Any) -> Any:
+        await asyncio.sleep(0.05)
+        return await post(path, body)
+
+    engine.client.post = late
+    yield
+    del engine.client.post
+
+
 def _served_kit(server: str, urls: Mapping[str, ModelConfig]) -> Kit:
     """Numbers below 3 are the tiny draft, others the tiny target, behind a real server."""
     from arbitrage.pairs.loading import load_engine
 
-    @contextmanager
-    def slowed(engine: Any) -> Iterator[None]:
-        post = engine.client.post
-
-        async def late(path: str, body: Any) -> Any:
-            await asyncio.sleep(0.05)
-            return await post(path, body)
-
-        engine.client.post = late
-        yield
-        del engine.client.post
-
     return Kit(
         lambda number: load_engine(urls["draft" if number < 3 else "target"]),
-        slowed,
+        _late_answers,
         block=128,
         verifies=False,
         tells_likelihood=server != "llama-server",
         remembers=True,
         tolerance=1e-4 if server == "vllm" else 2e-3,
     )
+
+
+def _sglang_kit(request: pytest.FixtureRequest) -> Kit:
+    """Random models behind a server of ours that answers as SGLang's source says, since SGLang needs a GPU."""
+    from arbitrage.engines.dialects import SGLang
+    from arbitrage.engines.http import HTTPEngine
+    from arbitrage.engines.http_client import HTTPClient
+
+    random_lm, tokenizer = request.getfixturevalue("random_lm"), request.getfixturevalue("tokenizer")
+    stack = ExitStack()
+    request.addfinalizer(stack.close)
+
+    def build(number: int) -> Engine:
+        name = f"sglang-{number}"
+        server = stack.enter_context(in_a_thread(SGLangServer(random_lm(number), tokenizer, name)))
+        return HTTPEngine.connect(HTTPClient(server.url), SGLang(), tokenizer, name=name)
+
+    return Kit(build, _late_answers, verifies=False, remembers=True)
 
 
 Serve = Callable[[str, Mapping[str, ModelConfig]], Mapping[str, ServedModel]]
@@ -480,6 +501,7 @@ KITS: dict[str, Callable[[pytest.FixtureRequest], Kit]] = {
     "ngram-llamacpp": lambda request: _guessing_kit(_llamacpp_kit(request), None),
     "vllm": lambda request: _served_kit("vllm", request.getfixturevalue("served")("vllm")),
     "llama-server": lambda request: _served_kit("llama-server", request.getfixturevalue("served")("llama-server")),
+    "sglang": _sglang_kit,
     "llamacpp": _llamacpp_kit,
     "hf-exact": _exact_hf_kit,
     "hf-static": _static_hf_kit,

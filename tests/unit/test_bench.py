@@ -405,14 +405,15 @@ def test_weights_are_those_of_the_file(tmp_path):
     assert weights_bytes("folder", ScriptedEngine(script="")) is None
 
 
-def test_the_limit_is_the_time_of_a_copy(tmp_path):
+@pytest.mark.parametrize("threads", [2, [2, 1], None])
+def test_the_limit_is_the_time_of_a_copy(tmp_path, threads):
     pytest.importorskip("numpy")
     file = tmp_path / "m.gguf"
     file.write_bytes(b"x" * 4096)
 
     class Threaded(ScriptedEngine):
         def arithmetic(self):
-            return {"engine": "llamacpp", "threads": 2}
+            return {"engine": "llamacpp", "threads": threads}
 
     limit = limit_of(LlamaCppModel(path=str(file)), Threaded(script=""))
     assert limit.weights_bytes == 4096

@@ -10,7 +10,8 @@ from arbitrage.policies import DraftOnly, Oracle, RandomEscalation, RouterPolicy
 from arbitrage.runtime.store import GroupLog
 from arbitrage.scorers.scripted import ScriptedScorer
 from arbitrage.training.collect import Collecting, collect
-from arbitrage.training.rows import Past, Row, read_rows, rows_from_trace, write_parquet
+from arbitrage.training.parquet import write_parquet
+from arbitrage.training.rows import Past, Row, read_rows, rows_from_trace
 from helpers import scripted
 
 DRAFT, TARGET = Source.DRAFT, Source.TARGET

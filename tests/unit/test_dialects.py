@@ -108,8 +108,17 @@ def test_a_given_step_is_read_behind_its_prefix():
     assert call.body["logprob_start_len"] == 1
     told = {"meta_info": {"input_token_logprobs": [[None, 2, None], [-3.0, 3, None], [-4.0, 4, None]]}}
     assert SGLang().logprobs(told, ids, 2) == (-3.0, -4.0)
+    with pytest.raises(EngineError, match="input_token_logprobs are those of other tokens"):
+        SGLang().logprobs(told, [1, 2, 4, 5], 2)
     with pytest.raises(EngineError, match=r"cannot tell how likely.*llamacpp"):
         LlamaServer().likelihood("m", ids, 2)
+
+
+def test_what_was_cached_is_read_of_every_answer():
+    assert VLLM().num_cached({"usage": {"prompt_tokens": 26}}) == 0
+    assert VLLM().num_cached(RECORDED) == 16
+    assert SGLang().num_cached({"meta_info": {"cached_tokens": 25}}) == 25
+    assert LlamaServer().num_cached({"timings": {"cache_n": 7}}) == 7
 
 
 def test_label_tokens_are_read_in_the_order_asked_for():

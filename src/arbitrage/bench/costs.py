@@ -24,7 +24,7 @@ class Settings:
         ConfigError: If a number is too small.
     """
 
-    repeats: int = 5
+    repeats: int = 3
     """Timed rounds; one more, untimed, comes before them."""
     prompt_tokens: int = 200
     """Length of the longer prompt, and of the context behind which tokens are written, verified and scored."""

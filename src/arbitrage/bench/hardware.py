@@ -36,7 +36,7 @@ def limit_of(model: ModelConfig, engine: Engine) -> Limit | None:
     num_bytes = weights_bytes(model.path, engine)
     if device is None or not num_bytes:
         return None
-    threads = int(runtime_of(model, engine).details.get("threads") or 1)
+    threads = _threads(runtime_of(model, engine).details.get("threads"))
     try:
         copy = _cpu_copy(num_bytes, threads) if device.startswith("cpu") else _torch_copy(num_bytes, device)
     except (ImportError, RuntimeError, MemoryError):  # By torch for a device that only llama.cpp was built for.
@@ -66,6 +66,12 @@ def fastest_s(copy: Callable[[], None], clock: Callable[[], float] = time.perf_c
         copy()
         times.append(clock() - started)
     return min(times)
+
+
+def _threads(told: object) -> int:
+    """Threads that compute a single token: an engine tells one number, or one for a token and one for many."""
+    first = told[0] if isinstance(told, list | tuple) and told else told
+    return first if isinstance(first, int) and first > 0 else 1
 
 
 def _cpu_copy(num_bytes: int, threads: int) -> Callable[[], None]:

@@ -91,7 +91,7 @@ class ScorerRun:
             Timed(tokens=round(Figure.of([tokens for tokens, _ in calls]).value), ms=Figure.of([ms for _, ms in calls]))
             for calls in zip(*self._rounds, strict=True)
         ]
-        slopes = [(long[1] - short[1]) / max(1, long[0] - short[0]) for short, long in self._rounds]
+        slopes = [max(0.0, (long[1] - short[1]) / max(1, long[0] - short[0])) for short, long in self._rounds]
         return ScorerCosts(
             name=self._scorer.name,
             runtime=self._runtime,

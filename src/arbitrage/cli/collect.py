@@ -13,8 +13,9 @@ from arbitrage.datasets.named import problems
 from arbitrage.pairs.catalogue import pair_config
 from arbitrage.policies.spec import rules
 from arbitrage.training.collect import RowsReport
+from arbitrage.training.parquet import write_parquet
 from arbitrage.training.row_runs import CollectOptions, run_collection
-from arbitrage.training.rows import read_rows, write_parquet
+from arbitrage.training.rows import read_rows
 
 
 def collect(

@@ -75,6 +75,9 @@ class Dialect(Protocol):
     def logprobs(self, answer: Any, ids: Sequence[int], num_prefix: int) -> tuple[float, ...]:
         """Read the answer to :meth:`likelihood`: one log-probability for each id behind the prefix."""
 
+    def num_cached(self, answer: Any) -> int:
+        """How many prompt tokens came from the server's prefix cache, by an answer to either of these requests."""
+
     def classify(self, model: str, ids: Sequence[int]) -> Call:
         """The request for a classifier's outputs at the last of ``ids``.
 
@@ -164,16 +167,18 @@ class VLLM:
         finish = Finish.TOKEN_LIMIT if reason == "length" else Finish.STEP_END
         if reason == "stop" and not isinstance(choice["stop_reason"], str):
             finish, ids = Finish.END_OF_SEQUENCE, ids[:-1]
-        details = answer["usage"].get("prompt_tokens_details") or {}
         return Completion(
             token_ids=tuple(ids),
             finish=finish,
             logprobs=tuple(choice["logprobs"]["token_logprobs"][: len(ids)]),
-            num_cached=details.get("cached_tokens") or 0,
+            num_cached=self.num_cached(answer),
         )
 
     def likelihood(self, model: str, ids: Sequence[int], num_prefix: int) -> Call:
-        """``prompt_logprobs``; the server computes the whole prompt for it, past its prefix cache."""
+        """``prompt_logprobs``; the server computes the whole prompt for it, past its prefix cache.
+
+        ``/inference/v1/generate`` takes a start for them, but computes what is before it too.
+        """
         body = {"model": model, "prompt": list(ids), "max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}
         return Call("/v1/completions", body)
 
@@ -182,6 +187,12 @@ class VLLM:
         """One mapping from token id to log-probability for each prompt token; none for the first."""
         entries = answer["choices"][0]["prompt_logprobs"]
         return tuple(float(entries[i][str(ids[i])]["logprob"]) for i in range(num_prefix, len(ids)))
+
+    @_reading
+    def num_cached(self, answer: Any) -> int:
+        """Reported by a server that was started with ``--enable-prompt-tokens-details``."""
+        details = answer["usage"].get("prompt_tokens_details") or {}
+        return int(details.get("cached_tokens") or 0)
 
     def classify(self, model: str, ids: Sequence[int]) -> Call:
         """``/classify``: pooling of the last token, which reads the prefix cache."""
@@ -239,11 +250,15 @@ class SGLang:
             token_ids=tuple(ids),
             finish=finish,
             logprobs=tuple(float(entry[0]) for entry in about["output_token_logprobs"][: len(ids)]),
-            num_cached=about.get("cached_tokens", 0),
+            num_cached=self.num_cached(answer),
         )
 
     def likelihood(self, model: str, ids: Sequence[int], num_prefix: int) -> Call:
-        """Log-probabilities of the input from the prefix's last token on; what is before may come from the cache."""
+        """Log-probabilities of the input from the prefix's last token on.
+
+        The server reads its prefix cache up to ``logprob_start_len``, and computes what follows: the last token of the
+        prefix, whose output is the distribution of the step's first token, and the step.
+        """
         body = {
             "input_ids": list(ids),
             "sampling_params": {"max_new_tokens": 1, "temperature": 0.0},
@@ -254,9 +269,16 @@ class SGLang:
 
     @_reading
     def logprobs(self, answer: Any, ids: Sequence[int], num_prefix: int) -> tuple[float, ...]:
-        """The last entries are the step's."""
+        """Entries are (log-probability, id, text): the prefix's last token, which has none here, and the step's."""
         entries = answer["meta_info"]["input_token_logprobs"][-(len(ids) - num_prefix) :]
+        if [entry[1] for entry in entries] != list(ids[num_prefix:]):
+            raise ValueError("input_token_logprobs are those of other tokens")
         return tuple(float(entry[0]) for entry in entries)
+
+    @_reading
+    def num_cached(self, answer: Any) -> int:
+        """Reported without a flag."""
+        return int(answer["meta_info"].get("cached_tokens", 0))
 
     def classify(self, model: str, ids: Sequence[int]) -> Call:
         """``/classify`` of a server started on a sequence-classification model."""
@@ -327,7 +349,7 @@ class LlamaServer:
             token_ids=tuple(ids),
             finish=finishes[reason],
             logprobs=logprobs if len(logprobs) == len(ids) else None,
-            num_cached=answer["timings"].get("cache_n", 0),
+            num_cached=self.num_cached(answer),
         )
 
     def likelihood(self, model: str, ids: Sequence[int], num_prefix: int) -> Call:
@@ -339,6 +361,11 @@ class LlamaServer:
     def logprobs(self, answer: Any, ids: Sequence[int], num_prefix: int) -> tuple[float, ...]:
         """Not offered."""
         raise NotImplementedError
+
+    @_reading
+    def num_cached(self, answer: Any) -> int:
+        """Reported without a flag."""
+        return int(answer["timings"].get("cache_n", 0))
 
     def classify(self, model: str, ids: Sequence[int]) -> Call:
         """Not offered for a head of several labels at the last token."""

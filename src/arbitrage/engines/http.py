@@ -199,9 +199,15 @@ class HTTPSession:
         if not step:
             return Likelihood(logprobs=(), cost=Cost(num_calls=1))
         started = time.perf_counter()
-        call = engine.dialect.likelihood(engine.model, ids, len(self._ids))
-        logprobs = engine.dialect.logprobs(await engine.client.post(*call), ids, len(self._ids))
-        cost = Cost(num_calls=1, num_computed=len(ids), seconds=time.perf_counter() - started)
+        answer = await engine.client.post(*engine.dialect.likelihood(engine.model, ids, len(self._ids)))
+        logprobs = engine.dialect.logprobs(answer, ids, len(self._ids))
+        num_cached = engine.dialect.num_cached(answer)
+        cost = Cost(
+            num_calls=1,
+            num_computed=len(ids) - num_cached,
+            num_cached=num_cached,
+            seconds=time.perf_counter() - started,
+        )
         return Likelihood(logprobs=logprobs, cost=cost)
 
     async def commit(self, candidate: Candidate) -> None:
