@@ -48,7 +48,7 @@ class BareLoop:
             numbers = {"float32": 0, "float16": 1, "bfloat16": 30}
             parameters.kv_unified, parameters.n_seq_max = False, settings["sequences"]
             parameters.n_ctx = engine.context.length * settings["sequences"]
-            parameters.n_ubatch = 7 if exact else 512
+            parameters.n_ubatch = settings["batch_at_once"]
             parameters.type_k = numbers[settings["cache"]]
             parameters.type_v = numbers["bfloat16" if exact else settings["cache"]]
             parameters.flash_attn_type = int(settings["flash_attention"])
@@ -107,6 +107,7 @@ def main() -> None:
     parser.add_argument("--exact", action="store_true")
     parser.add_argument("--flash-attention", action=argparse.BooleanOptionalAction)
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--loops", nargs="+", choices=("same", "defaults"), default=["same", "defaults"])
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
     engine = LlamaEngine.load(
@@ -119,7 +120,7 @@ def main() -> None:
     )
     text = engine.encode(TEXT)
     prompt = (text * (options.prompt // len(text) + 1))[: options.prompt]
-    loops = {"same": BareLoop(engine, has_defaults=False), "defaults": BareLoop(engine, has_defaults=True)}
+    loops = {name: BareLoop(engine, has_defaults=name == "defaults") for name in options.loops}
     rounds: list[dict[str, tuple[float, float]]] = []
     for number in range(options.rounds + 1):
         ids, *times = asyncio.run(engine_run(engine, prompt, options.tokens))
@@ -130,7 +131,7 @@ def main() -> None:
             assert name != "same" or others == ids, "the same tokens are compared"
         if number:  # The first round warms up.
             rounds.append(one)
-            print(number, ratios(rounds, "same"), ratios(rounds, "defaults"), file=sys.stderr)
+            print(number, {name: ratios(rounds, name) for name in loops}, file=sys.stderr)
     if options.profile:
         profile(engine, prompt, options.tokens)
     medians = {
@@ -148,8 +149,7 @@ def main() -> None:
         "prompt_tokens": len(prompt),
         "tokens": len(ids) - 1,
         "ms": medians,
-        "speed_over_same_settings": ratios(rounds, "same"),
-        "speed_over_defaults": ratios(rounds, "defaults"),
+        "speed_over": {name: ratios(rounds, name) for name in loops},
     }
     print(json.dumps(record))
 

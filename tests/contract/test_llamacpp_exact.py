@@ -1,6 +1,9 @@
 """What ``exact`` means on llama.cpp: the same logits, to the last bit, however many tokens are computed together."""
 
+import os
 import platform
+import subprocess
+import sys
 
 import pytest
 
@@ -126,6 +129,34 @@ def test_the_settings_reach_the_library(file, monkeypatch, dtype, number, flash_
     del seen[:]
     LlamaEngine.load(file("q4_k_m"), **options)
     assert seen == [[True, 512, number, number, flash_attention is True]]
+
+
+@pytest.mark.parametrize(("has_tiles", "expected"), [(True, 7), (False, 63)])
+def test_without_tiled_products_more_tokens_are_computed_at_once(file, monkeypatch, tmp_path, has_tiles, expected):
+    """In this process they are on: the engine measures it, and each token gets a pass of its own."""
+    monkeypatch.setenv("ARBITRAGE_CACHE", str(tmp_path))
+    monkeypatch.setattr("arbitrage.engines.llamacpp_context._HAS_TILES", has_tiles)
+    seen, init = [], llama_cpp.llama_init_from_model
+    monkeypatch.setattr(
+        llama_cpp, "llama_init_from_model", lambda model, given: seen.append(given.n_ubatch) or init(model, given)
+    )
+    target = LlamaEngine.load(file("q4_k_m"), threads=1, exact=True)
+    assert seen[0] == expected
+    assert target.arithmetic()["tiled_products"] == has_tiles
+    assert target.is_strict == (target.width_difference > 0.0)
+
+
+@on_x86
+def test_tiled_products_that_were_off_from_the_start_leave_the_engine_exact(file):
+    code = (
+        "import sys; from arbitrage.engines.llamacpp import LlamaEngine\n"
+        "target = LlamaEngine.load(sys.argv[1], threads=1, exact=True)\n"
+        "print(target.width_difference, target.is_strict, target.context.batch_at_once)"
+    )
+    environment = {**os.environ, "GGML_CPU_TILED_MM": "0"}
+    command = [sys.executable, "-c", code, str(file("q4_k_m"))]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.split() == ["0.0", "False", "63"]
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])

@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -83,7 +83,7 @@ async def measure(
         EngineError: If draft or target fails.
     """
     rng = rng or random.Random()
-    pair, config, skipped = loaded.pair, loaded.config, dict(loaded.skipped)
+    pair, config = loaded.pair, loaded.config
     engines: dict[Source, Engine] = {source: pair.engine(source) for source in Source}
     writers = {
         source: WriterRun(
@@ -97,26 +97,8 @@ async def measure(
         )
         for role, scorer in loaded.scorers.items()
     }
-    runs: list[WriterRun | ScorerRun] = [*writers.values(), *scorers.values()]
-    try:
-        with progress(len(runs) * (settings.repeats + 2)) as advance:
-            for run in list(runs):
-                advance(f"starting {run.name}")
-                try:
-                    await run.start()
-                except ArbitrageError as error:
-                    if isinstance(run, WriterRun):
-                        raise
-                    skipped[run.name] = str(error)
-                    runs.remove(run)
-                    await scorers.pop(run.name).close()
-            for number in range(settings.repeats + 1):
-                for run in runs:
-                    advance(f"measuring {run.name}")
-                    await run.round(is_timed=number > 0)
-    finally:
-        for run in runs:
-            await run.close()
+    failures = await _run_all([*writers.values(), *scorers.values()], settings.repeats, progress)
+    scorers = {role: run for role, run in scorers.items() if role not in failures}
     figures = {source: writers[source].costs(limit_of(config.models[source], engines[source])) for source in Source}
     return PairCosts(
         pair=config.name,
@@ -125,8 +107,32 @@ async def measure(
         draft=figures[Source.DRAFT],
         target=figures[Source.TARGET],
         scorers={role: run.costs() for role, run in scorers.items()},
-        skipped=skipped,
+        skipped={**loaded.skipped, **failures},
     )
+
+
+async def _run_all(runs: Sequence[WriterRun | ScorerRun], num_rounds: int, progress: Progress) -> dict[str, str]:
+    """One untimed round of all models, then the timed ones; returns the errors of scorers that could not start."""
+    failures: dict[str, str] = {}
+    try:
+        with progress(len(runs) * (num_rounds + 2)) as advance:
+            for run in runs:
+                advance(f"starting {run.name}")
+                try:
+                    await run.start()
+                except ArbitrageError as error:
+                    if isinstance(run, WriterRun):
+                        raise
+                    failures[run.name] = str(error)
+            for number in range(num_rounds + 1):
+                for run in runs:
+                    if run.name not in failures:
+                        advance(f"measuring {run.name}")
+                        await run.round(is_timed=number > 0)
+    finally:
+        for run in runs:
+            await run.close()
+    return failures
 
 
 def default_rule(config: PairConfig, advice: Advice) -> str:

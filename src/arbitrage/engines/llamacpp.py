@@ -17,7 +17,7 @@ try:
     import numpy as np
 
     from arbitrage.engines import logits as arithmetic
-    from arbitrage.engines.llamacpp_context import DEFAULT_SEQUENCES, INVARIANT_BATCH, LlamaContext
+    from arbitrage.engines.llamacpp_context import DEFAULT_SEQUENCES, LlamaContext
     from arbitrage.engines.llamacpp_native import GGUFTokenizer, LlamaModel, is_cpu
     from arbitrage.engines.logits import Logits
 except ImportError as error:
@@ -73,8 +73,7 @@ class LlamaEngine(LocalEngine):
         self.num_embeddings = context.model.num_tokens
         self.context_length = context.length
         # In one computation, llama.cpp takes one sequence more than it may take tokens.
-        most = INVARIANT_BATCH if context.is_batch_invariant else context.num_sequences
-        self.max_branches = min(context.num_sequences - 1, most)
+        self.max_branches = min(context.num_sequences - 1, context.batch_at_once)
 
     @classmethod
     def load(

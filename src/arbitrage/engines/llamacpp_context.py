@@ -1,6 +1,7 @@
 """One context of llama.cpp: several sequences, each with its own part of the KV cache."""
 
 import ctypes
+import os
 import weakref
 from collections.abc import Sequence
 from typing import Any, Final
@@ -28,8 +29,9 @@ MAX_THREADS: Final = 512
 """``GGML_MAX_N_THREADS``."""
 _CACHE_TYPES: Final = {"float32": 0, "float16": 1, "bfloat16": 30}
 """Numbers of ``ggml_type``."""
-INVARIANT_BATCH: Final = 7
-"""Tokens in one computation of a batch-invariant context: from 8 on, llama.cpp's tiled products round otherwise."""
+_HAS_TILES: Final = os.environ.get("GGML_CPU_TILED_MM") != "0"
+"""Whether llama.cpp may use tiled products. It reads this variable once, at the first computation of the process; a
+value that is set after this module was imported is not seen here."""
 _INVARIANT_VALUES: Final = "bfloat16"
 """Of the cache of a batch-invariant context. For values of other types, flash attention splits the work of a single
 token over the threads where the context is long, and rounds otherwise than for several tokens."""
@@ -67,23 +69,18 @@ class LlamaContext:
             ConfigError: If a number cannot be used.
             CheckpointError: If llama.cpp cannot make a context for the model.
         """
-        if not 0 <= length <= model.trained_length:
-            raise ConfigError(f"context must be between 1 and the model's {model.trained_length} tokens, got {length}")
         if dtype not in _CACHE_TYPES:
             raise ConfigError(f"dtype must be one of {', '.join(_CACHE_TYPES)}, got {dtype!r}")
-        most = llama_cpp.llama_max_parallel_sequences()
-        if not 2 <= num_sequences <= most:
-            raise ConfigError(f"sequences must be between 2 and {most}, got {num_sequences}")
-        for name, number in (("threads", threads), ("threads_batch", threads_batch)):
-            if number is not None and not 1 <= number <= MAX_THREADS:
-                raise ConfigError(f"{name} must be between 1 and {MAX_THREADS}, got {number}")
+        _check_numbers(model, length, num_sequences, threads=threads, threads_batch=threads_batch)
         self.model, self.num_sequences = model, num_sequences
         self.length = length or min(model.trained_length, DEFAULT_CONTEXT)
         self.flag: CancelFlag | None = None
         """Cancels the call that computes."""
         self._slots = Slots(num_sequences, lambda slot: self.crop(slot, 0))
         self.is_batch_invariant = is_batch_invariant
-        self.max_batch = 9 * INVARIANT_BATCH if is_batch_invariant else MAX_BATCH
+        self.batch_at_once = _invariant_batch() if is_batch_invariant else MAX_BATCH
+        """Tokens in one computation."""
+        self.max_batch = 63 if is_batch_invariant else MAX_BATCH
         """Tokens in one call of llama.cpp; between calls a cancellation is noticed."""
         threads = threads or num_physical_cores()
         is_flash = is_batch_invariant if flash_attention is None else flash_attention
@@ -104,7 +101,7 @@ class LlamaContext:
         parameters.kv_unified, parameters.n_seq_max = False, self.num_sequences
         parameters.n_ctx = -(-self.length // 256) * 256 * self.num_sequences
         parameters.n_batch = MAX_BATCH
-        parameters.n_ubatch = INVARIANT_BATCH if self.is_batch_invariant else MAX_BATCH
+        parameters.n_ubatch = self.batch_at_once
         parameters.n_threads, parameters.n_threads_batch = threads, threads_batch
         parameters.type_k = _CACHE_TYPES[dtype]
         parameters.type_v = _CACHE_TYPES[_INVARIANT_VALUES if self.is_batch_invariant else dtype]
@@ -117,6 +114,8 @@ class LlamaContext:
             "build": llama_cpp.llama_print_system_info().decode(),
             "cache": dtype,
             "batch_invariant": self.is_batch_invariant,
+            "batch_at_once": self.batch_at_once,
+            "tiled_products": _HAS_TILES,
             "gpu_layers": self.model.num_gpu_layers,
             "flash_attention": is_flash,
             "threads": [threads, threads_batch],
@@ -192,11 +191,32 @@ class LlamaContext:
         return logits, tuple(state.tolist())
 
 
+def _invariant_batch() -> int:
+    """Tokens in one computation below the width at which llama.cpp takes tiled products, or else tiled attention."""
+    return 7 if _HAS_TILES else 63
+
+
 def _floats(pointer: Any, num_rows: int, width: int) -> Logits:
     """A copy of an output of llama.cpp: the next call overwrites the original."""
     values: Any = (ctypes.c_float * (num_rows * width)).from_address(ctypes.addressof(pointer.contents))
     floats: Logits = np.frombuffer(values, np.float32).reshape(num_rows, width).copy()
     return floats
+
+
+def _check_numbers(model: LlamaModel, length: int, num_sequences: int, **threads: int | None) -> None:
+    """Refuse numbers that llama.cpp does not take.
+
+    Raises:
+        ConfigError: With the field, its bounds and the number.
+    """
+    if not 0 <= length <= model.trained_length:
+        raise ConfigError(f"context must be between 1 and the model's {model.trained_length} tokens, got {length}")
+    most = llama_cpp.llama_max_parallel_sequences()
+    if not 2 <= num_sequences <= most:
+        raise ConfigError(f"sequences must be between 2 and {most}, got {num_sequences}")
+    for name, number in threads.items():
+        if number is not None and not 1 <= number <= MAX_THREADS:
+            raise ConfigError(f"{name} must be between 1 and {MAX_THREADS}, got {number}")
 
 
 def _free(context: Any, batch: Any, model: LlamaModel) -> None:  # noqa: ARG001
