@@ -87,13 +87,17 @@ class LlamaContext:
         self._context = self._open(dtype, threads, threads_batch or threads, is_flash=is_flash)
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._width: int = llama_cpp.llama_model_n_embd(model.pointer)
+        self._open_batch()
+        self.free = weakref.finalize(self, _free, self._context, self._batch, model)
+
+    def _open_batch(self) -> None:
+        """Allocate the batch; its fields are written through views."""
         self._batch = llama_cpp.llama_batch_init(MAX_BATCH, 0, 1)
         self._tokens, self._positions, self._outputs = (
             np.ctypeslib.as_array(part, (MAX_BATCH,))
             for part in (self._batch.token, self._batch.pos, self._batch.logits)
         )
         np.ctypeslib.as_array(self._batch.n_seq_id, (MAX_BATCH,))[:] = 1
-        self.free = weakref.finalize(self, _free, self._context, self._batch, model)
 
     def _open(self, dtype: str, threads: int, threads_batch: int, *, is_flash: bool) -> Any:
         parameters = llama_cpp.llama_context_default_params()
