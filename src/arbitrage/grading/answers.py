@@ -42,6 +42,8 @@ _LINES: Final = re.compile(
     r"(?:\\\{\s?)?\\begin\{(cases|aligned|align\*?|gathered|split|array)\}(?:\{[^{}]*\})?(.*)\\end\{\1\}", re.DOTALL
 )
 _ROW_END: Final = re.compile(r"\\\\(?:\[[^\]]*\])?")
+_TWO_EQUATIONS: Final = re.compile(r"[-+]?[\d.]+ [A-Za-z](?:_\w)?")
+"""Between two signs of equality: the end of one equation and the start of another, or a product."""
 _SIGNS: Final = re.compile(r"\\(pm|mp)(?![A-Za-z])\s?")
 
 
@@ -65,16 +67,21 @@ def _read_text(text: str, is_list: bool) -> Answer:
     if not is_list:
         # Inside brackets a comma parts coordinates or elements.
         outside = re.split(r"[(\[{]", text, maxsplit=1)[0]
-        text = _THOUSANDS.sub(lambda found: found[0].replace(",", ""), outside) + text[len(outside) :]
+        text = _without_marks(outside) + text[len(outside) :]
     return _read(text)
+
+
+def _without_marks(text: str) -> str:
+    """Text without the commas that mark thousands."""
+    return _THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
 
 
 def read_both(answer: str | None, gold: str) -> tuple[Answer | None, Answer]:
     """Take an answer and its gold answer apart, and read commas in both alike."""
-    meant = read(gold)
-    is_list = isinstance(meant, Group) and meant.kind == LIST
-    said = None if answer is None else read(answer, is_list=is_list)
-    return said, read(gold, is_list=True) if is_list else meant
+    read_gold = read(gold)
+    is_list = isinstance(read_gold, Group) and read_gold.kind == LIST
+    read_answer = None if answer is None else read(answer, is_list=is_list)
+    return read_answer, read(gold, is_list=True) if is_list else read_gold
 
 
 def _read(text: str) -> Answer:
@@ -94,38 +101,38 @@ def _read(text: str) -> Answer:
 
 
 def _choice(text: str) -> Choice | None:
-    if found := _CHOICE.fullmatch(text):
-        return Choice(next(filter(None, found.groups())).upper())
-    found = _LABELLED.fullmatch(text)
-    if not found or (found["second"] and not found["text"] and " " not in text):
+    if match := _CHOICE.fullmatch(text):
+        return Choice(next(filter(None, match.groups())).upper())
+    match = _LABELLED.fullmatch(text)
+    if not match or (match["second"] and not match["text"] and " " not in text):
         return None
-    is_open = found["text"] and not found["close"]
-    rest = rf"\text{{{found['rest']}" if is_open else found["rest"]
-    return Choice(found["first"] or found["second"], _read(rest))
+    is_open = match["text"] and not match["close"]
+    rest = rf"\text{{{match['rest']}" if is_open else match["rest"]
+    return Choice(match["first"] or match["second"], _read(rest))
 
 
 def _lines(text: str) -> Answer | None:
     """Several lines of equations; cases with conditions are not read."""
-    found = _LINES.fullmatch(text)
-    if not found:
+    match = _LINES.fullmatch(text)
+    if not match:
         return None
-    rows = [row.strip() for row in _ROW_END.split(found[2]) if row.strip()]
-    if found[1] == "array" and not all(re.search(r"=|[<>]|\\[lg]e(?![a-z])", row) for row in rows):
+    rows = [row.strip() for row in _ROW_END.split(match[2]) if row.strip()]
+    if match[1] == "array" and not all(re.search(r"=|[<>]|\\[lg]e(?![a-z])", row) for row in rows):
         return None
-    if found[1] in ("cases", "array") and any("&" in row and not re.search(r"&\s?=", row) for row in rows):
+    if match[1] in ("cases", "array") and any("&" in row and not re.search(r"&\s?=", row) for row in rows):
         return Prose(text)
     return _read(", ".join(row.replace("&", "").strip(",; ") for row in rows))
 
 
 def _words(text: str) -> Answer | None:
-    found = _TEXT.fullmatch(text)
-    if found and re.match(r"\s*[-+]?[$€£¥₹]?\s?\.?\d", found[1]):  # As in "\text{5 cm}".
-        quantities = _read(found[1])
+    match = _TEXT.fullmatch(text)
+    if match and re.match(r"\s*[-+]?[$€£¥₹]?\s?\.?\d", match[1]):  # As in "\text{5 cm}".
+        quantities = _read(_without_marks(match[1]))
         if not _has_prose(quantities):
             return quantities
-    words = re.sub(r",|\\(?:AND|OR)", " ", found[1] if found else text).split()
+    words = re.sub(r",|\\(?:AND|OR)", " ", match[1] if match else text).split()
     content = " ".join(words).strip(" .")
-    if (found and re.search("[A-Za-z]{2}", content)) or _SENTENCE.fullmatch(content) or content.casefold() in _LOGIC:
+    if (match and re.search("[A-Za-z]{2}", content)) or _SENTENCE.fullmatch(content) or content.casefold() in _LOGIC:
         return Words(content.casefold()) if len(words) <= MAX_WORDS else Prose(content)
     return None
 
@@ -166,6 +173,8 @@ def _named(text: str) -> tuple[str, str]:
     members, _ = cut(text, ("=",))
     if len(members) < 2 or not all(members) or re.search(r"[<>]|\\(?:le|ge|ne|approx|equiv)(?![A-Za-z])", text):
         return "", text
+    if any(_TWO_EQUATIONS.fullmatch(member) for member in members[1:-1]):
+        return "", text
     names = [member for member in members if is_name(member)]
     values = [member for member in members if not is_name(member)]
     if names:
@@ -195,7 +204,7 @@ def _renamed(answer: Answer, name: str) -> Answer:
 
 def _signed(text: str, signs: str) -> str:
     r"""One reading of all ``\pm`` and ``\mp``."""
-    return _SIGNS.sub(lambda found: signs[found[1] == "mp"], text)
+    return _SIGNS.sub(lambda match: signs[match[1] == "mp"], text)
 
 
 def _bracketed(text: str) -> Answer | None:
@@ -225,8 +234,8 @@ def _formula(text: str, name: str) -> Answer:
     amount, unit = parts.amount, parts.unit
     if not is_percent:
         amount, is_percent = without_percent(amount)
-    if found := _TEXT.fullmatch(amount):
-        amount = found[1].strip()
+    if match := _TEXT.fullmatch(amount):
+        amount = match[1].strip()
     amount = _LETTER.sub(r"\1 ", amount).strip()
     if not amount or _PROSE.search(amount):
         return Prose(text)

@@ -1,4 +1,4 @@
-"""Whether an answer says the same as the gold answer; formulas are compared by a function of the caller's."""
+"""Whether an answer equals the gold answer; the caller passes the function that compares formulas."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -32,35 +32,35 @@ def is_plain(formula: Formula | Prose) -> bool:
     return value(text) is not None or bool(_BASE.fullmatch(text)) or text.lstrip("-") == "\\infty"
 
 
-def exactly_same(said: Formula, meant: Formula) -> bool | None:
+def exactly_same(answer: Formula, gold: Formula) -> bool | None:
     """Compare two formulas as exact numbers where both are, else as text; None if only algebra could tell."""
-    if not _units_agree(said, meant):
+    if not _units_agree(answer, gold):
         return False
-    is_same_kind = said.is_percent == meant.is_percent and names.agree(said.name, meant.name)
-    left, right = value(said.text), value(meant.text)
+    is_same_kind = answer.is_percent == gold.is_percent and names.agree(answer.name, gold.name)
+    left, right = value(answer.text), value(gold.text)
     if left is not None and right is not None:
-        if not names.agree(said.name, meant.name):
+        if not names.agree(answer.name, gold.name):
             return False
-        if said.is_percent == meant.is_percent:
+        if answer.is_percent == gold.is_percent:
             return left == right
-        share, other = (left, right) if said.is_percent else (right, left)
+        share, other = (left, right) if answer.is_percent else (right, left)
         return other in (share, share / 100)
-    if based := _BASE.fullmatch(meant.text):
+    if based := _BASE.fullmatch(gold.text):
         digits, base = based[1], based[2] or based[3]
-        other_base = _BASE.fullmatch(said.text)
+        other_base = _BASE.fullmatch(answer.text)
         if other_base:
             return (other_base[1], other_base[2] or other_base[3]) == (digits, base)
-        return said.text == digits
-    if is_same_kind and _key(said.text) == _key(meant.text):
+        return answer.text == digits
+    if is_same_kind and _key(answer.text) == _key(gold.text):
         return True
     return None
 
 
-def _units_agree(said: Formula, meant: Formula) -> bool:
+def _units_agree(answer: Formula, gold: Formula) -> bool:
     """Whether the units can be the same; a missing one can be any."""
-    if said.is_percent != meant.is_percent and (said.unit or meant.unit):
+    if answer.is_percent != gold.is_percent and (answer.unit or gold.unit):
         return False
-    return said.unit is None or meant.unit is None or said.unit.agrees(meant.unit)
+    return answer.unit is None or gold.unit is None or answer.unit.agrees(gold.unit)
 
 
 def _key(text: str) -> str:
@@ -68,54 +68,54 @@ def _key(text: str) -> str:
     return text.casefold() if re.fullmatch("[A-Za-z]|[A-Za-z]{3,}", text) else text
 
 
-def compare(said: Answer, meant: Answer, same: Same) -> bool | None:
-    """Whether an answer says the same as the gold answer.
+def compare(answer: Answer, gold: Answer, same: Same) -> bool | None:
+    """Whether an answer equals the gold answer.
 
     Args:
-        said: The answer.
-        meant: The gold answer.
+        answer: The answer.
+        gold: The gold answer.
         same: Compares two formulas.
 
     Returns:
         None if ``same`` could not tell.
     """
-    if isinstance(meant, Choice) or isinstance(said, Choice):
-        return _same_choice(said, meant, same)
-    if isinstance(meant, Prose) or isinstance(said, Prose):
+    if isinstance(gold, Choice) or isinstance(answer, Choice):
+        return _same_choice(answer, gold, same)
+    if isinstance(gold, Prose) or isinstance(answer, Prose):
         return False
-    if isinstance(meant, Words) or isinstance(said, Words):
-        return "".join(said.text.casefold().split()) == "".join(meant.text.casefold().split())
-    if isinstance(said, Formula) and isinstance(meant, Formula):
-        return same(said, meant)
-    if isinstance(said, Group) and isinstance(meant, Group):
-        return names.agree(said.name, meant.name) and _same_group(said, meant, same)
-    return _same_whole(said, meant, same)
+    if isinstance(gold, Words) or isinstance(answer, Words):
+        return "".join(answer.text.casefold().split()) == "".join(gold.text.casefold().split())
+    if isinstance(answer, Formula) and isinstance(gold, Formula):
+        return same(answer, gold)
+    if isinstance(answer, Group) and isinstance(gold, Group):
+        return names.agree(answer.name, gold.name) and _same_group(answer, gold, same)
+    return _same_whole(answer, gold, same)
 
 
-def _same_choice(said: Answer, meant: Answer, same: Same) -> bool | None:
-    if isinstance(said, Choice) and isinstance(meant, Choice):
-        return said.letter == meant.letter
-    choice, other = (said, meant) if isinstance(said, Choice) else (meant, said)
+def _same_choice(answer: Answer, gold: Answer, same: Same) -> bool | None:
+    if isinstance(answer, Choice) and isinstance(gold, Choice):
+        return answer.letter == gold.letter
+    choice, other = (answer, gold) if isinstance(answer, Choice) else (gold, answer)
     assert isinstance(choice, Choice)
     if isinstance(other, Formula) and other.text.upper() == choice.letter:
         return True
     if choice.rest is None:
         return False
-    return compare(choice.rest, other, same) if choice is said else compare(other, choice.rest, same)
+    return compare(choice.rest, other, same) if choice is answer else compare(other, choice.rest, same)
 
 
-def _same_group(said: Group, meant: Group, same: Same) -> bool | None:
-    kinds = (said.kind, meant.kind)
+def _same_group(answer: Group, gold: Group, same: Same) -> bool | None:
+    kinds = (answer.kind, gold.kind)
     if set(kinds) <= {LIST, UNION} or kinds in (("()", LIST), ("[]", LIST)):
-        return _in_any_order(said.items, meant.items, same)
+        return _in_any_order(answer.items, gold.items, same)
     if set(kinds) == {"()", MATRIX}:
-        left, right = _cells(said), _cells(meant)
+        left, right = _cells(answer), _cells(gold)
         return bool(left and right) and _in_order(left, right, same)
     if UNION in kinds or MATRIX in kinds:
-        return _in_order(said.items, meant.items, same) if kinds[0] == kinds[1] else _same_whole(said, meant, same)
+        return _in_order(answer.items, gold.items, same) if kinds[0] == kinds[1] else _same_whole(answer, gold, same)
     if kinds[0] == kinds[1] or kinds == (LIST, "()"):
-        is_any_order = kinds[0] != "row" and _is_named(said) and _is_named(meant)
-        return (_in_any_order if is_any_order else _in_order)(said.items, meant.items, same)
+        is_any_order = kinds[0] != "row" and _have_names(answer.items) and _have_names(gold.items)
+        return (_in_any_order if is_any_order else _in_order)(answer.items, gold.items, same)
     return False
 
 
@@ -127,43 +127,47 @@ def _cells(group: Group) -> Sequence[Answer]:
     return [cell for row in rows for cell in row] if len(rows) == 1 or all(len(row) == 1 for row in rows) else []
 
 
-def _is_named(group: Group) -> bool:
-    """Whether all items have names, each another."""
-    own = [item.name if isinstance(item, Formula | Group) else "" for item in group.items]
+def _have_names(items: Sequence[Answer]) -> bool:
+    """Whether all of several items have names, each another."""
+    own = list(map(_name, items))
     return "" not in own and len(set(own)) == len(own) > 1
 
 
-def _same_whole(said: Answer, meant: Answer, same: Same) -> bool | None:
+def _name(item: Answer) -> str:
+    return item.name if isinstance(item, Formula | Group) else ""
+
+
+def _same_whole(answer: Answer, gold: Answer, same: Same) -> bool | None:
     """Compare a set with another kind of answer, such as an inequality that only algebra solves."""
-    assert isinstance(said, Formula | Group)
-    assert isinstance(meant, Formula | Group)
-    group, other = (said, meant) if isinstance(said, Group) else (meant, said)
+    assert isinstance(answer, Formula | Group)
+    assert isinstance(gold, Formula | Group)
+    group, other = (answer, gold) if isinstance(answer, Group) else (gold, answer)
     assert isinstance(group, Group)
     if isinstance(other, Formula) and is_plain(other):
         return False
     if group.kind in (UNION, MATRIX) or (group.kind != LIST and RELATION.search(other.text)):
-        return same(Formula(said.text), Formula(meant.text))
+        return same(Formula(answer.text), Formula(gold.text))
     return False
 
 
-def _in_order(said: Sequence[Answer], meant: Sequence[Answer], same: Same) -> bool | None:
-    if len(said) != len(meant):
+def _in_order(answer: Sequence[Answer], gold: Sequence[Answer], same: Same) -> bool | None:
+    if len(answer) != len(gold):
         return False
-    verdicts = [compare(left, right, same) for left, right in zip(said, meant, strict=True)]
+    verdicts = [compare(left, right, same) for left, right in zip(answer, gold, strict=True)]
     return False if False in verdicts else None if None in verdicts else True
 
 
-def _in_any_order(said: Sequence[Answer], meant: Sequence[Answer], same: Same) -> bool | None:
+def _in_any_order(answer: Sequence[Answer], gold: Sequence[Answer], same: Same) -> bool | None:
     """Pair the items off, none twice."""
-    if len(said) != len(meant):
+    if len(answer) != len(gold):
         return False
-    if _is_named(Group(LIST, tuple(meant), "")) and not any(getattr(item, "name", "") for item in said):
-        return _in_order(said, meant, same)  # Nothing but the order tells which value is meant for which name.
-    left, is_open = list(said), False
-    for wanted in meant:
+    if _have_names(gold) and not any(map(_name, answer)):
+        return _in_order(answer, gold, same)  # Nothing but the order tells which value belongs to which name.
+    left, is_open = list(answer), False
+    for expected in gold:
         verdicts = []
         for index, item in enumerate(left):
-            verdicts.append(compare(item, wanted, same))
+            verdicts.append(compare(item, expected, same))
             if verdicts[-1]:
                 del left[index]
                 break

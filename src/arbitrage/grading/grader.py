@@ -1,4 +1,4 @@
-"""Answers graded many at a time: exactly where that is enough, else by algebra in processes with hard time-outs."""
+"""Many answers graded at once: exactly where that is enough, else by algebra in processes with time limits."""
 
 import atexit
 import json
@@ -19,7 +19,7 @@ from arbitrage.grading.pool import Pool
 Pair = tuple[str | None, str | None]
 """An answer and the gold answer."""
 Grade = Callable[[Trace], bool | None]
-"""Whether a trace is right; None where nobody knows. A :class:`Grader` is one."""
+"""Whether a trace is right; None if it is ungraded or timed out. A :class:`Grader` is such a function."""
 
 LIMIT_S: Final = 5.0
 MAX_WORKERS: Final = 8
@@ -28,12 +28,12 @@ MAX_WORKERS: Final = 8
 class Grader:
     """Grades answers and remembers the verdicts.
 
-    Processes start at the first answer that needs algebra; without the extra ``math`` such answers are compared as
+    The processes start at the first answer that needs algebra. Without the extra ``math`` such answers are compared as
     text, and one warning says so.
 
     Args:
-        limit_s: Seconds of the processor for one answer.
-        num_workers: Processes; 0 for one a core, at most :data:`MAX_WORKERS`.
+        limit_s: Processor seconds for one answer.
+        num_workers: Number of processes; 0 for one per core, at most :data:`MAX_WORKERS`.
 
     Raises:
         ConfigError: If a value is out of range.
@@ -44,7 +44,7 @@ class Grader:
             raise ConfigError(f"limit_s must be above 0, got {limit_s}")
         if num_workers < 0:
             raise ConfigError(f"num_workers must be at least 0, got {num_workers}")
-        self._known: dict[Pair, Verdict] = {}
+        self._verdicts: dict[Pair, Verdict] = {}
         self._is_symbolic = find_spec("math_verify") is not None
         self._has_warned = False
         self._lock = threading.Lock()
@@ -54,10 +54,10 @@ class Grader:
         )
 
     def grade(self, pairs: Iterable[Pair]) -> list[Verdict]:
-        """Grade answers; those that were graded before cost nothing.
+        """Grade answers; an answer that was graded before takes no time.
 
         Args:
-            pairs: Answer, as the box held it, and gold answer; either may be None.
+            pairs: The content of the box and the gold answer; either may be None.
 
         Returns:
             A verdict for each pair, in order.
@@ -65,37 +65,37 @@ class Grader:
         Raises:
             GradingError: If no grading process can be started.
         """
-        wanted = list(pairs)
+        requested = list(pairs)
         with self._lock:
-            hard: dict[Pair, Verdict] = {}
-            for pair in wanted:
-                if pair not in self._known and pair not in hard:
+            undecided: dict[Pair, Verdict] = {}
+            for pair in requested:
+                if pair not in self._verdicts and pair not in undecided:
                     answer, gold = pair
                     verdict, is_final = (Verdict.UNGRADED, True) if gold is None else judge_exactly(answer, gold)
-                    (self._known if is_final else hard)[pair] = verdict
-            self._known |= self._judge(hard)
-            return [self._known[pair] for pair in wanted]
+                    (self._verdicts if is_final else undecided)[pair] = verdict
+            self._verdicts |= self._judge(undecided)
+            return [self._verdicts[pair] for pair in requested]
 
-    def _judge(self, hard: dict[Pair, Verdict]) -> dict[Pair, Verdict]:
-        if not hard:
+    def _judge(self, undecided: dict[Pair, Verdict]) -> dict[Pair, Verdict]:
+        if not undecided:
             return {}
         if not self._is_symbolic:
-            self._warn(hard)
-            return hard
-        found = self._ask(list(hard))
-        # Whether a gold answer counts must not depend on the answer: where a plain one can be compared with the gold
-        # answer in time, what hangs is the answer, and wrong.
-        late = [pair for pair, verdict in found.items() if verdict is Verdict.TIMED_OUT]
+            self._warn(undecided)
+            return undecided
+        verdicts = self._ask(list(undecided))
+        # Whether a gold answer counts must not depend on the answer. If "0" can be compared with the gold answer in
+        # time, the answer is the one that hangs, and it is wrong.
+        late = [pair for pair, verdict in verdicts.items() if verdict is Verdict.TIMED_OUT]
         plain = self._ask([("0", gold) for gold in dict.fromkeys(gold for _, gold in late)])
-        return found | {pair: Verdict.WRONG for pair in late if plain["0", pair[1]] is not Verdict.TIMED_OUT}
+        return verdicts | {pair: Verdict.WRONG for pair in late if plain["0", pair[1]] is not Verdict.TIMED_OUT}
 
     def _ask(self, pairs: list[Pair]) -> dict[Pair, Verdict]:
-        said = self._pool.ask([json.dumps(pair) for pair in pairs])
-        return {pair: Verdict(word) if word else Verdict.TIMED_OUT for pair, word in zip(pairs, said, strict=True)}
+        words = self._pool.ask([json.dumps(pair) for pair in pairs])
+        return {pair: Verdict(word) if word else Verdict.TIMED_OUT for pair, word in zip(pairs, words, strict=True)}
 
-    def _warn(self, hard: dict[Pair, Verdict]) -> None:
+    def _warn(self, undecided: dict[Pair, Verdict]) -> None:
         if not self._has_warned:
-            answer, gold = next(iter(hard))
+            answer, gold = next(iter(undecided))
             warnings.warn(
                 f"symbolic grading is not installed: answers such as {answer!r} for {gold!r} are compared as text "
                 "(pip install '.[math]')",
@@ -112,7 +112,7 @@ class Grader:
         return self.grade_traces([trace])[0].is_correct
 
     def close(self) -> None:
-        """End the processes; verdicts stay known."""
+        """End the processes; the verdicts stay."""
         self._pool.close()
 
     def __enter__(self) -> Self:
@@ -136,19 +136,19 @@ def grade(pairs: Iterable[Pair]) -> list[Verdict]:
 
 
 def grade_traces(traces: Iterable[Trace]) -> list[Verdict]:
-    """Grade traces with the shared grader, all at once: what then asks about one of them finds it graded."""
+    """Grade traces with the shared grader, all at once; :func:`is_correct` then answers for each without delay."""
     return shared().grade_traces(traces)
 
 
 def is_correct(trace: Trace) -> bool | None:
-    r"""Whether the last ``\boxed{}`` of a trace says what the gold answer does.
+    r"""Whether the last ``\boxed{}`` of a trace holds the gold answer.
 
     Returns:
-        None if it is ungraded or timed out: not the same as wrong.
+        None if it is ungraded or timed out, which does not count as wrong.
     """
     return shared()(trace)
 
 
 def is_same(answer: str | None, gold: str) -> bool:
-    """Whether an answer says what the gold one does; none never does."""
+    """Whether an answer equals the gold answer; None does not."""
     return grade([(answer, gold)])[0] is Verdict.CORRECT

@@ -73,9 +73,9 @@ MAX_PERIODIC: Final = 40
 _Replacement = str | Callable[[re.Match[str]], str]
 
 
-def _period(found: re.Match[str]) -> str:
+def _period(match: re.Match[str]) -> str:
     """A decimal with dots behind it, as a repeating one; one that repeats nothing loses its dots."""
-    whole, digits = found["whole"], found["digits"]
+    whole, digits = match["whole"], match["digits"]
     num = len(digits) if len(digits) <= MAX_PERIODIC else 0
     candidates = [(start, length) for start in range(num) for length in range(1, num - start)]
     for start, length in sorted(candidates, key=lambda pair: (sum(pair), pair)):
@@ -102,11 +102,12 @@ _RULES: Final[list[tuple[re.Pattern[str], _Replacement]]] = [
             r"\\text{",
         ),
         (r"\\text\s+\{", r"\\text{"),
-        (r"\\text\{\s*([eid])\s*\}|\\imath" + _END, lambda found: (found[1] or "i") + " "),
+        (r"\\text\{\s*([ei])\s*\}|\\imath" + _END, lambda match: (match[1] or "i") + " "),
+        (r"\\text\{\s*d\s*\}(?=\s*[A-Za-z\\^])", "d"),
         (r"\\(?:text|operatorname)\{\s*cis\s*\}|\\cis" + _END, r"\\operatorname{cis}"),
         (r"\\mathbb\s*(?:\{\s*R\s*\}|R)|\\R" + _END, r"(-\\infty,\\infty)"),
         (r"\\(?:mathbf|boldsymbol|bm|mathit|emph)\s*\{([^{}]*)\}", r"\1"),
-        (r"\\geq(?:slant|q)?" + _END + "|>=|=>", r"\\ge "),
+        (r"\\geq(?:slant|q)?" + _END + "|>=", r"\\ge "),
         (r"\\leq(?:slant|q)?" + _END + "|<=", r"\\le "),
         (r"\\neq" + _END + r"|\\not\s*=|!=", r"\\ne "),
         (r"\\lt" + _END, "<"),
@@ -118,6 +119,7 @@ _RULES: Final[list[tuple[re.Pattern[str], _Replacement]]] = [
         (r"\\rbrace" + _END, r"\\}"),
         (r"\\lbrack" + _END, "["),
         (r"\\rbrack" + _END, "]"),
+        (r"\\colon" + _END, ":"),
         (r"\\langle" + _END, "("),
         (r"\\rangle" + _END, ")"),
         (r"\\backslash" + _END, r"\\setminus "),
@@ -143,7 +145,7 @@ _RULES: Final[list[tuple[re.Pattern[str], _Replacement]]] = [
         ),
         (r"\\text\{([^{}]*?)(?<![A-Za-z])(and|or)(?![A-Za-z])([^{}]*)\}", r"\\text{\1} \2 \\text{\3}"),
         (r"\\text\{[\s,.;:]*\}", " "),
-        (r"(?:,\s*)?(?<![A-Za-z\\])(and|or)(?![A-Za-z])\s*,?", lambda found: rf" \{found[1].upper()} "),
+        (r"(?:,\s*)?(?<![A-Za-z\\])(and|or)(?![A-Za-z])\s*,?", lambda match: rf" \{match[1].upper()} "),
         (r",\s*,", ","),
         (r"(?<=[\d}])\s*\\approx.*", ""),
         (r"\s+", " "),
@@ -152,6 +154,10 @@ _RULES: Final[list[tuple[re.Pattern[str], _Replacement]]] = [
 _TWO: Final = re.compile(r"\\(frac|binom)(?![A-Za-z])")
 _ARGUMENT: Final = re.compile(r"\s*(\{|[0-9A-Za-z]|\\[A-Za-z]+)")
 _ANGLE: Final = re.compile(rf"(\d+(?:\.\d+)?)\s*(?:\^\s*(?:\{{\s*\\circ\s*\}}|\\circ{_END})|°)")
+_LINE_END: Final = re.compile(
+    r"(?<![-+=*/^_{(\[,;\s])\s*\n\s*(?![+=*/^_})\],;]|\\(?:cdot|times|le|ge|ne|in|cup)(?![A-Za-z]))"
+)
+"""The end of a line that is no part of a longer formula."""
 _PERCENT: Final = re.compile(r"(?<=\S)\s*(?:%|\\text\{\s*(?:percent|per cent|%)\s*\}|percent|per cent)$")
 
 _EXPONENT: Final = r"(?:[eE][-+]?\d{1,4})?"
@@ -177,13 +183,15 @@ def canonical(text: str) -> str:
         text = _ascii(text)
     if re.search(r"\\(?:sin|cos|tan|cot|sec|csc|cis|(?:text|operatorname)\{ ?cis ?\})(?![a-z])", text):
         text = _ANGLE.sub(r"{(\1\\pi/180)}", text)  # Elsewhere degrees are a unit.
+    if "\n" in text and "\\begin" not in text:
+        text = _LINE_END.sub(r" \\quad ", text.strip())
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
     if RELATION.search(text):
         text = re.sub(r"\\(?:land|wedge)(?![A-Za-z])", r"\\AND ", text)
         text = re.sub(r"\\(?:lor|vee)(?![A-Za-z])", r"\\OR ", text)
     if "\\bar" in text:
-        text = _BARRED.sub(lambda found: rf"\overline{{{found[1] or found[2]}}}", text)
+        text = _BARRED.sub(lambda match: rf"\overline{{{match[1] or match[2]}}}", text)
     if "dot" in text or ".(" in text:
         text = _DOTTED.sub(_overlined, text)
         text = re.sub(r"(?<=\.)\((\d+)\)", r"\\overline{\1}", text)
@@ -193,11 +201,11 @@ def canonical(text: str) -> str:
 
 
 def _ascii(text: str) -> str:
-    text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda found: f"^{{{found[0].translate(_SUPERSCRIPT)}}}", text)
-    text = re.sub("[₀₁₂₃₄₅₆₇₈₉ₙ]+", lambda found: f"_{{{found[0].translate(_SUBSCRIPT)}}}", text)
+    text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda match: f"^{{{match[0].translate(_SUPERSCRIPT)}}}", text)
+    text = re.sub("[₀₁₂₃₄₅₆₇₈₉ₙ]+", lambda match: f"_{{{match[0].translate(_SUBSCRIPT)}}}", text)
     text = re.sub(r"(\d)[\u0305\u0304]", r"\\overline{\1}", text)
     text = re.sub(r"(\d)\u0307", r"\\dot{\1}", text)
-    text = re.sub("[¼-¾⅐-⅞]", lambda found: _vulgar(found[0]), text)
+    text = re.sub("[¼-¾⅐-⅞]", lambda match: _vulgar(match[0]), text)
     text = text.translate(_TABLE)
     return "".join(c if c.isascii() else str(unicodedata.decimal(c, c)) for c in text)
 
@@ -207,9 +215,9 @@ def _vulgar(character: str) -> str:
     return rf"\frac{{{over}}}{{{under}}}"
 
 
-def _overlined(found: re.Match[str]) -> str:
+def _overlined(match: re.Match[str]) -> str:
     r"""``0.1\dot2\dot3`` as ``0.1\overline{23}``: the dots stand over the first and the last digit that repeat."""
-    start, first, between, last = found[1], found[2] or found[3], found[4] or "", found[5] or found[6] or ""
+    start, first, between, last = match[1], match[2] or match[3], match[4] or "", match[5] or match[6] or ""
     return rf"{start}\overline{{{first}{between}{last}}}"
 
 
@@ -254,12 +262,12 @@ def number(text: str) -> Fraction | None:
     """The value of a decimal, a fraction or a mixed number in canonical spelling; None for anything else."""
     try:
         for pattern in _NUMBERS:
-            if found := pattern.fullmatch(text):
-                parts = found.groupdict()
+            if match := pattern.fullmatch(text):
+                parts = match.groupdict()
                 value = Fraction(parts["over"]) / Fraction(parts.get("under") or 1) + int(parts.get("whole") or 0)
                 return -value if parts["sign"] == "-" else value
-        if found := _REPEATING.fullmatch(text):
-            sign, start, period = found.groups()
+        if match := _REPEATING.fullmatch(text):
+            sign, start, period = match.groups()
             value = Fraction(start if start != "." else "0") + Fraction(
                 int(period), (10 ** len(period) - 1) * 10 ** len(start.partition(".")[2])
             )

@@ -43,7 +43,7 @@ class Name:
     arguments: str = ""
     """Of a function, or the variable of the derivative."""
     is_word: bool = False
-    """Whether it says in words what the value is."""
+    """Whether it describes the value in words."""
 
 
 def is_name(text: str) -> bool:
@@ -53,15 +53,15 @@ def is_name(text: str) -> bool:
     )
 
 
-def agree(said: str, meant: str) -> bool:
+def agree(answer: str, gold: str) -> bool:
     """Whether two names can stand for the same value.
 
     They do if one is missing, if one is a word, or if they are the same letter without another subscript, argument or
     order of derivative. ``y`` is also the value of any function.
     """
-    if not said or not meant or said == meant:
+    if not answer or not gold or answer == gold:
         return True
-    left, right = _parsed(said), _parsed(meant)
+    left, right = _parsed(answer), _parsed(gold)
     if left.is_word or right.is_word:
         return left.is_word != right.is_word or left.base == right.base
     if (
@@ -83,24 +83,24 @@ def _differ(left: str, right: str) -> bool:
 @lru_cache(maxsize=4096)
 def _parsed(name: str) -> Name:
     text = re.sub(r"\s|\\(?=\{)", "", name)
-    if found := re.fullmatch(r"d([A-Za-z])/d([A-Za-z])", text):
-        return Name(base=found[1], order=1, arguments=found[2])
-    if found := re.fullmatch(r"\\(d?)dot\{?([A-Za-z])\}?", text):
-        return Name(base=found[2], order=2 if found[1] else 1)
-    if found := _RATE.fullmatch(text):
-        inner = _parsed(found["over"] or found["behind"])
-        by = found["by"] + ("∂" if found["sign"] != "d" else "")
-        return Name(inner.base, inner.subscript, int(found["order"] or 1), inner.arguments or by)
+    if match := re.fullmatch(r"d([A-Za-z])/d([A-Za-z])", text):
+        return Name(base=match[1], order=1, arguments=match[2])
+    if match := re.fullmatch(r"\\(d?)dot\{?([A-Za-z])\}?", text):
+        return Name(base=match[2], order=2 if match[1] else 1)
+    if match := _RATE.fullmatch(text):
+        inner = _parsed(match["over"] or match["behind"])
+        by = match["by"] + ("∂" if match["sign"] != "d" else "")
+        return Name(inner.base, inner.subscript, int(match["order"] or 1), inner.arguments or by)
     if text.startswith(("\\angle", "m\\angle")):
         points = re.findall(r"[A-Za-z](?:_\{?\w\}?)?", text.partition("\\angle")[2].replace("{", "").replace("}", ""))
         return Name(base="\\angle" + "".join(min(points, points[::-1])), is_word=True)
-    found = _PARTS.fullmatch(text.replace("^{-1}", "^-1"))
-    if text.startswith("\\text") or not found:
+    match = _PARTS.fullmatch(text.replace("^{-1}", "^-1"))
+    if text.startswith("\\text") or not match:
         return Name(base=re.sub(r"\\text|[{}]", "", text).casefold(), is_word=not text.startswith("("))
-    subscript = (found["subscript"] or "").strip("{}")
-    arguments = found["arguments"] or ""
+    subscript = (match["subscript"] or "").strip("{}")
+    arguments = match["arguments"] or ""
     if re.fullmatch("[a-z]", subscript):  # A sequence is a function of its index.
         subscript, arguments = "", arguments or subscript
-    base = found["base"] + (found["inverse"] or "")
-    is_word = len(base) > 1 and not base.startswith("\\") and not found["inverse"] and len(base) > 2
-    return Name(base, subscript, len(found["first"] + found["second"]), arguments, is_word)
+    base = match["base"] + (match["inverse"] or "")
+    is_word = len(base) > 2 and not base.startswith("\\") and not match["inverse"]
+    return Name(base, subscript, len(match["first"] + match["second"]), arguments, is_word)

@@ -17,7 +17,7 @@ _FLIPPED: Final = {"=": "=", "<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le",
 _VARIABLE: Final = re.compile(
     r"[A-DF-Za-df-z](?:_(?:\w|\{\w+\}))?|\\(?:alpha|beta|gamma|delta|theta|lambda|mu|phi|omega|rho|sigma|tau)"
 )
-_COMMANDS: Final = re.compile(r"\\(?:frac|sqrt|pi|infty|cdot|log|ln|sin|cos|tan|binom)(?![a-z])")
+_COMMANDS: Final = re.compile(r"^\\pm|\\(?:frac|sqrt|pi|infty|cdot|log|ln|sin|cos|tan|binom)(?![a-z])")
 _REALS: Final = r"(-\infty,\infty)"
 _INTEGERS: Final = re.compile(r"\\mathbb\s*\{?\s*Z\s*\}?")
 _MAX_LISTED: Final = 1000
@@ -170,6 +170,9 @@ def _bounded(sign: str, bound: str) -> tuple[_Piece, ...]:
     bound = _amount(bound)
     if sign == "=":
         return (_Piece(bound, bound, True, True),)
+    if sign == "\\ne" and bound.startswith("\\pm"):
+        point = bound.removeprefix("\\pm").strip()
+        return (_Piece("-\\infty", f"-{point}"), _Piece(f"-{point}", point), _Piece(point, "\\infty"))
     if sign == "\\ne":
         return _around(bound)
     if sign in ("<", "\\le"):

@@ -16,29 +16,29 @@ def judge(answer: str | None, gold: str) -> Verdict:
         answer: The content of the box; None without a box.
         gold: The gold answer.
     """
-    said, meant = read_both(answer, gold)
-    if not all(isinstance(part, Formula) and parsed(part.text) is not None for part in formulas(meant)):
+    read_answer, read_gold = read_both(answer, gold)
+    if not all(isinstance(part, Formula) and parsed(part.text) is not None for part in formulas(read_gold)):
         return Verdict.UNGRADED
-    return Verdict.CORRECT if said is not None and compare(said, meant, _same) else Verdict.WRONG
+    return Verdict.CORRECT if read_answer is not None and compare(read_answer, read_gold, _same) else Verdict.WRONG
 
 
-def _same(said: Formula, meant: Formula) -> bool:
-    verdict = exactly_same(said, meant)
+def _same(answer: Formula, gold: Formula) -> bool:
+    verdict = exactly_same(answer, gold)
     if verdict is not None:
         return verdict
-    whole = (_equation(said), _equation(meant))
+    whole = (_equation(answer), _equation(gold))
 
     def equal_texts(left: str, right: str) -> bool:
         return _equal(left, right, has_imaginary=is_imaginary(*whole))
 
-    if names.agree(said.name, meant.name):
-        if equal_texts(said.text, meant.text):
+    if names.agree(answer.name, gold.name):
+        if equal_texts(answer.text, gold.text):
             return True
-        if said.is_percent != meant.is_percent and equal_texts(*map(_share, (said, meant))):
+        if answer.is_percent != gold.is_percent and equal_texts(*map(_share, (answer, gold))):
             return True
-    if (said.product or meant.product) and equal_texts(said.product or said.text, meant.product or meant.text):
+    if (answer.product or gold.product) and equal_texts(answer.product or answer.text, gold.product or gold.text):
         return True
-    if "=" in said.text + meant.text or (said.name and meant.name):
+    if "=" in answer.text + gold.text or (answer.name and gold.name):
         return equal_texts(*whole)
     return False
 
@@ -53,8 +53,8 @@ def _equation(formula: Formula) -> str:
     return f"{formula.name}={formula.text}" if formula.name else formula.text
 
 
-def _equal(said: str, meant: str, *, has_imaginary: bool) -> bool:
-    left, right = parsed(said), parsed(meant)
+def _equal(answer: str, gold: str, *, has_imaginary: bool) -> bool:
+    left, right = parsed(answer), parsed(gold)
     if left is None or right is None:
         return False
     if equal(left, right):

@@ -58,8 +58,10 @@ SCALES: Final = {
 """Words that multiply the number before them."""
 SINGLE: Final = frozenset("msghLlNJWV") | {"m^2", "m^3"}
 """Read as a unit where no mark tells them from a variable: behind a number and a space."""
+TOUCHING: Final = frozenset({"cm", "mm", "km", "kg", "ft", "°", "°C", "°F", "$", "€", "£", "¥", "₹", "¢"})
+"""Short symbols that stand right behind a number; other short ones may be products of variables there."""
 FILLERS: Final = _set(
-    "a all altogether an apiece each exactly extra its left more of one only other remaining the total whole"
+    "a all altogether an apiece each exactly extra its left more of one only other remaining the total us whole"
 )
 """Words that add nothing to a unit."""
 REFUSED: Final = _set(
