@@ -1,9 +1,10 @@
-r"""Does the grader accept what is right and nothing else? ``python benchmarks/grading.py DATA_DIR``.
+r"""Measure which answers the grader accepts: ``python benchmarks/grading.py DATA_DIR``.
 
 DATA_DIR holds benchmarks as NAME.jsonl, with the columns that they have on the hub. Every gold answer is graded against
 itself, against harmless rewrites (spaces, ``\dfrac``, ``\left``, zeros, units) and against perturbations (a digit, a
-sign, an element, another problem's answer); then the speed is measured, and what a gold answer that hangs takes with
-it. Prints one JSON line for each set and check, with every exception.
+sign, an element, another problem's answer). Gold answers that are numbers are graded with a unit and in scientific
+notation too, on either side, against the number, another unit and another number. Then the speed is measured, and the
+effect of a gold answer that hangs on other answers. Prints one JSON line for each set and check, with every exception.
 """
 
 import argparse
@@ -13,15 +14,31 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
 from arbitrage.datasets.files import read_file
 from arbitrage.datasets.hub import NAMED
 from arbitrage.grading import Grader, Verdict
-from arbitrage.grading.answers import Formula, Group, read
-from arbitrage.grading.latex import number
+from arbitrage.grading.answers import read
+from arbitrage.grading.latex import canonical, number
+from arbitrage.grading.types import Formula, Group
 
 SETS = ("math500", "olympiadbench", "gsm8k", "aime24", "amc23")
+UNITS = (
+    ("cm", r"\text{ centimeters}"),
+    ("bricks", r"\text{ bricks}"),
+    ("m/s", r"\text{ m s}^{-1}"),
+    ("USD", r"\text{ dollars}"),
+    ("square feet", r"\text{ ft}^2"),
+    ("kg", r"\,\mathrm{kg}"),
+    ("red apples", r"\text{ red apples}"),
+    ("hours", r"\text{ h}"),
+    ("km/h", r"\text{ kilometers per hour}"),
+    ("students", r"\text{ students}"),
+)
+"""Spellings of units: plain, and in LaTeX."""
 HANGS = "9^{9^{9^{9^{9}}}}!"
 OPENING = re.compile(
     r"(?:\s|\$|\\left|\\quad|\\\{|[(\[{]|\\begin\{[a-z]*matrix\}|\\?[A-Za-z_]+(?:\([a-z]\))?\s*=(?!=))*"
@@ -29,7 +46,7 @@ OPENING = re.compile(
 
 
 def rewrites(gold: str) -> Iterator[tuple[str, str]]:
-    """Other spellings of an answer, with what was done."""
+    """Other spellings of an answer, each behind the name of the change."""
     yield "spaces", " " + re.sub(r"([=+]|,(?!\d{3}))", r" \1 ", gold).replace(" ", "  ") + " "
     fewer = re.sub(r"(?<![A-Za-z\d]) +| +(?=[-+=,)\]}])", "", gold)
     if fewer != gold:
@@ -47,7 +64,7 @@ def rewrites(gold: str) -> Iterator[tuple[str, str]]:
         yield "zeros", gold + ".00"
         yield "dollars", rf"\${gold}"
     answer = read(gold)
-    if isinstance(answer, Formula) and not answer.name and not re.search(r"\\text|\\mbox|[=<>%]|circ", gold):
+    if isinstance(answer, Formula) and not answer.name and not re.search(r"\\text|\\mbox|\\\$|[=<>%]|circ", gold):
         yield "unit", gold.rstrip("$. ") + r" \text{ cm}^2"
     if re.search(r".\s*\\(?:text|mbox)\{ ?[a-z]+\}(\^2)?$", gold):
         yield "no unit", re.sub(r"\s*\\(?:text|mbox)\{ ?[a-z]+\}(\^2)?$", "", gold)
@@ -55,14 +72,38 @@ def rewrites(gold: str) -> Iterator[tuple[str, str]]:
         yield "no degrees", re.sub(r"\^\{?\\circ\}?", "", gold)
 
 
+def quantities(gold: str, rng: random.Random) -> Iterator[tuple[str, str, str, Verdict]]:
+    """For a gold answer that is a number: the change, an answer, a gold answer, and the verdict to expect."""
+    exact = number(canonical(gold))
+    if exact is None:
+        return
+    (plain, latex), (other, _) = rng.sample(UNITS, 2)
+    for done, spelling in (("N (unit)", f"{gold} ({plain})"), ("N unit", f"{gold} {plain}"), ("N latex", gold + latex)):
+        yield done, spelling, gold, Verdict.CORRECT
+        yield done, gold, spelling, Verdict.CORRECT
+        yield f"{done}, spelt otherwise", f"{gold}{latex}", spelling, Verdict.CORRECT
+        yield f"{done}, another number", str(exact + 1), spelling, Verdict.WRONG
+        yield f"{done}, another unit", f"{gold} {other}", spelling, Verdict.WRONG
+    written = Decimal(exact.numerator) / Decimal(exact.denominator)
+    if Fraction(written) == exact != 0:
+        power = written.adjusted()
+        factor = written.scaleb(-power).normalize()
+        for spelling in (rf"{factor:f} \times 10^{{{power}}}", f"{factor:f}e{power}", f"{factor:f} × 10^{power}"):
+            yield "a × 10^n", spelling, gold, Verdict.CORRECT
+            yield "a × 10^n", gold, spelling, Verdict.CORRECT
+        wrong = rf"{factor:f} \times 10^{{{power + 1}}}"
+        yield "another power", wrong, gold, Verdict.WRONG
+        yield "another power", gold, wrong, Verdict.WRONG
+
+
 def perturbations(gold: str, others: list[str], rng: random.Random) -> Iterator[tuple[str, str]]:
-    """Answers that are wrong, with what was done."""
+    """Answers that are wrong, each behind the name of the change."""
     answer = read(gold)
-    digits = [found.start() for found in re.finditer(r"\d", gold)]
-    for place in rng.sample(digits, min(2, len(digits))):
-        yield "digit", gold[:place] + str((int(gold[place]) + rng.randint(1, 8)) % 10) + gold[place + 1 :]
-    found = OPENING.match(gold)
-    start = found.end() if found else 0
+    digits = [digit.start() for digit in re.finditer(r"\d", gold)]
+    for index in rng.sample(digits, min(2, len(digits))):
+        yield "digit", gold[:index] + str((int(gold[index]) + rng.randint(1, 8)) % 10) + gold[index + 1 :]
+    opening = OPENING.match(gold)
+    start = opening.end() if opening else 0
     if isinstance(answer, Formula | Group) and re.match(r"-?\s*[1-9.a-zA-Z\\]", gold[start:]):
         sign = gold[start:].startswith("-")
         yield "sign", gold[:start] + (gold[start + 1 :] if sign else "-" + gold[start:])
@@ -83,11 +124,11 @@ def _joined(texts: list[str], around: str) -> str:
     return around[0] + joined + around[1] if around.strip() in ("()", "[]", "(]", "[)") else joined
 
 
-def check(name: str, kind: str, pairs: list[tuple[str, str, str]], grader: Grader, wanted: Verdict) -> None:
-    """Grade (what was done, answer, gold) triples and print what came of it."""
+def check(name: str, kind: str, pairs: list[tuple[str, str, str]], grader: Grader, expected: Verdict) -> None:
+    """Grade (change, answer, gold) triples and print the verdicts."""
     verdicts = grader.grade((answer, gold) for _, answer, gold in pairs)
     graded = [verdict for verdict in verdicts if verdict is not Verdict.UNGRADED]
-    right = sum(verdict is wanted for verdict in verdicts)
+    right = sum(verdict is expected for verdict in verdicts)
     record = {
         "set": name,
         "check": kind,
@@ -96,7 +137,7 @@ def check(name: str, kind: str, pairs: list[tuple[str, str, str]], grader: Grade
         "share_correct": round(sum(v is Verdict.CORRECT for v in verdicts) / max(1, len(pairs)), 4),
         "share_of_graded": round(right / max(1, len(graded)), 4),
         "exceptions": [
-            [*pair, verdict] for pair, verdict in zip(pairs, verdicts, strict=True) if verdict is not wanted
+            [*pair, verdict] for pair, verdict in zip(pairs, verdicts, strict=True) if verdict is not expected
         ],
     }
     print(json.dumps(record, ensure_ascii=False), flush=True)
@@ -117,7 +158,7 @@ def speed(pairs: Iterable[tuple[str, str]], num: int) -> None:
 
 
 def hanging(pairs: list[tuple[str, str]]) -> None:
-    """A gold answer that never ends among others that do."""
+    """Grade one gold answer that never ends among others that do."""
     with Grader(num_workers=2, limit_s=3.0) as grader:
         start = time.perf_counter()
         half = len(pairs) // 2
@@ -146,6 +187,9 @@ def main() -> None:
             check(name, "gold", same, grader, Verdict.CORRECT)
             check(name, "rewritten", rewritten, grader, Verdict.CORRECT)
             check(name, "perturbed", perturbed, grader, Verdict.WRONG)
+            measured = [quantity for gold in golds for quantity in quantities(gold, rng)]
+            for kind, verdict in (("quantities", Verdict.CORRECT), ("other quantities", Verdict.WRONG)):
+                check(name, kind, [quantity[:3] for quantity in measured if quantity[3] is verdict], grader, verdict)
             if name in ("math500", "olympiadbench"):
                 timed += [(answer, gold) for _, answer, gold in rewritten + perturbed]
     rng.shuffle(timed)

@@ -1,4 +1,4 @@
-"""Whether an answer is right."""
+"""Grading: whether an answer equals the gold answer."""
 
 from arbitrage.grading.exact import Verdict
 from arbitrage.grading.grader import Grade, Grader, grade, grade_traces, is_correct, is_same, shared

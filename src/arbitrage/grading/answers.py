@@ -42,6 +42,8 @@ _LINES: Final = re.compile(
     r"(?:\\\{\s?)?\\begin\{(cases|aligned|align\*?|gathered|split|array)\}(?:\{[^{}]*\})?(.*)\\end\{\1\}", re.DOTALL
 )
 _ROW_END: Final = re.compile(r"\\\\(?:\[[^\]]*\])?")
+_TWO_EQUATIONS: Final = re.compile(r"[-+]?[\d.]+ [A-Za-z](?:_\w)?")
+"""Between two signs of equality: the end of one equation and the start of another, or a product."""
 _SIGNS: Final = re.compile(r"\\(pm|mp)(?![A-Za-z])\s?")
 
 
@@ -63,18 +65,23 @@ def _read_text(text: str, is_list: bool) -> Answer:
     if depth(text) > MAX_DEPTH:
         return Prose(text)
     if not is_list:
-        # Inside brackets a comma separates coordinates or elements.
+        # Inside brackets a comma parts coordinates or elements.
         outside = re.split(r"[(\[{]", text, maxsplit=1)[0]
-        text = _THOUSANDS.sub(lambda match: match[0].replace(",", ""), outside) + text[len(outside) :]
+        text = _without_marks(outside) + text[len(outside) :]
     return _read(text)
+
+
+def _without_marks(text: str) -> str:
+    """Text without the commas that mark thousands."""
+    return _THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
 
 
 def read_both(answer: str | None, gold: str) -> tuple[Answer | None, Answer]:
     """Take an answer and its gold answer apart, and read commas in both alike."""
-    expected = read(gold)
-    is_list = isinstance(expected, Group) and expected.kind == LIST
-    given = None if answer is None else read(answer, is_list=is_list)
-    return given, read(gold, is_list=True) if is_list else expected
+    read_gold = read(gold)
+    is_list = isinstance(read_gold, Group) and read_gold.kind == LIST
+    read_answer = None if answer is None else read(answer, is_list=is_list)
+    return read_answer, read(gold, is_list=True) if is_list else read_gold
 
 
 def _read(text: str) -> Answer:
@@ -120,7 +127,7 @@ def _lines(text: str) -> Answer | None:
 def _words(text: str) -> Answer | None:
     match = _TEXT.fullmatch(text)
     if match and re.match(r"\s*[-+]?[$€£¥₹]?\s?\.?\d", match[1]):  # As in "\text{5 cm}".
-        quantities = _read(match[1])
+        quantities = _read(_without_marks(match[1]))
         if not _has_prose(quantities):
             return quantities
     words = re.sub(r",|\\(?:AND|OR)", " ", match[1] if match else text).split()
@@ -140,7 +147,7 @@ def _related(text: str) -> Answer | None:
 
 def _parts(text: str) -> list[str]:
     parts = split(text, _SEPARATORS)
-    if "quad" in text:  # A wide space separates equations and values, but not a value from its unit.
+    if "quad" in text:  # A wide space parts equations and values, but not a value from its unit.
         wide = [piece for part in parts for piece in split(part, ("\\quad", "\\qquad"))]
         if all("=" in part or RELATION.search(part) or inside(part) or value(part) is not None for part in wide):
             return wide
@@ -165,6 +172,8 @@ def _named(text: str) -> tuple[str, str]:
     """The name and the value of an equation whose sides are names and values; no name for anything else."""
     members, _ = cut(text, ("=",))
     if len(members) < 2 or not all(members) or re.search(r"[<>]|\\(?:le|ge|ne|approx|equiv)(?![A-Za-z])", text):
+        return "", text
+    if any(_TWO_EQUATIONS.fullmatch(member) for member in members[1:-1]):
         return "", text
     names = [member for member in members if is_name(member)]
     values = [member for member in members if not is_name(member)]

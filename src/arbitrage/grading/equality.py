@@ -19,19 +19,19 @@ _UPWARD: Final = {
     sympy.StrictLessThan: sympy.StrictGreaterThan,
     sympy.LessThan: sympy.GreaterThan,
 }
-_ERRORS: Final = (AttributeError, TypeError, ValueError, NotImplementedError, ArithmeticError, RecursionError)
-"""What sympy raises where it has no answer."""
 
 
 def equal(left: Any, right: Any) -> bool:
-    """Whether two objects are equal; False if sympy cannot decide."""
+    """Whether two objects are equal; False if sympy cannot tell."""
     try:
         left, right = _alike(*(_evaluated(_result(one)) for one in (left, right)))
-        for types, same in _BY_TYPE:
-            if isinstance(left, types) or isinstance(right, types):
+        for kind, same in _KINDS:
+            if isinstance(left, kind) or isinstance(right, kind):
                 return same(left, right)
         return _equal_expressions(left, right)
-    except _ERRORS:
+    except MemoryError:
+        raise  # The worker reports it as a comparison that takes too much.
+    except Exception:  # Where sympy has no answer, it raises exceptions of many classes.
         return False
 
 
@@ -42,7 +42,7 @@ def _result(one: Any) -> Any:
 
 
 def _members(one: Any) -> list[Any]:
-    """The sides of a chain of equations, in order; empty for anything else."""
+    """The sides of a chain of equations, in order; none of anything else."""
     links = _links(one)
     return [links[0].lhs, *(link.rhs for link in links)] if all(isinstance(link, sympy.Eq) for link in links) else []
 
@@ -55,13 +55,13 @@ def _evaluated(one: Any) -> Any:
     if isinstance(one, sympy.And | Relational):
         return one
     one = one.doit()
-    if isinstance(one, sympy.Basic) and one.has(AppliedUndef):  # An unknown function is treated as a variable.
+    if isinstance(one, sympy.Basic) and one.has(AppliedUndef):  # An unknown function is as good as a variable.
         one = one.replace(lambda part: isinstance(part, AppliedUndef), lambda part: sympy.Symbol(str(part), real=True))
     return one
 
 
 def _alike(left: Any, right: Any) -> tuple[Any, Any]:
-    """Both with small letters, unless one of them uses a letter both small and as a capital."""
+    """Both with small letters, unless one of them tells a small letter from its capital."""
     names = [{symbol.name for symbol in one.free_symbols} for one in (left, right)]
     if names[0] == names[1] or any(len({name.casefold() for name in own}) < len(own) for own in names):
         return left, right
@@ -75,11 +75,7 @@ def _small(one: Any) -> Any:
 def _equal_expressions(left: Any, right: Any) -> bool:
     if left == right:
         return True
-    if (
-        not (isinstance(left, sympy.Expr) and isinstance(right, sympy.Expr))
-        or _is_infinite(left)
-        or _is_infinite(right)
-    ):
+    if not all(isinstance(one, sympy.Expr) and not _is_infinite(one) for one in (left, right)):
         return False
     is_finished = not left.has(*_UNFINISHED) and not right.has(*_UNFINISHED)
     if is_finished and not left.free_symbols and not right.free_symbols:
@@ -107,7 +103,7 @@ def _values(left: Any, right: Any) -> list[tuple[Any, Any]]:
     """The values of two expressions at a few points."""
     symbols = sorted(left.free_symbols | right.free_symbols, key=lambda symbol: str(symbol.name))
     points = [{symbol: row[i % len(row)] + i // len(row) for i, symbol in enumerate(symbols)} for row in _POINTS]
-    return [(left.xreplace(point).evalf(20), right.xreplace(point).evalf(20)) for point in points]
+    return [(left.evalf(20, subs=point), right.evalf(20, subs=point)) for point in points]
 
 
 def _is_far(left: Any, right: Any) -> bool:
@@ -124,7 +120,7 @@ def _size(one: Any) -> Any:
 
 
 def _equal_numbers(left: Any, right: Any) -> bool:
-    """Compare two numbers with enough digits to distinguish them.
+    """Compare two numbers with as many digits as could tell them apart.
 
     Different numbers that are made of integers by arithmetic and roots cannot come closer to each other than their
     integers are long. No fixed tolerance is used: it would hide numbers that are smaller.
@@ -149,7 +145,7 @@ def _equal_numbers(left: Any, right: Any) -> bool:
 def _length(number: Any) -> int:
     """How many digits a number's integers have, with those that powers and functions give them."""
     if number.is_Rational:
-        return len(str(abs(number.p))) + len(str(number.q))
+        return (int(number.p).bit_length() + int(number.q).bit_length()) // 3 + 1
     if number.is_Pow and number.exp.is_Rational:
         return int(_length(number.base) * max(1, abs(number.exp.p)) + number.exp.q)
     length = 1 + sum(map(_length, number.args))
@@ -178,10 +174,10 @@ def _equal_relations(left: Any, right: Any) -> bool:
 def _is_multiple(left: Any, right: Any) -> bool:
     """Whether one relation is the other times a constant, which must be positive for inequalities.
 
-    Sets of solutions are not compared: all equations without a solution would be equal.
+    Solutions would not tell: all equations without any would be the same.
     """
-    relation_types = [_UPWARD.get(type(one), type(one)) for one in (left, right)]
-    if relation_types[0] != relation_types[1]:
+    kinds = [_UPWARD.get(type(one), type(one)) for one in (left, right)]
+    if kinds[0] != kinds[1]:
         return False
     first, second = (
         _evaluated(one.rhs - one.lhs if type(one) in _UPWARD else one.lhs - one.rhs) for one in (left, right)
@@ -195,7 +191,7 @@ def _is_multiple(left: Any, right: Any) -> bool:
     ratio = sympy.cancel(first / second)
     ratio = ratio if ratio.is_number else sympy.simplify(ratio)
     is_constant = ratio.is_number and ratio.is_finite and not ratio.is_zero
-    return bool(is_constant and (relation_types[0] in (sympy.Eq, sympy.Ne) or ratio.is_positive))
+    return bool(is_constant and (kinds[0] in (sympy.Eq, sympy.Ne) or ratio.is_positive))
 
 
 def _all_equal(left: Sequence[Any], right: Sequence[Any]) -> bool:
@@ -212,11 +208,8 @@ def _equal_sets(left: Any, right: Any) -> bool:
     if isinstance(left, sympy.Interval) and isinstance(right, sympy.Interval):
         is_alike = (left.left_open, left.right_open) == (right.left_open, right.right_open)
         return bool(is_alike) and _all_equal((left.start, left.end), (right.start, right.end))
-    if (
-        type(left) is type(right)
-        and isinstance(left, sympy.FiniteSet | sympy.Union)
-        and _pair_off(left.args, right.args)
-    ):
+    are_lists = type(left) is type(right) and isinstance(left, sympy.FiniteSet | sympy.Union)
+    if are_lists and _pair_off(left.args, right.args):
         return True
     return bool(left.symmetric_difference(right) == sympy.S.EmptySet)
 
@@ -237,7 +230,7 @@ def _equal_matrices(left: Any, right: Any) -> bool:
     return left.shape == right.shape and _all_equal(left.flat(), right.flat())
 
 
-_BY_TYPE: Final[tuple[tuple[Any, Callable[[Any, Any], bool]], ...]] = (
+_KINDS: Final[tuple[tuple[Any, Callable[[Any, Any], bool]], ...]] = (
     ((sympy.And, Relational), _equal_relations),
     ((sympy.Set, sympy.Tuple), _equal_sets),
     ((sympy.MatrixBase, sympy.MatrixExpr), _equal_matrices),

@@ -34,14 +34,14 @@ def judge_exactly(answer: str | None, gold: str) -> tuple[Verdict, bool]:
         The verdict, and whether it is final. A verdict that is not final holds only where algebra is not installed:
         then equal text is correct and other text is wrong.
     """
-    given, expected = read_both(answer, gold)
-    parts = list(formulas(expected))
+    read_answer, read_gold = read_both(answer, gold)
+    parts = list(formulas(read_gold))
     if any(isinstance(part, Prose) for part in parts):
         return Verdict.UNGRADED, True
     # Whether a gold answer counts must not depend on the answer, or two policies would be measured on different
     # problems: equal text is final only if the gold answer is certain to be readable.
     is_final = all(map(is_plain, parts))
-    if given is None:
+    if read_answer is None:
         return Verdict.WRONG, is_final
-    same = compare(given, expected, exactly_same)
+    same = compare(read_answer, read_gold, exactly_same)
     return (Verdict.CORRECT if same else Verdict.WRONG), is_final and same is not None

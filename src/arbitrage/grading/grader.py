@@ -1,4 +1,4 @@
-"""Answers graded many at a time: exactly where that is enough, else by algebra in processes with hard time-outs."""
+"""Many answers graded at once: exactly where that is enough, else by algebra in processes with time limits."""
 
 import atexit
 import json
@@ -19,7 +19,7 @@ from arbitrage.grading.pool import Pool
 Pair = tuple[str | None, str | None]
 """An answer and the gold answer."""
 Grade = Callable[[Trace], bool | None]
-"""Whether a trace is right; None if it is ungraded or timed out. A :class:`Grader` is one."""
+"""Whether a trace is right; None if it is ungraded or timed out. A :class:`Grader` is such a function."""
 
 LIMIT_S: Final = 5.0
 MAX_WORKERS: Final = 8
@@ -28,12 +28,12 @@ MAX_WORKERS: Final = 8
 class Grader:
     """Grades answers and remembers the verdicts.
 
-    Processes start at the first answer that needs algebra; without the extra ``math`` such answers are compared as
-    text, after one warning.
+    The processes start at the first answer that needs algebra. Without the extra ``math`` such answers are compared as
+    text, and one warning says so.
 
     Args:
-        limit_s: Seconds of the processor for one answer.
-        num_workers: Processes; 0 for one a core, at most :data:`MAX_WORKERS`.
+        limit_s: Processor seconds for one answer.
+        num_workers: Number of processes; 0 for one per core, at most :data:`MAX_WORKERS`.
 
     Raises:
         ConfigError: If a value is out of range.
@@ -54,10 +54,10 @@ class Grader:
         )
 
     def grade(self, pairs: Iterable[Pair]) -> list[Verdict]:
-        """Grade answers; those that were graded before cost nothing.
+        """Grade answers; an answer that was graded before takes no time.
 
         Args:
-            pairs: Answer, as the box held it, and gold answer; either may be None.
+            pairs: The content of the box and the gold answer; either may be None.
 
         Returns:
             A verdict for each pair, in order.
@@ -65,26 +65,26 @@ class Grader:
         Raises:
             GradingError: If no grading process can be started.
         """
-        asked_pairs = list(pairs)
+        requested = list(pairs)
         with self._lock:
-            hard: dict[Pair, Verdict] = {}
-            for pair in asked_pairs:
-                if pair not in self._verdicts and pair not in hard:
+            undecided: dict[Pair, Verdict] = {}
+            for pair in requested:
+                if pair not in self._verdicts and pair not in undecided:
                     answer, gold = pair
                     verdict, is_final = (Verdict.UNGRADED, True) if gold is None else judge_exactly(answer, gold)
-                    (self._verdicts if is_final else hard)[pair] = verdict
-            self._verdicts |= self._judge(hard)
-            return [self._verdicts[pair] for pair in asked_pairs]
+                    (self._verdicts if is_final else undecided)[pair] = verdict
+            self._verdicts |= self._judge(undecided)
+            return [self._verdicts[pair] for pair in requested]
 
-    def _judge(self, hard: dict[Pair, Verdict]) -> dict[Pair, Verdict]:
-        if not hard:
+    def _judge(self, undecided: dict[Pair, Verdict]) -> dict[Pair, Verdict]:
+        if not undecided:
             return {}
         if not self._is_symbolic:
-            self._warn(hard)
-            return hard
-        verdicts = self._ask(list(hard))
-        # Whether a gold answer counts must not depend on the answer: if a plain answer can be compared with the gold
-        # answer in time, the answer causes the time-out, and it is wrong.
+            self._warn(undecided)
+            return undecided
+        verdicts = self._ask(list(undecided))
+        # Whether a gold answer counts must not depend on the answer. If "0" can be compared with the gold answer in
+        # time, the answer is the one that hangs, and it is wrong.
         late = [pair for pair, verdict in verdicts.items() if verdict is Verdict.TIMED_OUT]
         plain = self._ask([("0", gold) for gold in dict.fromkeys(gold for _, gold in late)])
         return verdicts | {pair: Verdict.WRONG for pair in late if plain["0", pair[1]] is not Verdict.TIMED_OUT}
@@ -93,12 +93,12 @@ class Grader:
         words = self._pool.ask([json.dumps(pair) for pair in pairs])
         return {pair: Verdict(word) if word else Verdict.TIMED_OUT for pair, word in zip(pairs, words, strict=True)}
 
-    def _warn(self, hard: dict[Pair, Verdict]) -> None:
+    def _warn(self, undecided: dict[Pair, Verdict]) -> None:
         if not self._has_warned:
-            answer, gold = next(iter(hard))
+            answer, gold = next(iter(undecided))
             warnings.warn(
                 f"symbolic grading is not installed: answers such as {answer!r} for {gold!r} are compared as text "
-                "(pip install 'arbitrage-llm[math]')",
+                "(pip install '.[math]')",
                 stacklevel=5,
             )
         self._has_warned = True
@@ -112,7 +112,7 @@ class Grader:
         return self.grade_traces([trace])[0].is_correct
 
     def close(self) -> None:
-        """End the processes; verdicts stay known."""
+        """End the processes; the verdicts stay."""
         self._pool.close()
 
     def __enter__(self) -> Self:
@@ -136,12 +136,12 @@ def grade(pairs: Iterable[Pair]) -> list[Verdict]:
 
 
 def grade_traces(traces: Iterable[Trace]) -> list[Verdict]:
-    """Grade traces with the shared grader, all at once; a later call for one of them returns its stored verdict."""
+    """Grade traces with the shared grader, all at once; :func:`is_correct` then answers for each without delay."""
     return shared().grade_traces(traces)
 
 
 def is_correct(trace: Trace) -> bool | None:
-    r"""Whether the last ``\boxed{}`` of a trace holds the gold answer, perhaps written differently.
+    r"""Whether the last ``\boxed{}`` of a trace holds the gold answer.
 
     Returns:
         None if it is ungraded or timed out, which does not count as wrong.
@@ -150,5 +150,5 @@ def is_correct(trace: Trace) -> bool | None:
 
 
 def is_same(answer: str | None, gold: str) -> bool:
-    """Whether an answer equals the gold answer, perhaps written differently; False without an answer."""
+    """Whether an answer equals the gold answer; None does not."""
     return grade([(answer, gold)])[0] is Verdict.CORRECT

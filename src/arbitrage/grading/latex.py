@@ -1,4 +1,4 @@
-"""LaTeX in one spelling: texts that still differ have different meanings, or only algebra can decide."""
+"""LaTeX in one spelling: two texts that differ afterwards differ in meaning, or only algebra can tell."""
 
 import re
 import unicodedata
@@ -74,22 +74,22 @@ _Replacement = str | Callable[[re.Match[str]], str]
 
 
 def _period(match: re.Match[str]) -> str:
-    """A decimal with dots behind it, as a repeating decimal; without a repetition the dots are dropped."""
-    integer, digits = match["whole"], match["digits"]
+    """A decimal with dots behind it, as a repeating one; one that repeats nothing loses its dots."""
+    whole, digits = match["whole"], match["digits"]
     num = len(digits) if len(digits) <= MAX_PERIODIC else 0
     candidates = [(start, length) for start in range(num) for length in range(1, num - start)]
     for start, length in sorted(candidates, key=lambda pair: (sum(pair), pair)):
         tail = digits[start:]
         enough = (3 if num > 3 else 2) if length == 1 else min(2 * length, length + 3)
         if len(tail) >= enough and all(digit == tail[i % length] for i, digit in enumerate(tail)):
-            return rf"{integer}.{digits[:start]}\overline{{{tail[:length]}}}"
-    return f"{integer}.{digits}"
+            return rf"{whole}.{digits[:start]}\overline{{{tail[:length]}}}"
+    return f"{whole}.{digits}"
 
 
 _RULES: Final[list[tuple[re.Pattern[str], _Replacement]]] = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        # These marks distinguish thousands from lists, so this rule comes before those that remove the marks.
+        # Thousands are told from lists by these marks, so before the marks go.
         (r"(?<=\d)\s*(?:,\s*\\!|\{,\}|\\[,!])\s*(?=\d{3}(?!\d))", ""),
         (r"(?<!\\)\\[!,;:> ]|~|\\(?:display|text|script)style" + _END, " "),
         (r"(?<![\d.,])(\d{1,3}) (?=\d{3}(?:\D|$))", r"\1"),
@@ -102,11 +102,12 @@ _RULES: Final[list[tuple[re.Pattern[str], _Replacement]]] = [
             r"\\text{",
         ),
         (r"\\text\s+\{", r"\\text{"),
-        (r"\\text\{\s*([eid])\s*\}|\\imath" + _END, lambda match: (match[1] or "i") + " "),
+        (r"\\text\{\s*([ei])\s*\}|\\imath" + _END, lambda match: (match[1] or "i") + " "),
+        (r"\\text\{\s*d\s*\}(?=\s*[A-Za-z\\^])", "d"),
         (r"\\(?:text|operatorname)\{\s*cis\s*\}|\\cis" + _END, r"\\operatorname{cis}"),
         (r"\\mathbb\s*(?:\{\s*R\s*\}|R)|\\R" + _END, r"(-\\infty,\\infty)"),
         (r"\\(?:mathbf|boldsymbol|bm|mathit|emph)\s*\{([^{}]*)\}", r"\1"),
-        (r"\\geq(?:slant|q)?" + _END + "|>=|=>", r"\\ge "),
+        (r"\\geq(?:slant|q)?" + _END + "|>=", r"\\ge "),
         (r"\\leq(?:slant|q)?" + _END + "|<=", r"\\le "),
         (r"\\neq" + _END + r"|\\not\s*=|!=", r"\\ne "),
         (r"\\lt" + _END, "<"),
@@ -118,6 +119,7 @@ _RULES: Final[list[tuple[re.Pattern[str], _Replacement]]] = [
         (r"\\rbrace" + _END, r"\\}"),
         (r"\\lbrack" + _END, "["),
         (r"\\rbrack" + _END, "]"),
+        (r"\\colon" + _END, ":"),
         (r"\\langle" + _END, "("),
         (r"\\rangle" + _END, ")"),
         (r"\\backslash" + _END, r"\\setminus "),
@@ -152,6 +154,10 @@ _RULES: Final[list[tuple[re.Pattern[str], _Replacement]]] = [
 _TWO: Final = re.compile(r"\\(frac|binom)(?![A-Za-z])")
 _ARGUMENT: Final = re.compile(r"\s*(\{|[0-9A-Za-z]|\\[A-Za-z]+)")
 _ANGLE: Final = re.compile(rf"(\d+(?:\.\d+)?)\s*(?:\^\s*(?:\{{\s*\\circ\s*\}}|\\circ{_END})|°)")
+_LINE_END: Final = re.compile(
+    r"(?<![-+=*/^_{(\[,;\s])\s*\n\s*(?![+=*/^_})\],;]|\\(?:cdot|times|le|ge|ne|in|cup)(?![A-Za-z]))"
+)
+"""The end of a line that is no part of a longer formula."""
 _PERCENT: Final = re.compile(r"(?<=\S)\s*(?:%|\\text\{\s*(?:percent|per cent|%)\s*\}|percent|per cent)$")
 
 _EXPONENT: Final = r"(?:[eE][-+]?\d{1,4})?"
@@ -177,6 +183,8 @@ def canonical(text: str) -> str:
         text = _ascii(text)
     if re.search(r"\\(?:sin|cos|tan|cot|sec|csc|cis|(?:text|operatorname)\{ ?cis ?\})(?![a-z])", text):
         text = _ANGLE.sub(r"{(\1\\pi/180)}", text)  # Elsewhere degrees are a unit.
+    if "\n" in text and "\\begin" not in text:
+        text = _LINE_END.sub(r" \\quad ", text.strip())
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
     if RELATION.search(text):

@@ -53,15 +53,15 @@ def is_name(text: str) -> bool:
     )
 
 
-def agree(first: str, second: str) -> bool:
+def agree(answer: str, gold: str) -> bool:
     """Whether two names can stand for the same value.
 
     They do if one is missing, if one is a word, or if they are the same letter without another subscript, argument or
     order of derivative. ``y`` is also the value of any function.
     """
-    if not first or not second or first == second:
+    if not answer or not gold or answer == gold:
         return True
-    left, right = _parsed(first), _parsed(second)
+    left, right = _parsed(answer), _parsed(gold)
     if left.is_word or right.is_word:
         return left.is_word != right.is_word or left.base == right.base
     if (
@@ -102,5 +102,5 @@ def _parsed(name: str) -> Name:
     if re.fullmatch("[a-z]", subscript):  # A sequence is a function of its index.
         subscript, arguments = "", arguments or subscript
     base = match["base"] + (match["inverse"] or "")
-    is_word = len(base) > 1 and not base.startswith("\\") and not match["inverse"] and len(base) > 2
+    is_word = len(base) > 2 and not base.startswith("\\") and not match["inverse"]
     return Name(base, subscript, len(match["first"] + match["second"]), arguments, is_word)

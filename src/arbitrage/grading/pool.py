@@ -1,4 +1,4 @@
-"""Processes that answer each line with a line; one that dies is replaced, and only its current line has no answer."""
+"""Processes that answer a line with a line. A process that dies is replaced, and only its question has no answer."""
 
 import os
 import subprocess
@@ -12,11 +12,12 @@ from arbitrage.core.errors import GradingError
 
 
 class Pool:
-    """A fixed number of such processes, started when first needed.
+    """A fixed number of processes, each started at its first question.
 
     Args:
-        command: Starts one; it must print a line when it is ready, and keep its own time.
-        size: How many.
+        command: Starts one process, which must print a line when it is ready, and end itself if a question takes
+            too long.
+        size: Number of processes.
     """
 
     def __init__(self, command: Sequence[str], size: int) -> None:
@@ -26,10 +27,10 @@ class Pool:
             self._idle.put(worker)
 
     def ask(self, questions: Sequence[str]) -> list[str | None]:
-        """Send all questions, one line each.
+        """Ask questions, each of one line.
 
         Returns:
-            The answers in order; None where the process died over the question.
+            The answers in order; None if the process died over the question.
 
         Raises:
             GradingError: If a process cannot be started.
@@ -59,7 +60,7 @@ class _Worker:
 
     def ask(self, question: str) -> str | None:
         if self._process and self._process.poll() is not None:
-            self.stop()  # It died while idle: a new process gets this question.
+            self.stop()  # It died between questions; this one is answered by a new process.
         process = self._process or self._start()
         assert process.stdin
         assert process.stdout
@@ -69,7 +70,7 @@ class _Worker:
             answer = process.stdout.readline()
         except OSError:
             answer = ""
-        except BaseException:  # The answer would come later, and be read as the next one's.
+        except BaseException:  # After an interrupt, the answer would still come, and be taken for the next one.
             self.stop()
             raise
         if not answer:
@@ -78,7 +79,7 @@ class _Worker:
         return answer.rstrip("\n")
 
     def _start(self) -> "subprocess.Popen[str]":
-        # A fresh interpreter, not a fork: the parent may hold threads, a model and a loop.
+        # A new interpreter instead of a fork: the parent may hold threads, a model and an event loop.
         path = os.pathsep.join(entry for entry in sys.path if entry)
         self._process = process = subprocess.Popen(
             self._command,
@@ -104,5 +105,5 @@ class _Worker:
             process.wait()
             for pipe in (process.stdin, process.stdout):
                 if pipe:
-                    with suppress(OSError):  # Input that the process did not read is lost.
+                    with suppress(OSError):  # Unread input cannot be flushed to a dead process.
                         pipe.close()

@@ -17,7 +17,7 @@ _FLIPPED: Final = {"=": "=", "<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le",
 _VARIABLE: Final = re.compile(
     r"[A-DF-Za-df-z](?:_(?:\w|\{\w+\}))?|\\(?:alpha|beta|gamma|delta|theta|lambda|mu|phi|omega|rho|sigma|tau)"
 )
-_COMMANDS: Final = re.compile(r"\\(?:frac|sqrt|pi|infty|cdot|log|ln|sin|cos|tan|binom)(?![a-z])")
+_COMMANDS: Final = re.compile(r"^\\pm|\\(?:frac|sqrt|pi|infty|cdot|log|ln|sin|cos|tan|binom)(?![a-z])")
 _REALS: Final = r"(-\infty,\infty)"
 _INTEGERS: Final = re.compile(r"\\mathbb\s*\{?\s*Z\s*\}?")
 _MAX_LISTED: Final = 1000
@@ -36,9 +36,9 @@ class _Piece:
     def answer(self) -> Answer:
         if self.low == self.high:
             return Formula(self.low)
-        brackets = ("[" if self.is_closed_low else "(") + ("]" if self.is_closed_high else ")")
-        text = f"{brackets[0]}{self.low},{self.high}{brackets[1]}"
-        return Group(brackets, (Formula(self.low), Formula(self.high)), text)
+        kind = ("[" if self.is_closed_low else "(") + ("]" if self.is_closed_high else ")")
+        text = f"{kind[0]}{self.low},{self.high}{kind[1]}"
+        return Group(kind, (Formula(self.low), Formula(self.high)), text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def conditions(text: str) -> Answer | None:
     """Read inequalities in one variable, joined by and, or, or commas.
 
     Returns:
-        An interval or a union of intervals with the variable's name; None if the text is anything else.
+        An interval or a union of intervals that bears the variable's name; None if the text is anything else.
     """
     solved = _conditions(text)
     return solved.answer(solved.name) if solved else None
@@ -170,6 +170,9 @@ def _bounded(sign: str, bound: str) -> tuple[_Piece, ...]:
     bound = _amount(bound)
     if sign == "=":
         return (_Piece(bound, bound, True, True),)
+    if sign == "\\ne" and bound.startswith("\\pm"):
+        point = bound.removeprefix("\\pm").strip()
+        return (_Piece("-\\infty", f"-{point}"), _Piece(f"-{point}", point), _Piece(point, "\\infty"))
     if sign == "\\ne":
         return _around(bound)
     if sign in ("<", "\\le"):
@@ -182,7 +185,7 @@ def _around(point: str) -> tuple[_Piece, ...]:
 
 
 def _order(left: str, right: str) -> int | None:
-    """The sign of the difference of two bounds; None if only algebra can decide."""
+    """The sign of the difference of two bounds; None if only algebra could tell."""
     if left == right:
         return 0
     if left == "-\\infty" or right == "\\infty":
@@ -194,7 +197,7 @@ def _order(left: str, right: str) -> int | None:
 
 
 def _both(one: _Solved, other: _Solved) -> _Solved | None:
-    """The values that both leave; None if they are about two variables, or only algebra can decide."""
+    """The values that both leave; None if they are about two variables, or only algebra could tell."""
     if one.name and other.name and one.name != other.name:
         return None
     pieces = []

@@ -16,32 +16,30 @@ def judge(answer: str | None, gold: str) -> Verdict:
         answer: The content of the box; None without a box.
         gold: The gold answer.
     """
-    given, expected = read_both(answer, gold)
-    if not all(isinstance(part, Formula) and parsed(part.text) is not None for part in formulas(expected)):
+    read_answer, read_gold = read_both(answer, gold)
+    if not all(isinstance(part, Formula) and parsed(part.text) is not None for part in formulas(read_gold)):
         return Verdict.UNGRADED
-    return Verdict.CORRECT if given is not None and compare(given, expected, _same) else Verdict.WRONG
+    return Verdict.CORRECT if read_answer is not None and compare(read_answer, read_gold, _same) else Verdict.WRONG
 
 
-def _same(given: Formula, expected: Formula) -> bool:
-    verdict = exactly_same(given, expected)
+def _same(answer: Formula, gold: Formula) -> bool:
+    verdict = exactly_same(answer, gold)
     if verdict is not None:
         return verdict
-    equations = (_equation(given), _equation(expected))
+    whole = (_equation(answer), _equation(gold))
 
     def equal_texts(left: str, right: str) -> bool:
-        return _equal(left, right, has_imaginary=is_imaginary(*equations))
+        return _equal(left, right, has_imaginary=is_imaginary(*whole))
 
-    if names.agree(given.name, expected.name):
-        if equal_texts(given.text, expected.text):
+    if names.agree(answer.name, gold.name):
+        if equal_texts(answer.text, gold.text):
             return True
-        if given.is_percent != expected.is_percent and equal_texts(*map(_share, (given, expected))):
+        if answer.is_percent != gold.is_percent and equal_texts(*map(_share, (answer, gold))):
             return True
-    if (given.product or expected.product) and equal_texts(
-        given.product or given.text, expected.product or expected.text
-    ):
+    if (answer.product or gold.product) and equal_texts(answer.product or answer.text, gold.product or gold.text):
         return True
-    if "=" in given.text + expected.text or (given.name and expected.name):
-        return equal_texts(*equations)
+    if "=" in answer.text + gold.text or (answer.name and gold.name):
+        return equal_texts(*whole)
     return False
 
 
@@ -55,8 +53,8 @@ def _equation(formula: Formula) -> str:
     return f"{formula.name}={formula.text}" if formula.name else formula.text
 
 
-def _equal(given: str, expected: str, *, has_imaginary: bool) -> bool:
-    left, right = parsed(given), parsed(expected)
+def _equal(answer: str, gold: str, *, has_imaginary: bool) -> bool:
+    left, right = parsed(answer), parsed(gold)
     if left is None or right is None:
         return False
     if equal(left, right):

@@ -35,8 +35,8 @@ _CIS: Final = re.compile(
 _INDEX: Final = re.compile(
     r"_\s?(?:\{[^{}]*(?<![A-Za-z\\])i(?![A-Za-z])[^{}]*\}|i(?![A-Za-z]))|\([^()]*(?<![A-Za-z\\])i\)(?=\s?=)"
 )
-_FEW_COMPLEX: Final = frozenset("jkmn")
-"""Letters that name indices: beside them, i is an index, too, unless the formula is about complex numbers."""
+_INDICES: Final = frozenset("jkmn")
+"""Letters for indices. Beside them, i is an index too, unless the formula is about complex numbers."""
 _COMPLEX: Final = re.compile(r"\\pi|\\(?:sin|cos)(?![a-z])|(?<![A-Za-z\\])e\s?\^|\\sqrt\s?\{\s?-|cis")
 IMAGINARY: Final = sympy.Symbol("i", real=True)
 """``i`` as the parser reads it."""
@@ -51,23 +51,24 @@ def parsed(text: str) -> Any:
     if (exact := value(text)) is not None:
         return sympy.Rational(exact.numerator, exact.denominator)
     if re.search(r"\\[lcv]?dots|\.\.\.|\\(?:AND|OR)|\\text|\\(?:gcd|lcm)", text):
-        return None  # The parser would skip the dots and words; of letters, the greatest common divisor would be 1.
+        return None  # The parser skips dots and words, and takes 1 for the greatest common divisor of letters.
     try:
-        return _kept(
-            latex2sympy(
-                _spelled(text), is_real=True, normalization_config=_NORMALIZATION, conversion_config=_CONVERSION
-            )
+        formula = latex2sympy(
+            _spelled(text), is_real=True, normalization_config=_NORMALIZATION, conversion_config=_CONVERSION
         )
-    except Exception:  # The parser has no error class of its own, and sympy raises many.
+        return _kept(formula) if isinstance(formula, sympy.Basic | sympy.MatrixBase) else None
+    except MemoryError:
+        raise
+    except Exception:  # The parser raises plain exceptions, and sympy exceptions of many classes.
         return None
 
 
 def _spelled(text: str) -> str:
-    """The text without all that the parser would misread."""
+    """The text in a spelling that the parser reads as it is meant."""
     text = _DECIMAL.sub(_fraction, text)
     text = _PRIMES.sub(lambda m: rf"{m[1]}_{{{'p' * len(m[3])}{(m[2] or m[4] or '').strip('{}')}}}", text)
     text = re.sub(r"(?<![\\A-Za-z])I(?![A-Za-z])", r"\\iota ", text)  # The parser's imaginary unit.
-    # The parser adds a number and a fraction behind it, in brackets, too, and multiplies only across a dot.
+    # The parser reads "2(3)" as a mixed number, 2 + 3.
     text = re.sub(r"(?<![\d_^.\\A-Za-z])(\d+)\s?(?=\()", r"\1\\cdot ", text)
     return _CIS.sub(lambda m: rf"e^{{i({m[1]})}}", text)
 
@@ -77,25 +78,25 @@ def _fraction(match: re.Match[str]) -> str:
     return match[0] if exact is None else rf"(\frac{{{exact.numerator}}}{{{exact.denominator}}})"
 
 
-def _kept(parsed: Any) -> Any:
-    """The object with its derivatives of unknown functions as symbols: evaluated, they would all be 0."""
-    if isinstance(parsed, sympy.Basic) and parsed.has(sympy.Derivative):
-        return parsed.replace(
+def _kept(formula: Any) -> Any:
+    """The formula with its derivatives of unknown functions as symbols: evaluated, they would all be 0."""
+    if formula.has(sympy.Derivative):
+        return formula.replace(
             lambda part: isinstance(part, sympy.Derivative) and not part.expr.has(part.variables[0]),
             lambda part: sympy.Symbol(f"d{part.expr}/d{part.variables[0]}", real=True),
         )
-    return parsed
+    return formula
 
 
 def is_imaginary(*texts: str) -> bool:
     """Whether ``i`` is the imaginary unit in formulas that are compared, and no index or variable."""
     joined = " ".join(texts)
-    letters = set(re.findall(r"(?<![\\A-Za-z])[A-Za-z](?![A-Za-z])|(?<=\d)[A-Za-z](?![A-Za-z])", joined))
     if _INDEX.search(joined) or re.search(r"\\(?:sum|prod)", joined):
         return False
-    return not letters & _FEW_COMPLEX or bool(_COMPLEX.search(joined))
+    letters = set(re.sub(r"\\[A-Za-z]+", "", joined))
+    return not letters & _INDICES or bool(_COMPLEX.search(joined))
 
 
-def with_imaginary(parsed: Any) -> Any:
-    """The object with the imaginary unit for ``i``."""
-    return parsed.xreplace({IMAGINARY: sympy.I}) if hasattr(parsed, "xreplace") else parsed
+def with_imaginary(formula: Any) -> Any:
+    """The formula with the imaginary unit for ``i``; a chain of relations stays, since it would lose its order."""
+    return formula if isinstance(formula, sympy.And) else formula.xreplace({IMAGINARY: sympy.I})

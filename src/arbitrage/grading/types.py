@@ -54,7 +54,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Prose:
-    """Sentences, an empty text, or one that is too long: it is not compared with another answer."""
+    """Sentences, an empty text, or one that is too long: no program can tell whether another answer says the same."""
 
     text: str
 

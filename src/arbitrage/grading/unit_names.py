@@ -21,7 +21,7 @@ SYMBOLS: Final = _table(
     "rad, deg °, °C, °F,"
     "$ USD usd, € EUR eur, £ GBP gbp, ¥ JPY jpy, ₹ INR inr Rs rs, CNY cny RMB rmb, ¢"
 )
-"""Case matters."""
+"""Upper and lower case are told apart."""
 WORDS: Final = _table(
     "m meter metre, cm centimeter centimetre, mm millimeter millimetre, km kilometer kilometre,"
     "in inch, ft foot feet, yd yard, mi mile,"
@@ -57,9 +57,11 @@ SCALES: Final = {
 }
 """Words that multiply the number before them."""
 SINGLE: Final = frozenset("msghLlNJWV") | {"m^2", "m^3"}
-"""Read as a unit where no mark distinguishes them from a variable: behind a number and a space."""
+"""Read as a unit where no mark tells them from a variable: behind a number and a space."""
+TOUCHING: Final = frozenset({"cm", "mm", "km", "kg", "ft", "°", "°C", "°F", "$", "€", "£", "¥", "₹", "¢"})
+"""Short symbols that stand right behind a number; other short ones may be products of variables there."""
 FILLERS: Final = _set(
-    "a all altogether an apiece each exactly extra its left more of one only other remaining the total whole"
+    "a all altogether an apiece each exactly extra its left more of one only other remaining the total us whole"
 )
 """Words that add nothing to a unit."""
 REFUSED: Final = _set(

@@ -6,7 +6,7 @@ converted: a metre is another unit than a centimetre.
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -21,6 +21,7 @@ from arbitrage.grading.unit_names import (
     SCALES,
     SINGLE,
     SYMBOLS,
+    TOUCHING,
     WORDS,
 )
 
@@ -35,7 +36,7 @@ class Unit:
     """Other words, in the singular, with 1 or -1 for above and below the fraction's line."""
 
     def agrees(self, other: "Unit") -> bool:
-        """Whether both can be the same unit; one may be more specific than the other, as red bricks are than bricks."""
+        """Whether both can be the same unit; one may say more than the other, as red bricks do about bricks."""
         if self._dimension == other._dimension and (self._is_general or other._is_general):
             return True
         return self.powers == other.powers and (self.nouns <= other.nouns or other.nouns <= self.nouns)
@@ -65,16 +66,17 @@ MAX_LENGTH: Final = 80
 
 _TEXT: Final = r"\\text\{[^{}]*\}"
 _POWER: Final = r"\s?\^\s?(?:\{\s?[-+]?\d\s?\}|[-+]?\d)"
-_WORD: Final = r"[A-Za-zμΩ][A-Za-z'-]*(?![A-Za-z'-])(?:\.[A-Za-z]+(?![A-Za-z]))*\.?"
+_WORD: Final = r"[A-Za-zμΩ][A-Za-z'-]*(?:\.[A-Za-z'-]+)*\.?(?![A-Za-z.'-])"
 _ATOM: Final = rf"(?:{_TEXT}|{_WORD}|°\s?(?:\\text\{{)?(?:[CF](?![A-Za-z])\}}?)?|[$€£¥₹¢])"
 _TAIL: Final = re.compile(
     rf"\s?(?P<open>\(\s?)?(?P<phrase>/?\s?{_ATOM}(?:{_POWER})?(?:\s?(?:(?:/|\\cdot|\*|,)\s?)?{_ATOM}(?:{_POWER})?)*)"
     r"(?P<close>\s?\))?$"
 )
-_OVER: Final = re.compile(r"\\frac\{(\\text\{[^{}]*\})\}\{(\\text\{[^{}]*\}(?:\^\d|\^\{\d\})?)\}$")
-_BEFORE: Final = re.compile(
-    r"(?:US|A|C)?(?P<currency>[$€£¥₹])\s?|(?:\\text\{\s*)?(?P<code>USD|EUR|GBP|INR|Rs\.?)\s?\}?\s?(?=\d)"
+_OVER: Final = re.compile(
+    r"\s?\\frac\{(\\text\{[^{}]*\}|[A-Za-z]{1,3})\}\{((?:\\text\{[^{}]*\}|[A-Za-z]{1,3})(?:\^\d|\^\{\d\})?)\}$"
 )
+_BEFORE: Final = re.compile(r"(?P<currency>[$€£¥₹])\s?|(?:\\text\{\s*)?(?P<code>USD|EUR|GBP|INR|Rs\.?)\s?\}?\s?(?=\d)")
+_SCALE: Final = re.compile(rf"(?P<open>\\text\{{\s*)?(?P<scale>{'|'.join(SCALES)})(?![a-z])\s*(?P<close>\}})?\s*")
 _TOKEN: Final = re.compile(rf"(?P<power>{_POWER})|(?P<slash>/)|(?P<word>{_WORD}|°[CF]?|[$€£¥₹¢])|\S")
 _QUANTITY_END: Final = re.compile(
     r"[\d})\]!|°]$|(?<![\\A-Za-z])[A-Za-z]$|\\(?:pi|rfloor|rceil|alpha|beta|gamma|theta|lambda|mu|phi|omega)$"
@@ -86,34 +88,35 @@ def quantity(text: str) -> Quantity:
     """Take a text in canonical spelling apart into an amount and its unit, the unit before or behind it."""
     sign = text[0] if text[:1] in ("-", "+") else ""
     before = _BEFORE.match(text, len(sign))
-    if before and before.end() < len(text):
-        symbol = SYMBOLS[before["currency"] or before["code"].rstrip(".")]
-        behind = _split(sign + text[before.end() :].lstrip())
-        unit = (
-            _times({symbol: 1}, behind.unit) if behind.unit and behind.unit.powers != frozenset({(symbol, 1)}) else None
-        )
-        return Quantity(_without_marks(behind.amount), unit or Unit(frozenset({(symbol, 1)})))
-    split = _split(text)
-    return Quantity(_without_marks(split.amount), split.unit, split.is_variable)
+    if not before or before.end() == len(text):
+        split = _split(text)
+        return Quantity(_without_marks(split.amount), split.unit, split.is_variable)
+    currency = {SYMBOLS[before["currency"] or before["code"].rstrip(".")]: 1}
+    behind = _split(sign + text[before.end() :].lstrip())
+    powers, nouns = Counter(currency), frozenset[tuple[str, int]]()
+    if behind.unit:
+        nouns = behind.unit.nouns
+        if behind.unit.powers != frozenset(currency.items()):  # "$5 USD" names its unit twice.
+            powers.update(dict(behind.unit.powers))
+    return Quantity(_without_marks(behind.amount), Unit(_kept(powers), nouns))
 
 
 def _split(text: str) -> Quantity:
-    text = _OVER.sub(r"\1/\2", text)
-    for tail in _tails(text):
-        amount = text[: tail.start()].rstrip()
+    """Take a text apart into an amount and the unit behind it."""
+    spelled = _OVER.sub(r" \1/\2", text)
+    for tail in _tails(spelled):
+        amount, phrase = spelled[: tail.start()].rstrip(), tail["phrase"]
         if not amount or not _QUANTITY_END.search(amount) or bool(tail["open"]) != bool(tail["close"]):
             continue
-        phrase, is_marked = tail["phrase"], bool(tail["open"])
-        is_apart = (
-            is_marked or text[tail.start() : tail.start("phrase")].strip(" ") != "" or text[len(amount)] in " /\\°"
-        )
-        scaled, rest = _scaled(amount, phrase)
-        if scaled and not rest:
+        is_apart = len(amount) < tail.start("phrase") or phrase[0] in "/\\°$€£¥₹¢"
+        scaled, phrase = _scaled(amount, phrase)
+        if not phrase:
             return Quantity(scaled)
-        unit = _unit(rest, amount, is_apart=is_apart)
-        if unit:
-            is_variable = "\\text" not in rest and not is_marked and all(len(name) <= 2 for name, _ in unit.powers)
-            return Quantity(scaled or amount, unit, is_variable and not unit.nouns)
+        if phrase in SINGLE and tail["open"] and tail[0].startswith(" ") and _is_constant(amount):
+            return Quantity(scaled, _parsed(phrase))
+        if unit := _unit(phrase, amount, is_apart=is_apart):
+            is_variable = not (tail["open"] or "\\text" in phrase or unit.nouns)
+            return Quantity(scaled, unit, is_variable and all(len(name) <= 2 for name, _ in unit.powers))
     return Quantity(text)
 
 
@@ -126,27 +129,20 @@ def _tails(text: str) -> Iterator[re.Match[str]]:
 
 
 def _scaled(amount: str, phrase: str) -> tuple[str, str]:
-    """The amount times the numerals at the start of the phrase, empty without any, and the rest of the phrase."""
-    words = phrase.replace("\\text{", " \\text{ ").split()
+    """The amount times the numerals at the start of a phrase, and the rest of the phrase."""
     factor = 1
-    while words and words[0] in ("\\text{", "}", *SCALES, *(f"{scale}}}" for scale in SCALES)):
-        if words[0] == "\\text{" and (len(words) < 2 or words[1].rstrip("}") not in SCALES):
-            break
-        word = words.pop(0).rstrip("}")
-        factor *= SCALES.get(word, 1)
-    if factor == 1:
-        return "", phrase
-    rest = " ".join(words)
-    if rest.count("{") < rest.count("}"):  # The word stood inside \text{...}.
-        rest = rf"\text{{{rest}"
-    return rf"({amount}) \cdot {factor}", "" if rest in ("}", "\\text{}", "\\text{}}") else rest
+    while scale := _SCALE.match(phrase):
+        factor *= SCALES[scale["scale"]]
+        is_inside = scale["open"] and not scale["close"]
+        phrase = ("\\text{" if is_inside else "") + phrase[scale.end() :]
+    return (rf"({amount}) \cdot {factor}" if factor > 1 else amount), phrase
 
 
 def _unit(phrase: str, amount: str, *, is_apart: bool) -> Unit | None:
     """The unit that a phrase names; None if it may be something else."""
     is_text = "\\text" in phrase
     plain = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", phrase).replace("\\cdot", " ")
-    words = [token["word"].strip(".") for token in _TOKEN.finditer(plain) if token["word"]]
+    words = [token["word"].replace(".", "") for token in _TOKEN.finditer(plain) if token["word"]]
     if any(word.casefold() in REFUSED and word not in SYMBOLS for word in words):
         return None
     if is_text and re.match("[A-Za-z](?![A-Za-z])", phrase) and not is_apart:
@@ -154,11 +150,19 @@ def _unit(phrase: str, amount: str, *, is_apart: bool) -> Unit | None:
     if not is_text:
         letters = [word for word in words if len(word) == 1 and word.isalpha()]
         is_unit = _is_letter_unit(plain, amount) if letters == words else all(map(_is_word, words))
-        if not is_unit or not (is_apart or all(map(_is_symbol, words))):
+        if not is_unit or not (is_apart or _may_touch(words)):
             return None
-        if len(words) == 1 and letters and not is_apart:
-            return None  # "6m" is a product.
     return _parsed(plain)
+
+
+def _is_constant(amount: str) -> bool:
+    return not re.search(r"(?<![\\A-Za-z])[A-Za-df-z]|\\(?:alpha|beta|theta)", amount)
+
+
+def _may_touch(words: Sequence[str]) -> bool:
+    """Whether words can be a unit right behind a number, without a space: ``10m/s`` can, ``6m`` and ``2am`` cannot."""
+    is_quotient = len(words) > 1 and all(len(word) == 1 for word in words)
+    return all(map(_is_symbol, words)) and (len(words[0]) > 2 or words[0] in TOUCHING or is_quotient)
 
 
 def _is_letter_unit(plain: str, amount: str) -> bool:
@@ -190,38 +194,35 @@ def _is_pronounced(letters: str) -> bool:
 
 
 def _parsed(plain: str) -> Unit | None:
-    powers: Counter[str] = Counter()
-    nouns: set[tuple[str, int]] = set()
+    """Read a phrase without LaTeX; None if it holds a letter that is no unit."""
+    powers, nouns = Counter[str](), set[tuple[str, int]]()
     sign, exponent, last = 1, 1, dict[str, int]()
     for token in _TOKEN.finditer(re.sub(r"^\s*in (?=\s*[A-Za-z])", "", plain)):  # As in "(in cm)".
+        word = (token["word"] or "").replace(".", "")
         if token["power"]:
-            power = int(re.sub(r"[^-\d]", "", token["power"]))
-            _add(powers, last, power - 1)
-        elif token["slash"] or (token["word"] and token["word"].casefold() == "per"):
+            _add(powers, last, int(re.sub(r"[^-\d]", "", token["power"])) - 1)
+        elif token["slash"] or word.casefold() == "per":
             sign = -1
-        elif token["word"]:
-            word = token["word"].strip(".").replace(".", "") or token["word"]
-            if word.casefold() in FILLERS:
-                continue
-            if factor := EXPONENTS.get(word.casefold()):
-                if last and word.endswith("ed"):
-                    _add(powers, last, factor - 1)
-                else:
-                    exponent = factor
-                continue
-            table = _powers(word)
-            if table is None:
-                if len(word) == 1:
-                    return None
-                nouns.add((_singular(word.casefold()), sign))
-                continue
+        elif word.casefold() in EXPONENTS and word.endswith("ed") and last:
+            _add(powers, last, EXPONENTS[word.casefold()] - 1)
+        elif word.casefold() in EXPONENTS:
+            exponent = EXPONENTS[word.casefold()]
+        elif table := _powers(word):
             last = {name: sign * exponent * power for name, power in table.items()}
             _add(powers, last, 1)
             sign, exponent = 1, 1
-    if "deg" in powers and powers.keys() & {"°C", "°F"}:
-        del powers["deg"]
-    kept = frozenset((name, power) for name, power in powers.items() if power)
+        elif len(word) == 1 and word not in FILLERS:
+            return None
+        elif word and word.casefold() not in FILLERS:
+            nouns.add((_singular(word.casefold()), sign))
+    if powers.keys() & {"°C", "°F"}:
+        del powers["deg"]  # Of "degrees Celsius".
+    kept = _kept(powers)
     return Unit(kept, frozenset(nouns)) if kept or nouns else None
+
+
+def _kept(powers: Mapping[str, int]) -> frozenset[tuple[str, int]]:
+    return frozenset((name, power) for name, power in powers.items() if power)
 
 
 def _powers(word: str) -> Mapping[str, int] | None:
@@ -244,12 +245,6 @@ def _singular(word: str) -> str:
 def _add(powers: Counter[str], table: Mapping[str, int], times: int) -> None:
     for name, power in table.items():
         powers[name] += times * power
-
-
-def _times(table: Mapping[str, int], unit: Unit) -> Unit:
-    powers = Counter(dict(unit.powers))
-    _add(powers, table, 1)
-    return Unit(frozenset((name, power) for name, power in powers.items() if power), unit.nouns)
 
 
 def _without_marks(text: str) -> str:

@@ -1,7 +1,7 @@
-"""A process that grades: one JSON pair a line in, one verdict a line out, each within its time or the process dies.
+"""A process that grades: it reads a JSON pair from each line and prints a verdict, or dies at its time limit.
 
-Run as ``python -m arbitrage.grading.worker LIMIT_S``. The kernel ends a computation that overruns: a handler in Python
-would run only after the current operation, which may be a huge power.
+Run as ``python -m arbitrage.grading.worker LIMIT_S``. The kernel ends a computation that takes too long. A signal
+handler in Python would not run before the end of a long operation on integers, such as a power of a power of a power.
 """
 
 import json
@@ -13,17 +13,23 @@ from typing import Final
 from arbitrage.grading.symbolic import judge
 
 WALL_PER_CPU: Final = 4.0
-"""The limit counts seconds of the processor, so that a busy machine grades alike; of the clock, so many times more."""
+"""The limit is in processor seconds, so that a busy machine gives the same verdicts; on the clock it is so many times
+longer."""
 MAX_BYTES: Final = 2 * 2**30
+"""Address space of the process."""
 
 
 def main(limit_s: float) -> None:
-    """Answer until standard input ends."""
+    """Answer lines until standard input ends.
+
+    Args:
+        limit_s: Processor seconds for one line.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent decides when to stop.
     logging.disable(logging.CRITICAL)
     _limit_memory()
-    answers, sys.stdout = sys.stdout, sys.stderr  # Output of a library must not be read as a verdict.
-    judge("x+1", "1+x")  # Build the parser before timing starts.
+    answers, sys.stdout = sys.stdout, sys.stderr  # Text that a library prints must not be taken for a verdict.
+    judge("x+1", "1+x")  # The first call builds tables; they must not count towards the time of an answer.
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
         _set_timer(limit_s)
