@@ -98,7 +98,7 @@ class Grader:
             answer, gold = next(iter(undecided))
             warnings.warn(
                 f"symbolic grading is not installed: answers such as {answer!r} for {gold!r} are compared as text "
-                "(pip install '.[math]')",
+                "(pip install 'arbitrage-llm[math]')",
                 stacklevel=5,
             )
         self._has_warned = True
