@@ -74,7 +74,7 @@ class HFModel(ModelConfig):
             dtype=self.dtype,
             prompt=self.question_prompt,
             keeps_hidden_state=keeps_hidden_state,
-            cache=self._cache,
+            cache=self._cache(writes=True),
             **self.chosen("exact"),
         )
 
@@ -84,12 +84,11 @@ class HFModel(ModelConfig):
 
             torch.set_num_threads(self.threads)
 
-    @property
-    def _cache(self) -> "CacheOptions":
+    def _cache(self, *, writes: bool) -> "CacheOptions":
         from arbitrage.engines.hf_memory import CacheOptions
 
         return CacheOptions(
-            traces=self.compile is not False,
+            traces=writes and self.compile is not False,  # A scorer reads several tokens in each pass.
             static=self.static,
             **self.chosen("compile", "sequences", "context_length"),
         )
@@ -101,7 +100,13 @@ class HFModel(ModelConfig):
         self._set_threads()
         prompt = self.question_prompt if self.has_prompt else None  # None: the checkpoint's own prompt.
         return HFScorer.load(
-            self.path, name=name, kind=kind, device=self.device, dtype=self.dtype, prompt=prompt, cache=self._cache
+            self.path,
+            name=name,
+            kind=kind,
+            device=self.device,
+            dtype=self.dtype,
+            prompt=prompt,
+            cache=self._cache(writes=False),
         )
 
     def load_family(self, family: Family, name: str) -> "FamilyScorer":
@@ -110,5 +115,5 @@ class HFModel(ModelConfig):
 
         self._set_threads()
         return FamilyScorer.load(
-            self.path, name=name, family=family, device=self.device, dtype=self.dtype, cache=self._cache
+            self.path, name=name, family=family, device=self.device, dtype=self.dtype, cache=self._cache(writes=False)
         )
