@@ -71,7 +71,7 @@ def parse(line: str) -> None:
     Raises:
         click.ClickException: If a command or an option is unknown, or an argument is missing.
     """
-    words = shlex.split(line, comments=True)
+    words = shlex.split(line.partition(" > ")[0], comments=True)
     if not words or words[0] != "arbitrage" or len(words) == 1 or words[1].startswith("--"):
         return
     group = typer.main.get_command(app)

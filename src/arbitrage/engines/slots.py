@@ -34,6 +34,11 @@ class Slots:
         self._holders: OrderedDict[int, Holder | None] = OrderedDict.fromkeys(range(count))
         """The holder of each slot, the longest unused first."""
 
+    @property
+    def num_free(self) -> int:
+        """How many slots no sequence holds."""
+        return sum(holder is None for holder in self._holders.values())
+
     def hold(self, holder: Holder) -> int:
         """The slot where a sequence computes: its own if it has one, else one that it takes, emptied."""
         with self._lock:
