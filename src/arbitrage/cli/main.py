@@ -13,6 +13,7 @@ from arbitrage.cli.calibrate import calibrate
 from arbitrage.cli.collect import collect
 from arbitrage.cli.convert_prm import convert_prm
 from arbitrage.cli.demo import demo
+from arbitrage.cli.estimate import estimate
 from arbitrage.cli.eval_router import eval_router
 from arbitrage.cli.evaluate import evaluate
 from arbitrage.cli.export_gguf import export_gguf
@@ -30,6 +31,7 @@ COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "eval": evaluate,
     "report": report,
     "bench": bench,
+    "estimate": estimate,
     "demo": demo,
     "collect": collect,
     "label": label,
