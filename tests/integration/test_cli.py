@@ -223,3 +223,16 @@ def test_a_run_is_estimated_on_the_costs_of_this_machine_and_of_another(cli, tmp
     other = ROOT / "benchmarks" / "costs" / "h100-qwen2.toml"
     status, _, err = cli("estimate", str(run_folder), "--costs", str(other))
     assert (status, "lack 'prm', which the run used" in err, err.count("\n")) == (2, True, 1)
+
+
+def test_the_shipped_pair_is_judged(cli):
+    other = ROOT / "benchmarks" / "costs" / "h100-qwen2.toml"
+    status, out, _ = cli("advise", "--limit", "6", "--costs", str(other), "--target", "7B", "--json")
+    assert status == 0
+    record = json.loads(out.splitlines()[-1])
+    assert record["num_problems"] == 6
+    assert record["answer"] in ("worth it", "not worth it here", "only with the costs in h100-qwen2.toml")
+    assert out.splitlines()[-2] == record["sentence"]
+    here, there = record["machines"]
+    assert {rule["rule"] for rule in here["rules"]} == {"likelihood", "confidence"}
+    assert there["cost_ratio"] == pytest.approx(1.62 / 7.14)

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
+from arbitrage.cli.advise import advise
 from arbitrage.cli.bench import bench
 from arbitrage.cli.calibrate import calibrate
 from arbitrage.cli.collect import collect
@@ -32,6 +33,7 @@ COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "report": report,
     "bench": bench,
     "estimate": estimate,
+    "advise": advise,
     "demo": demo,
     "collect": collect,
     "label": label,
