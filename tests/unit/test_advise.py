@@ -2,12 +2,13 @@
 
 import math
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from arbitrage.bench.advice import LIKELIHOOD, NO_SCORER
-from arbitrage.bench.by_hand import ModelTable
+from arbitrage.bench.by_hand import ModelTable, read_costs
 from arbitrage.bench.costs import PairCosts, Settings
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.turn import Pair, Setting
@@ -21,6 +22,7 @@ from arbitrage.policies.solvers import OnPair
 from helpers import scripted
 
 MARGIN = 0.015
+H100 = Path(__file__).parents[2] / "benchmarks" / "costs" / "h100-qwen2.toml"
 
 
 def outcome(number, draft_right, target_right, *doubts, rule=LIKELIHOOD):
@@ -70,7 +72,16 @@ def test_a_draft_as_accurate_as_its_target_needs_no_step():
     gap = Gap([outcome(i, True, i > 0, 0.5, 0.2) for i in range(10)])
     assert gap.needed(LIKELIHOOD, MARGIN).steps == 0.0
     assert verdict_of(gap, costs_of(1.0, 10.0)).shares == {}
-    assert "by the draft alone" in verdict_of(gap, costs_of(1.0, 10.0)).sentence
+    verdict = verdict_of(gap, costs_of(1.0, 10.0, reading_ms=0.1))
+    assert "here the draft alone is 10.00×" in verdict.sentence
+    assert verdict.here.best.speedup.value == pytest.approx(10.0)
+
+
+def test_a_problem_without_a_step_is_the_targets_where_all_steps_are():
+    gap = Gap([outcome(0, False, True), outcome(1, True, True, 0.3)])
+    assert gap.curve(LIKELIHOOD)[0].accuracy == 0.5
+    assert gap.needed(LIKELIHOOD, MARGIN).accuracy == 1.0
+    assert len(gap.needed_in_resamples(LIKELIHOOD, MARGIN)) == 2000
 
 
 def test_resamples_choose_their_own_threshold():
@@ -93,12 +104,36 @@ def test_a_cheap_draft_is_worth_it():
     )
 
 
-def test_a_dear_draft_whose_steps_are_dear_to_read_is_not():
-    """As a 0.5B draft for a 1.5B target on two cores."""
-    verdict = verdict_of(gap_of(num_fixable=8), costs_of(16.0, 30.0, reading_ms=10.0))
-    assert verdict.answer == "not worth it here"
-    assert verdict.here.best.worth_share < 0.5
-    assert "at least 1.05 in " in verdict.sentence
+QWEN_CPU = """
+[draft]
+generated_ms = 16.3
+prompt_ms = 3.17
+verified_ms = { 2 = 40, 7 = 85, 16 = 87, 32 = 165 }
+[target]
+generated_ms = 30.6
+prompt_ms = 5.95
+verified_ms = { 2 = 46, 7 = 123, 16 = 148, 32 = 257 }
+"""
+"""Qwen2.5-Coder 0.5B and 1.5B, q4_k_m, by llama.cpp on two cores."""
+
+
+def test_a_dear_draft_whose_steps_are_dear_to_read_is_not(tmp_path):
+    """24 problems, of which the target solves 12 and the draft 4; half of the draft's steps must go."""
+    file = tmp_path / "cpu.toml"
+    file.write_text(QWEN_CPU)
+    both = [outcome(i, True, True, 0.2, 0.2, 0.2, 0.2) for i in range(4)]
+    lost = [outcome(4 + i, False, True, 0.2, 0.4, 0.8, 0.8) for i in range(8)]
+    neither = [outcome(12 + i, False, False, 0.4, 0.8, 0.8, 0.8) for i in range(12)]
+    verdict = verdict_of(Gap([*both, *lost, *neither]), read_costs(file), read_costs(H100, target="7B"))
+    here, there = verdict.machines
+    assert here.advice.draft == pytest.approx(0.53, abs=0.01)
+    assert here.best.point.steps == pytest.approx(52 / 96)
+    assert here.best.speedup.interval.high < 1.0
+    assert here.best.worth_share == 0.0
+    assert there.best.speedup.value > 1.2
+    assert verdict.answer == "only with the costs in h100.toml"
+    assert verdict_of(verdict.gap, read_costs(file)).answer == "not worth it here"
+    assert "at least 1.05 in 0% of" in verdict.sentence
 
 
 def test_costs_of_another_machine_may_turn_it():

@@ -6,6 +6,7 @@ step is counted with the target's answer, one without with the draft's: no step 
 all steps escalated the target's. Real solutions differ behind an escalated step; `arbitrage eval` measures them.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -125,7 +126,7 @@ class Gap:
     def _columns(self, rule: str) -> list["_Column"]:
         doubts = sorted({step.doubt[rule] for one in self._outcomes for step in one.steps}, reverse=True)
         stride = max(1, -(-len(doubts) // MAX_POINTS))
-        return [_Column(self._outcomes, rule, threshold) for threshold in [*doubts[::stride], -float("inf")]]
+        return [_Column(self._outcomes, rule, threshold) for threshold in [*doubts[::stride], -math.inf]]
 
 
 class _Column:
@@ -134,8 +135,10 @@ class _Column:
     def __init__(self, outcomes: Sequence[Outcome], rule: str, threshold: float) -> None:
         escalated = [[step for step in one.steps if step.doubt[rule] > threshold] for one in outcomes]
         self._threshold = threshold
+        is_all = threshold == -math.inf  # Then also a problem for which the draft wrote no step.
         self._right = [
-            float(one.target_right if over else one.draft_right) for one, over in zip(outcomes, escalated, strict=True)
+            float(one.target_right if over or is_all else one.draft_right)
+            for one, over in zip(outcomes, escalated, strict=True)
         ]
         self._steps = [float(len(over)) for over in escalated]
         self._all_steps = [float(len(one.steps)) for one in outcomes]
@@ -156,7 +159,8 @@ class _Column:
             _present(resamples.means(values))
             for values in (self._steps, self._all_steps, self._tokens, self._all_tokens, self._right)
         ]
-        return [self._point(a / b, c / d, right) for a, b, c, d, right in zip(*columns, strict=True)]
+        # A resample may hold only problems for which the draft wrote no step.
+        return [self._point(a / b if b else 0.0, c / d, right) for a, b, c, d, right in zip(*columns, strict=True)]
 
     def _point(self, steps: float, tokens: float, accuracy: float) -> Point:
         return Point(threshold=self._threshold, steps=steps, tokens=tokens, accuracy=accuracy)

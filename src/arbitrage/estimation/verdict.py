@@ -9,6 +9,7 @@ from arbitrage.bench.advice import LIKELIHOOD, NO_SCORER, Advice
 from arbitrage.bench.costs import PairCosts
 from arbitrage.estimation.gap import Gap, Point
 from arbitrage.evaluation.figures.intervals import Estimate, percentiles
+from arbitrage.report.words import ratio_text
 
 SHARES: Final = (0.5, 0.8, 1.0)
 """Of the accuracy gap, for which the escalated steps are counted."""
@@ -114,26 +115,21 @@ class Verdict:
     @property
     def sentence(self) -> str:
         """The answer with its reason and its uncertainty."""
-        deciding = self.here
-        if self.elsewhere and (not self.here.is_worth_it or not self.here.best):
-            deciding = self.elsewhere if self.elsewhere.is_worth_it else self.here
-        parts = [self._reason(deciding)]
-        if self.elsewhere:
-            other = self.here if deciding is self.elsewhere else self.elsewhere
-            parts.append(self._reason(other))
-        return f"{self.answer}: {'; '.join(parts)}"
+        machines = self.machines
+        if not self.here.is_worth_it and self.elsewhere and self.elsewhere.is_worth_it:
+            machines = machines[::-1]  # The one that decides comes first.
+        return f"{self.answer}: {'; '.join(map(self._reason, machines))}"
 
     def _reason(self, machine: Machine) -> str:
         where = "here" if machine is self.here else f"with the costs in {machine.name}"
         best = machine.best
         if best is None:
             return f"{where} no rule can be timed"
-        low, high = best.speedup.interval.low, best.speedup.interval.high
-        draft = "by the draft alone" if not best.point.steps else f"with {best.point.steps:.0%} of the steps escalated"
+        method = best.rule if best.point.steps else "the draft alone"
         return (
-            f"{where} {best.rule} is {best.speedup.value:.2f}× [{low:.2f}, {high:.2f}] as fast as the target at its "
-            f"accuracy, {draft}; at least {LEAST:g} in {best.worth_share:.0%} of resamples of {self.gap.num_problems} "
-            "problems"
+            f"{where} {method} is {ratio_text(best.speedup)} as fast as the target at its accuracy, with "
+            f"{best.point.steps:.0%} of the steps escalated; at least {LEAST:g} in {best.worth_share:.0%} of "
+            f"resamples of {self.gap.num_problems} problems"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -158,14 +154,19 @@ class Verdict:
 
 def _chance(rule: str, advice: Advice, gap: Gap, margin: float) -> Chance:
     point = gap.needed(rule, margin)
-    speedups = [advice.speedup(1.0 - one.tokens, rule) for one in gap.needed_in_resamples(rule, margin)]
+    speedups = [_speedup(one, rule, advice) for one in gap.needed_in_resamples(rule, margin)]
     return Chance(
         rule=rule,
         point=point,
-        speedup=Estimate(value=advice.speedup(1.0 - point.tokens, rule), interval=percentiles(speedups)),
+        speedup=Estimate(value=_speedup(point, rule, advice), interval=percentiles(speedups)),
         worth_share=sum(value >= LEAST for value in speedups) / len(speedups),
         break_even=advice.break_even(rule),
     )
+
+
+def _speedup(point: Point, rule: str, advice: Advice) -> float:
+    """Speed-up over target-only; where no step is escalated, the draft alone does, without a rule."""
+    return advice.speedup(1.0 - point.tokens, rule) if point.steps else advice.most_speedup
 
 
 def _machine(machine: Machine) -> dict[str, Any]:
