@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from arbitrage.cli.main import run
 from arbitrage.tiny import WEIGHTS
 
 pytestmark = pytest.mark.integration
+ROOT = Path(__file__).parents[2]
 QUESTION = "Compared to Leo Mia owns 3 times as many stamps. Leo has 4 stamps. How many stamps does Mia have?"
 
 
@@ -201,3 +203,36 @@ def test_the_console_script_explains_itself():
         check=True,
     )
     assert all(command in done.stdout for command in ("solve", "eval", "demo"))
+
+
+def test_a_run_is_estimated_on_the_costs_of_this_machine_and_of_another(cli, tmp_path):
+    run_folder, costs = tmp_path / "run", tmp_path / "costs.json"
+    policies = "target,draft,rsd,confidence,likelihood,router,speculative:6,router+speculative:6"
+    assert cli("eval", "--policies", policies, "--limit", "2", "--no-audit", "--out", str(run_folder))[0] == 0
+    status, out, _ = cli("bench", "--repeats", "2", "--prompt-tokens", "80", "--tokens", "16", "--json")
+    assert status == 0
+    costs.write_text(out.splitlines()[-1])
+    status, out, _ = cli("estimate", str(run_folder), "--costs", str(costs), "--json")
+    assert status == 0
+    assert out.startswith("ESTIMATE: ")
+    record = json.loads(out.splitlines()[-1])
+    assert (record["is_estimate"], record["num_problems"], len(record["beside"])) == (True, 2, 8)
+    # Tests run beside others, so times are not compared closely.
+    assert all(0.2 < row["ratio"] < 5.0 for row in record["beside"])
+    assert [row["seconds_per_problem"] for row in record["rows"]] == [row["estimated_s"] for row in record["beside"]]
+    other = ROOT / "benchmarks" / "costs" / "h100-qwen2.toml"
+    status, _, err = cli("estimate", str(run_folder), "--costs", str(other))
+    assert (status, "lack 'prm', which the run used" in err, err.count("\n")) == (2, True, 1)
+
+
+def test_the_shipped_pair_is_judged(cli):
+    other = ROOT / "benchmarks" / "costs" / "h100-qwen2.toml"
+    status, out, _ = cli("advise", "--limit", "6", "--costs", str(other), "--target", "7B", "--json")
+    assert status == 0
+    record = json.loads(out.splitlines()[-1])
+    assert record["num_problems"] == 6
+    assert record["answer"] in ("worth it", "not worth it here", "only with the costs in h100-qwen2.toml")
+    assert out.splitlines()[-2] == record["sentence"]
+    here, there = record["machines"]
+    assert {rule["rule"] for rule in here["rules"]} == {"likelihood", "confidence"}
+    assert there["cost_ratio"] == pytest.approx(1.62 / 7.14)

@@ -24,6 +24,7 @@ LAYERS = {
     "report": 4,
     "training": 4,
     "tiny": 4,
+    "estimation": 5,
     "serving": 5,
     "cluster": 5,
     "": 6,  # The package itself: the public names.

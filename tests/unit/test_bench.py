@@ -229,6 +229,31 @@ async def test_a_model_that_ends_early_is_measured_on_what_it_writes():
     assert costs.draft.generated_ms.value == pytest.approx(1.0)
 
 
+async def test_the_context_behind_which_a_model_writes_most_is_the_one_that_counts():
+    clock = VirtualClock()
+    lengths, by_context = iter([3, 9, 2, 2, 2, 2, 2, 1]), {}
+
+    class Moody(ScriptedEngine):
+        async def open(self, problem, source):
+            session = await super().open(problem, source)
+            propose = session.propose
+
+            async def at_most(request):
+                if session.token_ids not in by_context:
+                    by_context[session.token_ids] = next(lengths, 1)
+                return await propose(
+                    replace(request, max_tokens=min(request.max_tokens, by_context[session.token_ids]))
+                )
+
+            session.propose = at_most
+            return session
+
+    target = Moody(script=[["c"], ["w"] * 99], seconds_per_token=0.01, clock=clock)
+    costs = await costs_of(engine(clock, 1.0), target, clock)
+    assert costs.target.generated_ms.value == pytest.approx(10.0)
+    assert target.open_sessions == 0
+
+
 async def test_a_model_that_writes_nothing_is_one_clear_error():
     clock = VirtualClock()
     with pytest.raises(EngineError, match=r"scripted ends its text at once behind 8 contexts.*right path and prompt"):

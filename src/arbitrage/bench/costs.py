@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from arbitrage.core.errors import ConfigError
+from arbitrage.core.types import Source
 
 SCHEMA: Final = 1
 """Version of the JSON form."""
@@ -55,6 +56,11 @@ class Figure:
     def of(cls, values: Sequence[float]) -> Self:
         """The median of some numbers, with the smallest and the largest."""
         return cls(value=statistics.median(values), low=min(values), high=max(values))
+
+    @classmethod
+    def exactly(cls, value: float) -> Self:
+        """A number without a spread."""
+        return cls.of([value])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +139,26 @@ class ModelCosts:
         (x0, y0), (x1, y1) = next((pair for pair in pairwise(points) if tokens <= pair[1][0]), (points[-2], points[-1]))
         return y0 + (y1 - y0) * (tokens - x0) / (x1 - x0)
 
+    def pass_ms(self, tokens: float) -> float:
+        """Milliseconds of one forward pass over so many tokens.
+
+        One token costs what a generated one does; between two measured numbers of tokens a straight line runs; beyond
+        the longest, or where readings were not measured behind a cached context, each further token costs what a
+        prompt token does. 0 for no tokens.
+        """
+        if tokens <= 0.0:
+            return 0.0
+        wide = () if self.reads_whole_context else self.verified
+        points = [(1.0, self.generated_ms.value)] + [
+            (float(one.tokens), one.ms.value) for one in wide if one.tokens > 1
+        ]
+        if tokens <= 1.0:
+            return points[0][1]
+        for (x0, y0), (x1, y1) in pairwise(points):
+            if tokens <= x1:
+                return y0 + (y1 - y0) * (tokens - x0) / (x1 - x0)
+        return points[-1][1] + (tokens - points[-1][0]) * self.prompt_ms.value
+
     def ratio(self, one: Timed) -> float:
         """Time of a reading over the time of a generated token."""
         return one.ms.value / self.generated_ms.value
@@ -179,6 +205,11 @@ class ScorerCosts:
         """Milliseconds to score the longer step."""
         return self.scored[-1].ms.value
 
+    def ms(self, tokens: float) -> float:
+        """Milliseconds to score a step of so many tokens: the line through the two measured ones."""
+        first = self.scored[0]
+        return max(0.0, first.ms.value + (tokens - first.tokens) * self.token_ms.value)
+
     def to_json(self) -> dict[str, Any]:
         """All fields."""
         return asdict(self) | {"scored": [asdict(one) for one in self.scored]}
@@ -209,6 +240,10 @@ class PairCosts:
     """PRM and routers by role."""
     skipped: Mapping[str, str] = field(default_factory=dict)
     """Scorers that could not be measured, by role, each with the reason."""
+
+    def model(self, source: Source) -> ModelCosts:
+        """The costs of the model that plays ``source``."""
+        return self.draft if source is Source.DRAFT else self.target
 
     def to_json(self) -> dict[str, Any]:
         """One object that JSON can hold; :meth:`read` makes the same value of it."""

@@ -80,14 +80,15 @@ class WriterRun:
         await scratch.commit(_step(self._source, text=TEXT))
         self._pool = list(scratch.token_ids[len(prompt) :])
         await scratch.close()
+        longest, context = 0, list[int]()
         for attempt in range(MAX_TRIES):
-            await self.close()
-            self._session = await self._open(self._settings.prompt_tokens - len(prompt), attempt)
-            written = await self._write(self._session, self._settings.tokens)
-            num_tokens = written.cost.num_generated - (written.finish is Finish.END_OF_SEQUENCE)
-            self._lengths = max(1, num_tokens // 4), num_tokens
+            ids = self._context_ids(self._settings.prompt_tokens - len(prompt), attempt)
+            if (num_tokens := await self._start_behind(ids)) > longest:
+                longest, context = num_tokens, ids
             if num_tokens == self._settings.tokens:
                 break
+        if self._lengths[1] < longest:  # The last context was not the best one.
+            await self._start_behind(context)
         if self._lengths[1] < 2:
             raise EngineError(
                 f"{self._engine.name} ends its text at once behind {MAX_TRIES} contexts: its speed cannot be measured",
@@ -97,14 +98,23 @@ class WriterRun:
         self._context_tokens = len(self._session.token_ids)
         await self._plan_reading(self._session)
 
-    async def _open(self, num_tokens: int, attempt: int) -> Session:
-        """A session behind the text again and again, from another position at each attempt, then behind random ids."""
+    async def _start_behind(self, context: list[int]) -> int:
+        """Open the session behind a context; returns how many tokens the model writes there, at most a whole step."""
+        await self.close()
+        self._session = await self._engine.open(PROBLEM, self._source)
+        await self._session.commit(_step(self._source, ids=context))
+        written = await self._write(self._session, self._settings.tokens)
+        num_tokens = written.cost.num_generated - (written.finish is Finish.END_OF_SEQUENCE)
+        self._lengths = max(1, num_tokens // 4), num_tokens
+        return num_tokens
+
+    def _context_ids(self, num_tokens: int, attempt: int) -> list[int]:
+        """The text again and again, from another position at each attempt; random ids at later attempts."""
         pool, count = self._pool, max(1, num_tokens)
         first = attempt * len(pool) // MAX_TRIES
-        ids = ([*pool[first:], *pool] * (count // len(pool) + 1))[:count]
-        session = await self._engine.open(PROBLEM, self._source)
-        await session.commit(_step(self._source, ids=ids if attempt < MAX_TRIES // 2 else self._random_ids(count)))
-        return session
+        if attempt >= MAX_TRIES // 2:
+            return self._random_ids(count)
+        return ([*pool[first:], *pool] * (count // len(pool) + 1))[:count]
 
     async def _plan_reading(self, session: Session) -> None:
         """Choose the lengths of given steps such that their forward passes have :data:`WIDTHS` tokens.

@@ -8,11 +8,13 @@ from typing import Annotated, Final
 
 import typer
 
+from arbitrage.cli.advise import advise
 from arbitrage.cli.bench import bench
 from arbitrage.cli.calibrate import calibrate
 from arbitrage.cli.collect import collect
 from arbitrage.cli.convert_prm import convert_prm
 from arbitrage.cli.demo import demo
+from arbitrage.cli.estimate import estimate
 from arbitrage.cli.eval_router import eval_router
 from arbitrage.cli.evaluate import evaluate
 from arbitrage.cli.export_gguf import export_gguf
@@ -30,6 +32,8 @@ COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "eval": evaluate,
     "report": report,
     "bench": bench,
+    "estimate": estimate,
+    "advise": advise,
     "demo": demo,
     "collect": collect,
     "label": label,

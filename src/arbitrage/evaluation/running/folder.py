@@ -1,7 +1,7 @@
 """An evaluation's run folder: every trace is written as soon as it exists, and a run is read from its traces alone."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,11 +162,12 @@ class Run:
         return "latency protocol: one solution at a time, warmed up, policies in random order for each problem"
 
 
-def read_run(path: Path) -> Run:
+def read_run(path: Path, revise: Callable[[Trace], Trace] = lambda trace: trace) -> Run:
     """Read a run one trace at a time: its traces need not fit in memory.
 
     Args:
         path: A run folder, or a file of traces.
+        revise: Applied to each trace; an estimate replaces the seconds in it.
 
     Raises:
         StoreError: If there are no traces.
@@ -181,7 +182,7 @@ def read_run(path: Path) -> Run:
                 f"{path}: two problems have the id {first.id!r}: {first.question[:60]!r} and "
                 f"{trace.problem.question[:60]!r}"
             )
-        solutions.setdefault(position.entry, []).append(condense(trace, position))
+        solutions.setdefault(position.entry, []).append(condense(revise(trace), position))
     if not solutions:
         raise TraceError(f"{str(path)!r} holds no traces", hint="name a folder of `arbitrage eval --out`")
     return _run(path, solutions, problems)
