@@ -68,7 +68,7 @@ class HFModel(ModelConfig):
 
         self._set_threads()
         return HFEngine.load(
-            self.path,
+            self.local_path,
             name=self.name,
             device=self.device,
             dtype=self.dtype,
@@ -100,7 +100,7 @@ class HFModel(ModelConfig):
         self._set_threads()
         prompt = self.question_prompt if self.has_prompt else None  # None: the checkpoint's own prompt.
         return HFScorer.load(
-            self.path,
+            self.local_path,
             name=name,
             kind=kind,
             device=self.device,
@@ -115,5 +115,10 @@ class HFModel(ModelConfig):
 
         self._set_threads()
         return FamilyScorer.load(
-            self.path, name=name, family=family, device=self.device, dtype=self.dtype, cache=self._cache(writes=False)
+            self.local_path,
+            name=name,
+            family=family,
+            device=self.device,
+            dtype=self.dtype,
+            cache=self._cache(writes=False),
         )
