@@ -83,9 +83,9 @@ class Runtime:
     engine: str
     """As configuration files call it."""
     details: Mapping[str, Any] = field(default_factory=dict)
-    """Library, device, data type, threads; empty for a model behind a server."""
+    """Library, device, data type, threads; only of draft and target in this process."""
     forward_path: str | None = None
-    """How forward passes run, such as ``graphs`` or ``eager``; None for an engine that has one way."""
+    """How forward passes run, such as ``graphs``, ``eager`` or ``llamacpp``; None for a probe, and behind a server."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

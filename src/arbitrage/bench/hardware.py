@@ -9,6 +9,7 @@ from typing import Any, Final
 from arbitrage.bench.costs import Limit, Runtime
 from arbitrage.core.ports import Engine
 from arbitrage.engines.gguf_files import is_gguf
+from arbitrage.engines.language_model import LanguageModel
 from arbitrage.pairs.model import ModelConfig
 
 MAX_BYTES: Final = 256 << 20
@@ -23,7 +24,8 @@ def runtime_of(model: ModelConfig, engine: object) -> Runtime:
     arithmetic = getattr(engine, "arithmetic", None)
     details: dict[str, Any] = dict(arithmetic()) if callable(arithmetic) else {}
     details.pop("engine", None)
-    return Runtime(engine=model.engine, details=details, forward_path=getattr(engine, "forward_path", None))
+    runs = engine if isinstance(engine, LanguageModel) else getattr(engine, "memory", None)  # The latter of a scorer.
+    return Runtime(engine=model.engine, details=details, forward_path=getattr(runs, "path", None))
 
 
 def limit_of(model: ModelConfig, engine: Engine) -> Limit | None:
@@ -51,10 +53,9 @@ def weights_bytes(path: str, engine: object) -> int | None:
     Returns:
         None where neither can be read.
     """
-    if is_gguf(path):
-        return Path(path).stat().st_size if Path(path).is_file() else None
-    parameters = getattr(getattr(engine, "model", None), "parameters", None)
-    return sum(weight.numel() * weight.element_size() for weight in parameters()) if parameters else None
+    if parameters := getattr(getattr(engine, "model", None), "parameters", None):
+        return sum(weight.numel() * weight.element_size() for weight in parameters())
+    return Path(path).stat().st_size if is_gguf(path) and Path(path).is_file() else None
 
 
 def fastest_s(copy: Callable[[], None], clock: Callable[[], float] = time.perf_counter) -> float:

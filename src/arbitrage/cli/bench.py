@@ -42,6 +42,8 @@ def bench(
     if as_json:
         print(json.dumps(costs.to_json() | {"advice": advice.to_json(rule)}))  # noqa: T201
         return
+    names, count = f"draft {costs.draft.name}, target {costs.target.name}", costs.settings.repeats
+    typer.echo(f"{costs.pair}: {names}; medians of {count} round{'s' if count > 1 else ''}")
     console = table_console()
     console.print(rich_table(_models(costs)))
     for model in (costs.draft, costs.target):
@@ -57,14 +59,13 @@ def _models(costs: PairCosts) -> Table:
     rows = {"draft": costs.draft, "target": costs.target}
     widths = sorted({one.tokens for model in rows.values() for one in model.verified})
     columns: list[Column[tuple[str, ModelCosts]]] = [
-        Column("model", lambda row: f"{row[0]} {row[1].name}"),
+        Column("model", lambda row: row[0]),
         Column("ms/token", lambda row: _ms(row[1].generated_ms)),
         Column("limit", lambda row: f"{row[1].limit.ms_per_token:.3g}" if row[1].limit else NONE),
         Column("ms/prompt", lambda row: _ms(row[1].prompt_ms)),
         *[Column(f"{width} tokens", partial(_verified, width)) for width in widths],
     ]
-    title = f"{costs.pair}: medians of {costs.settings.repeats}; forward passes of 1 to 32 tokens in generated tokens"
-    return Table.of(title, columns, list(rows.items()))
+    return Table.of("a forward pass of several tokens, in generated tokens", columns, list(rows.items()))
 
 
 def _verified(width: int, row: tuple[str, ModelCosts]) -> str:
