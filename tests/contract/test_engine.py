@@ -104,17 +104,18 @@ async def test_only_what_is_new_is_computed(kit):
 
 async def test_a_foreign_step_is_encoded_once(kit, monkeypatch):
     engine, encoded = kit.build(1), []
-    encode = type(engine).encode
+    model = getattr(engine, "target", engine)  # A target that guesses reads by the engine that it wraps.
+    encode = type(model).encode
     foreign = candidate("She has 3 stamps \u2014 \u00e9.\n\n", Source.DRAFT)
     async with opened(engine, PROBLEM) as session:
         prompt = session.token_ids
-        monkeypatch.setattr(type(engine), "encode", lambda self, text: encoded.append(text) or encode(self, text))
+        monkeypatch.setattr(type(model), "encode", lambda self, text: encoded.append(text) or encode(self, text))
         await session.commit(foreign)
         for _ in range(2):
             await session.commit(await session.propose(request(4)))
         assert encoded == [foreign.text]
-        assert session.token_ids[len(prompt) :][: len(encode(engine, foreign.text))] == tuple(
-            encode(engine, foreign.text)
+        assert session.token_ids[len(prompt) :][: len(encode(model, foreign.text))] == tuple(
+            encode(model, foreign.text)
         )
 
 
