@@ -18,8 +18,8 @@ DRAFT_TOKENS: Final = 6
 """Guesses of a draft model for one forward pass of the target, where neither a number nor costs are given."""
 LOOKUP_TOKENS: Final = 4
 """Likewise of the look-up."""
-WIDTHS: Final = (1, 2, 4, 8, MAX_GUESSES + 1)
-"""Tokens in the measured passes of a target."""
+WIDTHS: Final = (1, 2, 4, 6, 8, MAX_GUESSES + 1)
+"""Tokens in the measured passes of a target; kernels of llama.cpp change at 2, 4 and 8."""
 
 
 class SpeculativeEngine:
