@@ -17,6 +17,7 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,13 @@ async def engine_run(engine: LlamaEngine, prompt: list[int], num_tokens: int) ->
     return ids, times[0], times[1]
 
 
+def on_its_thread(
+    engine: LlamaEngine, loop: BareLoop, prompt: list[int], num_tokens: int
+) -> tuple[list[int], float, float]:
+    """Run a loop on the engine's thread: a second thread that computes would slow both down."""
+    return engine.worker.call(partial(loop.run, prompt, num_tokens))
+
+
 def ratios(rounds: list[dict[str, tuple[float, float]]], loop: str) -> dict[str, float]:
     """The engine's tokens per second over a loop's, for prompt and decoding."""
     return {
@@ -123,12 +131,15 @@ def main() -> None:
     loops = {name: BareLoop(engine, has_defaults=name == "defaults") for name in options.loops}
     rounds: list[dict[str, tuple[float, float]]] = []
     for number in range(options.rounds + 1):
-        ids, *times = asyncio.run(engine_run(engine, prompt, options.tokens))
-        one: dict[str, Any] = {"engine": times}
+        runs = {"engine": lambda: asyncio.run(engine_run(engine, prompt, options.tokens))}
         for name, loop in loops.items():
-            others, *times = loop.run(prompt, len(ids) - 1)
-            one[name] = times
-            assert name != "same" or others == ids, "the same tokens are compared"
+            runs[name] = partial(on_its_thread, engine, loop, prompt, options.tokens)
+        one: dict[str, Any] = {}
+        texts = {}
+        for name in sorted(runs, reverse=bool(number % 2)):  # Each is first in half of the rounds.
+            texts[name], *one[name] = runs[name]()
+        ids = texts["engine"]
+        assert texts.get("same", ids) == ids, "the same tokens are compared"
         if number:  # The first round warms up.
             rounds.append(one)
             print(number, {name: ratios(rounds, name) for name in loops}, file=sys.stderr)

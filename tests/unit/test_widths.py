@@ -2,6 +2,7 @@
 
 import json
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -84,6 +85,14 @@ def test_equal_logits_differ_by_nothing():
     assert {1, *widths.WIDTHS} <= set(model.passes)
     assert model.widths_agree
     assert not any(sequence.is_open for sequence in model.sequences)
+
+
+def test_measuring_computes_on_the_thread_of_the_device():
+    """Where sessions compute later: a second thread would get a team of threads of its own."""
+    names = set()
+    model = Model(lambda width, length: names.add(threading.current_thread().name) or 0.0)
+    assert model.widths_agree
+    assert names == {"arbitrage-cpu_0"}
 
 
 @pytest.mark.parametrize("first", [2, 3, 4, 8, 9, 64])

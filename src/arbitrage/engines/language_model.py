@@ -73,12 +73,17 @@ class LanguageModel(TokenText, abc.ABC):
         Infinite if measuring fails, for example because memory is short; then :attr:`widths_agree` is False.
         """
         if self._width_difference is None:
-            try:
-                with self.computing(CancelFlag()):
-                    self._width_difference = widths.width_difference(self)
-            except Exception:  # Libraries have no common error, and a failed measurement must not fail a load.
-                self._width_difference = float("inf")
+            # On the device's thread: libraries keep a team of threads for each thread that computes, and two teams
+            # slow each other down as long as both exist.
+            self._width_difference = self.worker.call(self._measured_difference)
         return self._width_difference
+
+    def _measured_difference(self) -> float:
+        try:
+            with self.computing(CancelFlag()):
+                return widths.width_difference(self)
+        except Exception:  # Libraries have no common error, and a failed measurement must not fail a load.
+            return float("inf")
 
     @property
     def widths_agree(self) -> bool:
