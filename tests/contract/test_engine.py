@@ -6,6 +6,7 @@ from itertools import chain
 
 import pytest
 
+from arbitrage.core.ports import Rewindable
 from arbitrage.core.solve import solve
 from arbitrage.core.turn import Pair
 from arbitrage.core.types import Finish, Problem, Sampling, Source
@@ -126,6 +127,31 @@ async def test_proposing_commits_nothing(kit):
         assert session.token_ids == before
         await session.commit(made)
         assert session.token_ids == (*before, *made.token_ids)
+
+
+async def test_a_session_that_goes_back_writes_the_same_again(kit):
+    engine = kit.build(1)
+    async with opened(engine, PROBLEM) as session:
+        if not isinstance(session, Rewindable):
+            pytest.skip("opened anew instead")
+        steps, lengths = [await session.propose(request(12)), candidate("A foreign step.\n\n")], []
+        for step in steps:
+            lengths.append(len(session.token_ids))
+            await session.commit(step)
+        third = await session.propose(request(12))
+        await session.rewind(0)
+        assert essence(await session.propose(request(12))) == essence(third)
+        await session.rewind(2)
+        assert len(session.token_ids) == lengths[0]
+        again = await session.propose(request(12))
+        assert essence(again) == essence(steps[0])
+        assert again.cost.num_computed <= kit.block or engine.is_strict  # It repeats its forward passes.
+        for step in steps:
+            await session.commit(step)
+        await session.rewind(1)
+        assert len(session.token_ids) == lengths[1]
+        await session.commit(steps[1])
+        assert essence(await session.propose(request(12))) == essence(third)
 
 
 @pytest.mark.parametrize("is_own", [True, False], ids=["own", "foreign"])

@@ -13,7 +13,7 @@ from arbitrage.pairs.loaded import LoadedPair
 from arbitrage.policies.table import Models
 from arbitrage.runtime.store import run_key
 from arbitrage.scorers.scripted import ScriptedScorer
-from arbitrage.training import probe, row_runs
+from arbitrage.training import label_runs, probe, row_runs
 from helpers import scripted
 
 ROWS = Path(__file__).parents[1] / "data" / "b6ccee5" / "rows"
@@ -46,9 +46,10 @@ def settings(monkeypatch, tmp_path):
         routers={role: scorer(role) for role in ("router", "router:model")},
     )
     monkeypatch.setattr(LoadedPair, "identity", lambda self, roles: {role: {"path": role} for role in roles})
-    monkeypatch.setattr(row_runs, "load", lambda *_, **__: LoadedPair(config=None, models=models))
+    for module in (row_runs, label_runs):
+        monkeypatch.setattr(module, "load", lambda *_, **__: LoadedPair(config=None, models=models))
+        monkeypatch.setattr(module, "GroupLog", open_folder)
     monkeypatch.setattr("arbitrage.cli.collect.problems", lambda *_, **__: [])
-    monkeypatch.setattr(row_runs, "GroupLog", open_folder)
     monkeypatch.setattr(probe, "RunFolder", open_folder)
 
     def start(command, *arguments, **options):
@@ -131,8 +132,9 @@ def test_a_collection_is_identified_as_before(settings, options, changed, key):
             {"policy": "router", "threshold": 0.3, "continuations": 2, "samples": 2, "temperature": 0.5, "seed": 7},
             "258f1f2deee5e40e",
         ),
+        ({"max_tokens": 512, "until_boxed": True}, {"max_tokens": 512, "until_boxed": True}, "a8fd74bb2a9d8504"),
     ],
-    ids=["defaults", "all options"],
+    ids=["defaults", "all options", "options of later versions"],
 )
 def test_rollout_scores_are_identified_as_before(settings, options, changed, key):
     expected = {

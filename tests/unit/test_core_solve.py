@@ -5,7 +5,7 @@ from itertools import chain
 import pytest
 
 from arbitrage.core.errors import ContextOverflow, EngineError, EngineTimeout, ScorerError
-from arbitrage.core.solve import solve
+from arbitrage.core.solve import finish, solve
 from arbitrage.core.trace import Trace
 from arbitrage.core.turn import History, Pair, Turn
 from arbitrage.core.types import Cost, Decision, Finish, Source
@@ -370,3 +370,39 @@ async def test_samples_without_a_waiting_caller_are_stopped_too():
     events.append("closed")
     await asyncio.gather(asked, return_exceptions=True)
     assert events in (["began", "stopped", "closed"], ["closed"])
+
+
+@pytest.mark.parametrize("is_rewindable", [True, False])
+async def test_a_history_goes_back_and_continues_in_another_way(is_rewindable):
+    target = scripted("a", "b", "c", "d")
+    engine = target if is_rewindable else Watched(target)
+    history = History(PROBLEM, Pair(draft=scripted("x"), target=engine))
+    whole = await finish(history, TargetOnly(), setting())
+    await history.rewind(1)
+    assert [step.text for step in history.chosen] == ["a\n\n"]
+    assert (await finish(history, TargetOnly(), setting())).text == whole.text.removeprefix("a\n\n")
+    await history.rewind(9)
+    assert len(history.chosen) == 4
+    await history.rewind(0)
+    assert (await finish(history, TargetOnly(), setting())).text == whole.text
+    assert target.open_sessions == 1
+    await history.close()
+    assert target.open_sessions == 0
+
+
+@pytest.mark.parametrize(
+    ("steps", "num_steps"),
+    [
+        (("a", r"\boxed{7}", "b"), 2),
+        ((r"\boxed{}", "b", "c"), 3),
+        ((r"<think> \boxed{7}", "b </think>", r"\boxed{8}", "c"), 3),
+    ],
+    ids=["answer", "empty box", "thinking"],
+)
+async def test_a_solution_can_end_at_its_answer(steps, num_steps):
+    trace = await run(TargetOnly(), scripted("x"), scripted(*steps), stops_at_answer=True)
+    assert len(trace.steps) == num_steps
+    is_cut = num_steps < len(steps)
+    assert trace.finish is (Finish.ANSWERED if is_cut else Finish.END_OF_SEQUENCE)
+    assert Trace.from_json(trace.to_json()).finish is trace.finish
+    assert len((await run(TargetOnly(), scripted("x"), scripted(*steps))).steps) == len(steps)

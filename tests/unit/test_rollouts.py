@@ -2,15 +2,16 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from arbitrage.core.boxes import last_boxed
 from arbitrage.core.errors import ConfigError, ContextOverflow, EngineError, RowError
 from arbitrage.core.solve import solve
 from arbitrage.core.turn import Pair, Setting
-from arbitrage.core.types import Finish, Problem, Sampling, Source
+from arbitrage.core.types import Finish, Limits, Problem, Sampling, Source
 from arbitrage.grading import is_same
 from arbitrage.policies import DraftOnly, TargetOnly
 from arbitrage.runtime.store import GroupLog
 from arbitrage.training.rollouts import Rollouts, score_by_rollouts
-from arbitrage.training.rows import read_rows
+from arbitrage.training.rows import Past, read_rows
 from helpers import candidate, row, scripted
 
 TARGET = Source.TARGET
@@ -100,13 +101,98 @@ async def test_a_step_that_ends_the_solution_is_graded_as_it_is(tmp_path):
 
 
 async def test_a_run_skips_the_problems_that_are_done(tmp_path):
-    rows = [logged("fine\n\n", problem=name) for name in "abc"]
+    rows = [logged("good\n\n", problem=name) for name in "abc"]
     _, report = await scored(rows, tmp_path, Solver(failing="b"))
     assert report.failures == {"b": "out of memory"}
     solver = Solver()
     scored_rows, report = await scored(rows, tmp_path, solver)
     assert [scored_row.problem.id for scored_row in scored_rows] == ["a", "c", "b"]
     assert (report.num_rows, len(solver.seeds)) == (1, 16)
+
+
+async def test_one_text_is_continued_once(tmp_path):
+    """The draft's step and the target's have the same text, so the same seeds give the same continuations."""
+    solver = Solver()
+    (only,), report = await scored([logged("doubt\n\n", "doubt\n\n")], tmp_path, solver)
+    assert only.draft.score == only.targets[0].score
+    assert 0.0 < only.draft.score < 1.0
+    assert (len(solver.seeds), report.num_continuations) == (8, 8)
+    (ended,), _ = await scored(
+        [
+            replace(
+                logged(r"\boxed{8}"), draft=replace(logged("").draft, text=r"\boxed{8}", finish=Finish.END_OF_SEQUENCE)
+            )
+        ],
+        tmp_path / "ended",
+    )
+    assert ended.draft.score == 0.0  # It ended the solution.
+
+
+def solution(*steps, kept):
+    """Rows of one solution: the draft's step and the target's at each position, and who wrote the kept ones."""
+    rows, history = [], []
+    for number, (draft, target) in enumerate(steps):
+        a_row = logged(draft, target, step=number)
+        a_row = replace(a_row, history=tuple(history), kept=kept[number], is_last=number == len(steps) - 1)
+        rows.append(a_row)
+        history.append(Past(source=kept[number], text=draft if kept[number] is Source.DRAFT else target))
+    return rows
+
+
+async def by_fresh_solutions(rows, pair, limits):
+    """The scores of draft and target steps, each from a continuation of its own."""
+    values = []
+    for one in rows:
+        history = [past.as_candidate() for past in one.history]
+        for step in (one.draft.as_candidate(Source.DRAFT), one.targets[0].as_candidate(TARGET)):
+            trace = await solve(one.problem, pair, TargetOnly(), Setting(limits=limits), start=[*history, step])
+            text = "".join(part.text for part in (*history, step)) + trace.text
+            values.append(float(is_same(last_boxed(text), one.problem.answer)))
+    return values
+
+
+@pytest.mark.parametrize(("max_tokens", "num_continuations"), [(64, 3), (2, 5)], ids=["whole", "cut by the limit"])
+async def test_a_greedy_continuation_scores_the_steps_that_it_holds(tmp_path, max_tokens, num_continuations):
+    """The target writes a b c \\boxed{7}: a row's kept step leads to the next row's target step."""
+    target = scripted("a", "b", "c", r"\boxed{7}")
+    rows = solution(("x\n\n", "a\n\n"), ("b\n\n", "b\n\n"), ("y\n\n", "c\n\n"), kept=(TARGET, Source.DRAFT, TARGET))
+    limits = Limits(max_tokens=max_tokens)
+    pair = Pair(draft=scripted("d"), target=target)
+    greedy = rollouts(setting=Setting(limits=limits), num_continuations=1)
+    with GroupLog(tmp_path, {}, id_field="problem_id") as log:
+        report = await score_by_rollouts(rows, pair, greedy, log)
+    scores = [score for one in read_rows(tmp_path) for score in (one.draft.score, one.targets[0].score)]
+    assert scores == await by_fresh_solutions(rows, pair, limits)
+    assert report.num_continuations == num_continuations
+    assert target.open_sessions == 0
+
+
+async def test_continuations_share_the_cache_of_their_steps(tmp_path):
+    target = scripted("a", "b", "c", r"\boxed{7}")
+    with GroupLog(tmp_path, {}, id_field="problem_id") as log:
+        report = await score_by_rollouts([logged("x\n\n")], Pair(draft=scripted("d"), target=target), rollouts(), log)
+    # The question's token is computed once, each step to score once, and the first two steps of each continuation.
+    assert report.num_continuations == 16
+    assert report.num_computed == 1 + 2 * 2 + 16 * (2 + 2)
+    assert report.num_cached + report.num_computed == 16 * (3 + 5 + 7)
+
+
+async def test_a_continuation_can_end_at_its_answer(tmp_path):
+    target = scripted("a", r"so \boxed{7}", "but", r"\boxed{8}")
+    scores = {}
+    for stops in (False, True):
+        target.calls.clear()
+        setting = Setting(limits=Limits(stops_at_answer=stops))
+        (only,), _ = await scored(
+            [logged("x\n\n")], tmp_path / str(stops), target, setting=setting, num_continuations=1
+        )
+        scores[stops] = only.draft.score, len(target.calls)
+    assert scores == {False: (0.0, 6), True: (1.0, 2)}
+    boxed = logged("so \\boxed{7}\n\n", "so \\boxed{9}\n\n")
+    target.calls.clear()
+    setting = Setting(limits=Limits(stops_at_answer=True))
+    (only,), _ = await scored([boxed], tmp_path / "boxed", target, setting=setting, num_continuations=1)
+    assert (only.draft.score, only.targets[0].score, target.calls) == (1.0, 0.0, [])
 
 
 async def test_a_solution_can_start_after_given_steps(tmp_path):

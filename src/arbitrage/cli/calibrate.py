@@ -10,8 +10,10 @@ import typer
 
 from arbitrage.cli.options import PairOption, SeedOption
 from arbitrage.cli.show import rich_table, table_console
+from arbitrage.core.errors import StoreError
 from arbitrage.pairs.catalogue import router_folder
 from arbitrage.report.columns import Column, Table
+from arbitrage.training.rows import FILE
 
 
 def calibrate(
@@ -38,6 +40,11 @@ def calibrate(
     """
     from arbitrage.evaluation.calibration import calibrate_router  # Imports scipy.
 
+    if (traces / FILE).is_file():
+        raise StoreError(
+            f"{str(traces)!r} holds rows, but a threshold is chosen from solved problems",
+            hint="solve some with `arbitrage eval --policies target,router --thresholds … --out RUN`, and name RUN",
+        )
     folder = router_folder(pair, router)
     calibrations = calibrate_router(folder, traces, budget, confidence=confidence, seed=seed)
     console, columns = table_console(), _columns(confidence)

@@ -39,6 +39,11 @@ class Box:
         """Whether it shows nothing."""
         return not _INVISIBLE.sub("", self.content)
 
+    @property
+    def is_answer(self) -> bool:
+        """Whether it shows something outside of thinking marks."""
+        return not self.is_empty and not self.is_in_thinking
+
 
 def last_box(text: str) -> Box | None:
     r"""Find the box that holds the answer of a text.

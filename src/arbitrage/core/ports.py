@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from arbitrage.core.types import Candidate, Likelihood, Problem, Sampling, Score, Source
 
@@ -64,6 +64,14 @@ class Session(Protocol):
 
     async def close(self) -> None:
         """Free the session's memory; safe to call twice, and after a cancellation."""
+
+
+@runtime_checkable
+class Rewindable(Protocol):
+    """A session that can go back to earlier steps and keep what its cache holds of them."""
+
+    async def rewind(self, num_steps: int) -> None:
+        """Take back the last ``num_steps`` committed steps."""
 
 
 class Engine(Protocol):

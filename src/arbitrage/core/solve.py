@@ -40,9 +40,38 @@ async def solve(
     Raises:
         asyncio.CancelledError: If cancelled, after the engines are at rest.
     """
-    setting = setting or Setting()
+    history = History(problem, pair, start)
+    try:
+        return await finish(history, policy, setting or Setting(), watch=watch, clock=clock)
+    finally:
+        await history.close()
+
+
+async def finish(
+    history: History,
+    policy: Policy,
+    setting: Setting,
+    *,
+    watch: Callable[[Trace], None] = lambda trace: None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Trace:
+    """Write the rest of a solution; its sessions stay open, to go back and continue in another way.
+
+    Args:
+        history: The steps that exist already.
+        policy: As for :func:`solve`.
+        setting: As for :func:`solve`.
+        watch: As for :func:`solve`.
+        clock: As for :func:`solve`.
+
+    Returns:
+        As for :func:`solve`: only the steps behind those that existed.
+
+    Raises:
+        asyncio.CancelledError: If cancelled, after the engines are at rest.
+    """
     limits, started = setting.limits, clock()
-    trace, history = Trace(problem=problem, policy=policy.name), History(problem, pair, start)
+    trace = Trace(problem=history.problem, policy=policy.name)
     turn = None
     try:
         while trace.finish is None:
@@ -53,16 +82,13 @@ async def solve(
             watch(trace)
     except ArbitrageError as error:
         is_full = isinstance(error, ContextOverflow) and history.chosen
-        finish = Finish.TOKEN_LIMIT if is_full else Finish.FAILED
-        trace = replace(trace, finish=finish, error=str(error), wall_s=clock() - started)
+        ending = Finish.TOKEN_LIMIT if is_full else Finish.FAILED
+        trace = replace(trace, finish=ending, error=str(error), wall_s=clock() - started)
         watch(trace)
     except asyncio.CancelledError:
         watch(replace(trace, finish=Finish.CANCELLED, wall_s=clock() - started))
         raise
     finally:
-        try:
-            if turn is not None:
-                await turn.abandon()
-        finally:
-            await history.close()
+        if turn is not None:
+            await turn.abandon()
     return trace

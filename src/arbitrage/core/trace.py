@@ -125,6 +125,8 @@ class Trace:
         last = self.steps[-1].finish
         if last is Finish.END_OF_SEQUENCE:
             return last
+        if limits.stops_at_answer and (box := last_box(self.text)) and box.is_answer:
+            return Finish.ANSWERED
         idle = [step.finish in (Finish.EMPTY_STEP, Finish.REPEATED_STEP) for step in self.steps]
         if len(idle) >= limits.max_idle_steps and all(idle[-limits.max_idle_steps :]):
             return last

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from arbitrage.core.errors import ConfigError
-from arbitrage.core.ports import Engine, Scorer, ScoringSession, Session, StepRequest
+from arbitrage.core.ports import Engine, Rewindable, Scorer, ScoringSession, Session, StepRequest
 from arbitrage.core.types import Candidate, Decision, Limits, Problem, Sampling, Score, Source, Step, derive_seed
 
 T = TypeVar("T", Session, ScoringSession)
@@ -96,12 +96,32 @@ class History:
         for session in self._open_sessions():
             await session.commit(candidate)
 
+    async def rewind(self, num_steps: int) -> None:
+        """Go back to the first ``num_steps`` steps, to continue from them in another way.
+
+        A session that cannot go back is closed; it opens again at its next use.
+        """
+        surplus = len(self.chosen) - num_steps
+        if surplus <= 0:
+            return
+        del self.chosen[num_steps:]
+        for sessions in (self._sessions, self._scoring):
+            await _rewind(sessions, surplus)
+
     async def close(self) -> None:
         """Close every session, also after a failure or a cancellation; a failure to close one leaves no other open."""
         await asyncio.gather(*(session.close() for session in self._open_sessions()), return_exceptions=True)
 
     def _open_sessions(self) -> list[Session | ScoringSession]:
         return [*self._sessions.values(), *self._scoring.values()]
+
+
+async def _rewind(sessions: dict[Any, Any], num_steps: int) -> None:
+    for key, session in list(sessions.items()):
+        if isinstance(session, Rewindable):
+            await session.rewind(num_steps)
+        else:
+            await sessions.pop(key).close()
 
 
 @dataclass(slots=True)

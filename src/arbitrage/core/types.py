@@ -34,6 +34,8 @@ class Finish(enum.StrEnum):
     STEP_LIMIT = "step_limit"
     CANCELLED = "cancelled"
     FAILED = "failed"
+    ANSWERED = "answered"
+    """A box holds an answer; only where :attr:`Limits.stops_at_answer` is set."""
 
 
 class Role(enum.StrEnum):
@@ -216,6 +218,9 @@ class Limits:
     """This many empty or repeated steps in a row end the solution: a greedy model would repeat them without end."""
     delimiter: str = EMPTY_LINE
     """Ends a step; the usual one is an empty line however it is written, see :mod:`arbitrage.core.delimiter`."""
+    stops_at_answer: bool = False
+    """Whether the solution ends behind the first step with an answer in a box, see
+    :attr:`arbitrage.core.boxes.Box.is_answer`. A model may write another box later; its answer is then another."""
 
     def __post_init__(self) -> None:
         for name in ("max_steps", "max_tokens", "max_step_tokens", "max_idle_steps"):

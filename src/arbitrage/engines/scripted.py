@@ -118,7 +118,9 @@ class ScriptedSession:
     def __init__(self, engine: ScriptedEngine, script: Script, problem: Problem, source: Source) -> None:
         self._engine, self._script, self._source = engine, script, source
         self._ids = engine.encode(problem.text + problem.prefix)
-        self._num_computed, self._num_committed = 0, 0
+        self._num_computed = 0
+        self._starts: list[int] = []
+        """Where each committed step starts among the ids."""
         self._is_open = True
 
     @property
@@ -198,8 +200,20 @@ class ScriptedSession:
 
     async def commit(self, candidate: Candidate) -> None:
         """Go on to the next step of the script."""
-        self._ids.extend(self._encode_any(candidate))
-        self._num_committed += 1
+        ids = self._encode_any(candidate)
+        self._starts.append(len(self._ids))
+        self._ids.extend(ids)
+
+    async def rewind(self, num_steps: int) -> None:
+        """Go back in the script; what was computed before that stays so."""
+        if num_steps:
+            del self._ids[self._starts[-num_steps] :]
+            del self._starts[-num_steps:]
+            self._num_computed = min(self._num_computed, len(self._ids))
+
+    @property
+    def _num_committed(self) -> int:
+        return len(self._starts)
 
     async def close(self) -> None:
         """Count the session as closed."""

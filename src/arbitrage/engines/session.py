@@ -32,6 +32,8 @@ class LocalSession:
         """
         self._model, self._source = model, source
         self._ids = list(prompt_ids)
+        self._starts: list[int] = []
+        """Where each committed step starts among the ids."""
         self._sequence = model.sequence()
         self._guesser = guesser
         self._decoder = Decoder(model, self._sequence, guesser)
@@ -66,7 +68,15 @@ class LocalSession:
 
     async def commit(self, candidate: Candidate) -> None:
         """Append a step's ids; those that the cache lacks are computed with the next proposal."""
-        self._ids.extend(self._own_ids(candidate))
+        ids = self._own_ids(candidate)
+        self._starts.append(len(self._ids))
+        self._ids.extend(ids)
+
+    async def rewind(self, num_steps: int) -> None:
+        """Take steps back; the cache keeps the tokens before them. See :class:`arbitrage.core.ports.Rewindable`."""
+        if num_steps:
+            del self._ids[self._starts[-num_steps] :]
+            del self._starts[-num_steps:]
 
     async def close(self) -> None:
         """Drop the cache, and the guesser's."""

@@ -88,6 +88,14 @@ class RowsReport:
     """Seconds of this run; models are loaded before."""
     model_s: float = 0.0
     """Seconds inside model calls, summed over all problems."""
+    num_continuations: int = 0
+    """Continuations that rollouts wrote."""
+    num_generated: int = 0
+    """Tokens of these continuations."""
+    num_computed: int = 0
+    """Prompt tokens that went through a model for them."""
+    num_cached: int = 0
+    """Prompt tokens that a cache held."""
     failures: dict[str, str] = field(default_factory=dict)
     """Errors by problem id. These problems have no rows; the next run tries them again."""
 

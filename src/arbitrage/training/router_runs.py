@@ -16,7 +16,7 @@ from arbitrage.runtime.store import read_manifest, run_key
 from arbitrage.scorers.format import InputFormat
 from arbitrage.scorers.likelihood import LikelihoodScorer
 from arbitrage.training.recipe import RouterRecipe, held_out_rows
-from arbitrage.training.rows import Row, read_rows
+from arbitrage.training.rows import Row, read_scored_rows
 
 if TYPE_CHECKING:
     from arbitrage.training.probe import ProbeRecipe
@@ -86,8 +86,9 @@ def run_router_training(
         StoreError: If ``rows`` has no rows, or ``out`` belongs to another run.
         CheckpointError: If ``start`` cannot be loaded.
     """
-    input_format, start = router_format(pair, marks), start or router_start(pair)
-    rows_key, training_rows = run_key(read_manifest(rows)), list(read_rows(rows))
+    input_format = router_format(pair, marks)
+    rows_key, training_rows = run_key(read_manifest(rows)), read_scored_rows(rows)
+    start = start or router_start(pair)
     from arbitrage.training.trainer import train_router
 
     return train_router(
@@ -126,10 +127,10 @@ def run_probe_training(rows: Path, out: Path, recipe: "ProbeRecipe", *, pair: st
         scores = run(score_rows(LikelihoodScorer(), rows_to_score, load_engines(pair)))
         return [float(score) for score in scores]
 
-    input_format = router_format(pair, {})
+    input_format, training_rows = router_format(pair, {}), read_scored_rows(rows)
     settings = probe_settings(run_key(read_manifest(rows)), input_format)
     return train_probe(
-        list(read_rows(rows)),
+        training_rows,
         out,
         recipe,
         input_format,
@@ -168,8 +169,8 @@ def run_router_evaluation(
         StoreError: If ``rows`` has no rows.
     """
     folder = router_folder(pair, router)
+    logged_rows = read_scored_rows(rows)
     scorer, engines = load_router(folder, pair=pair, device=device)
-    logged_rows = list(read_rows(rows))
     test_rows = logged_rows if uses_all_rows else held_out_rows(logged_rows, folder)
     from arbitrage.training.router_quality import measure_router_quality
     from arbitrage.training.row_scores import score_rows

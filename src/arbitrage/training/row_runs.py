@@ -1,4 +1,4 @@
-"""Runs that write rows, as ``arbitrage collect`` and ``arbitrage label`` start them.
+"""Runs that collect rows, as ``arbitrage collect`` starts them.
 
 Each run has settings: a dictionary of all that changes its rows. The folder's manifest holds them, and a run continues
 only in a folder with the same settings. So keys and values of the settings are part of the file format.
@@ -13,14 +13,12 @@ from typing import Any, Final, TypeAlias
 
 from arbitrage.core.turn import Setting
 from arbitrage.core.types import Limits, Problem, Sampling
-from arbitrage.grading import is_same
 from arbitrage.pairs.blocking import run
 from arbitrage.pairs.loaded import LoadedPair, load
 from arbitrage.policies.spec import MethodSpec
-from arbitrage.runtime.store import GroupLog, read_manifest, run_key
+from arbitrage.runtime.store import GroupLog
 from arbitrage.training.collect import Collecting, RowsReport, collect
-from arbitrage.training.rollouts import Rollouts, score_by_rollouts
-from arbitrage.training.rows import SCHEMA, read_rows
+from arbitrage.training.rows import SCHEMA
 
 Progress: TypeAlias = Callable[[int, int], AbstractContextManager[Callable[[], None]]]
 """Shows the progress of a run. It gets the number of problems and how many of them are done; it yields a function to
@@ -145,107 +143,6 @@ def run_collection(
     ):
         work = collect(
             problems, loaded.pair, policy, setting, log, max_in_flight=max_in_flight, on_trace=lambda trace: advance()
-        )
-        report = run(work)
-        report.total_rows = log.num_records
-    report.wall_s = time.monotonic() - started
-    return report
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LabelOptions:
-    """Options of rollout scores that change the rows."""
-
-    policy: str = "target"
-    """The name of the policy that writes the continuations."""
-    threshold: float | None = None
-    """The policy's threshold; None for its default."""
-    num_continuations: int = 4
-    """See :class:`arbitrage.training.rollouts.Rollouts`."""
-    num_target_samples: int = 1
-    """See :class:`arbitrage.training.rollouts.Rollouts`."""
-    temperature: float = 0.7
-    """The temperature of the continuations."""
-    seed: int = 0
-
-    def rollouts(self, loaded: LoadedPair) -> Rollouts:
-        """Build the rollouts.
-
-        Raises:
-            ConfigError: If a number is out of range, or the pair lacks what the policy needs.
-        """
-        return Rollouts(
-            policy=loaded.policy(self.policy, self.threshold),
-            grade=is_same,
-            setting=Setting(sampling=Sampling(temperature=self.temperature), seed=self.seed),
-            num_continuations=self.num_continuations,
-            num_target_samples=self.num_target_samples,
-        )
-
-    def settings(self, loaded: LoadedPair, rows_key: str) -> dict[str, Any]:
-        """The settings that identify the new rows.
-
-        Args:
-            loaded: The pair.
-            rows_key: The key of the run that collected the old rows.
-        """
-        return {
-            "row_schema": SCHEMA,
-            "rows": rows_key,
-            "models": loaded.identity(("draft", "target")),
-            "policy": self.policy,
-            "threshold": self.threshold,
-            "continuations": self.num_continuations,
-            "samples": self.num_target_samples,
-            "temperature": self.temperature,
-            "seed": self.seed,
-        }
-
-
-def run_labelling(
-    rows: Path,
-    out: Path,
-    options: LabelOptions,
-    *,
-    pair: str | Path,
-    limit: int | None,
-    max_in_flight: int,
-    progress: Progress,
-) -> RowsReport:
-    """Score rows by rollouts, or those that a stopped run left; blocks until it is done.
-
-    Args:
-        rows: A folder of collected rows.
-        out: The folder for the new rows.
-        options: The options that change the new rows.
-        pair: The pair's name or file.
-        limit: Score the rows of the first ``limit`` problems; None for all.
-        max_in_flight: The number of problems in progress at a time.
-        progress: Shows the progress.
-
-    Raises:
-        ConfigError: If an option is out of range, or the pair cannot be used.
-        CheckpointError: If a model is missing or broken.
-        RowError: If the rows cannot be read or scored.
-        StoreError: If ``rows`` has no rows, ``out`` belongs to another run, or cannot be written.
-    """
-    rows_key, collected_rows = run_key(read_manifest(rows)), list(read_rows(rows))
-    loaded = load(pair, policies=[options.policy])
-    rollouts, settings = options.rollouts(loaded), options.settings(loaded, rows_key)
-    problems = set(list(dict.fromkeys(row.problem.id for row in collected_rows))[:limit])
-    selected_rows = [row for row in collected_rows if row.problem.id in problems]
-    started = time.monotonic()
-    with (
-        GroupLog(out, settings, id_field=ID_FIELD) as log,
-        progress(len(problems), len(log.done & problems)) as advance,
-    ):
-        work = score_by_rollouts(
-            selected_rows,
-            loaded.pair,
-            rollouts,
-            log,
-            max_in_flight=max_in_flight,
-            on_problem=lambda problem: advance(),
         )
         report = run(work)
         report.total_rows = log.num_records

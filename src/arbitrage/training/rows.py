@@ -291,3 +291,16 @@ def read_rows(folder: Path) -> Iterator[Row]:
         if solution[-1].is_last:
             yield from solution
             solution.clear()
+
+
+def read_scored_rows(folder: Path) -> list[Row]:
+    """Read the rows in a folder of collect or label, which must have scores.
+
+    Raises:
+        StoreError: If the folder has no rows.
+        RowError: If a line is not a row of this version, or a row has no scores.
+    """
+    rows = list(read_rows(folder))
+    for row in rows:
+        _ = row.advantage
+    return rows
