@@ -44,6 +44,28 @@ def test_greedy_text_is_that_of_transformers(folder, policy):
         assert [step.source for step in made.steps] == [step.source for step in wanted.steps]
 
 
+@pytest.mark.parametrize("engine", ["llamacpp", "hf"])
+def test_a_file_of_the_hub_is_that_file(folder, tmp_path, monkeypatch, engine):
+    """In a cache in the hub's layout, without a connection."""
+    repository, commit = tmp_path / "hub" / "models--me--tiny", "0" * 40
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    (repository / "snapshots" / commit).mkdir(parents=True)
+    for role in Source:
+        (repository / "snapshots" / commit / f"{role}.gguf").symlink_to(folder / f"{role}-f32.gguf")
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    tables = [f'[{role}]\npath = "hub:me/tiny/{role}.gguf"\nengine = "{engine}"\n' for role in Source]
+    (tmp_path / "pair.toml").write_text("".join(tables))
+    pair, (problem, *_) = arb.load(tmp_path / "pair.toml"), problems("tiny:test", 1)
+    twin = arb.load(folder / "pair.toml", policies=["draft"])
+    assert pair.solve(problem.question, policy="draft").text == twin.solve(problem.question, policy="draft").text
+    identity = pair.identity(tuple(Source))
+    assert identity["draft"]["path"] == "hub:me/tiny/draft.gguf"
+    assert identity["draft"]["weights"] != identity["target"]["weights"] != ""
+
+
 def test_questions_have_the_ids_that_transformers_gives_them(folder):
     ours, theirs = (arb.load(name).pair.target.tokenizer for name in (folder / "pair.toml", "tiny"))
     for problem in problems("tiny:ood", 300):

@@ -229,7 +229,8 @@ CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_shipped_configurations_are_complete(path):
     config = read_pair(path)
-    assert set(config.models) == {"draft", "target", "prm", "router"}
+    without = {"prm"} if path.stem == "qwen2.5-coder" else set()  # Its router is trained on rollouts.
+    assert set(config.models) == {"draft", "target", "prm", "router"} - without
     assert "Memory" in path.read_text()
     if any(isinstance(model, ServedModel) for model in config.models.values()):
         assert len({server.url for server in servers(config)}) == 4

@@ -33,7 +33,7 @@ def limit_of(model: ModelConfig, engine: Engine) -> Limit | None:
         None for a model behind a server, and where numpy or the device cannot be reached from this process.
     """
     device: str | None = getattr(model, "device", None)
-    num_bytes = weights_bytes(model.path, engine)
+    num_bytes = weights_bytes(model.local_path, engine)
     if device is None or not num_bytes:
         return None
     threads = _threads(runtime_of(model, engine).details.get("threads"))

@@ -68,7 +68,7 @@ class HFModel(ModelConfig):
 
         self._set_threads()
         return HFEngine.load(
-            self.path,
+            self.local_path,
             name=self.name,
             device=self.device,
             dtype=self.dtype,
@@ -101,7 +101,13 @@ class HFModel(ModelConfig):
         self._set_threads()
         prompt = self.question_prompt if self.has_prompt else None  # None: the checkpoint's own prompt.
         return HFScorer.load(
-            self.path, name=name, kind=kind, device=self.device, dtype=self.dtype, prompt=prompt, cache=self._cache
+            self.local_path,
+            name=name,
+            kind=kind,
+            device=self.device,
+            dtype=self.dtype,
+            prompt=prompt,
+            cache=self._cache,
         )
 
     def load_family(self, family: Family, name: str) -> "FamilyScorer":
@@ -110,5 +116,5 @@ class HFModel(ModelConfig):
 
         self._set_threads()
         return FamilyScorer.load(
-            self.path, name=name, family=family, device=self.device, dtype=self.dtype, cache=self._cache
+            self.local_path, name=name, family=family, device=self.device, dtype=self.dtype, cache=self._cache
         )

@@ -49,7 +49,7 @@ class LlamaCppModel(ModelConfig):
         from arbitrage.engines.llamacpp import LlamaEngine
 
         return LlamaEngine.load(
-            self.path,
+            self.local_path,
             name=self.name,
             device=self.device,
             dtype=self.dtype,

@@ -153,7 +153,9 @@ class LoadedPair:
     def identity(self, roles: Sequence[str]) -> dict[str, Any]:
         """Identifies these models in a run's key; reads a part of each weights file."""
         models = {role: model for role in roles if (model := self.config.model(role))}
-        return {role: {**model.identity, "weights": fingerprint(Path(model.path))} for role, model in models.items()}
+        return {
+            role: {**model.identity, "weights": fingerprint(Path(model.local_path))} for role, model in models.items()
+        }
 
     def threshold_for(self, budget: str) -> float:
         """The threshold that ``arbitrage calibrate`` chose for a budget.

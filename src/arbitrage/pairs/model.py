@@ -11,6 +11,7 @@ from arbitrage.core.errors import ConfigError
 from arbitrage.core.ports import Engine
 from arbitrage.engines.gguf_files import SUFFIX, is_gguf
 from arbitrage.engines.prompt import Example, Prompt, prompt_of
+from arbitrage.pairs.hub import HubFile, is_hub_name, local_path
 from arbitrage.policies.table import Need
 from arbitrage.scorers.families import FAMILIES, Family
 
@@ -30,7 +31,7 @@ class ModelConfig(ABC):
     its methods load models. A row in :data:`arbitrage.pairs.engines.ENGINES` makes it known to configuration files.
 
     Raises:
-        ConfigError: If format or prompt is unknown, or both are given.
+        ConfigError: If format or prompt is unknown, or both are given, or a name on the hub has a wrong form.
     """
 
     engine: ClassVar[str]
@@ -45,7 +46,8 @@ class ModelConfig(ABC):
     """What methods may need of a draft or a target and this engine does not return."""
 
     path: str
-    """A checkpoint folder, relative to the configuration file, a hub name, or a GGUF file."""
+    """A checkpoint folder or a GGUF file, relative to the configuration file, or a name on the hub: ``OWNER/NAME`` of a
+    checkpoint, ``hub:OWNER/NAME/FILE.gguf`` of a GGUF file."""
     name: str = ""
     """The model's name in traces and messages; empty for the last part of the path."""
     prompt: str = ""
@@ -60,6 +62,8 @@ class ModelConfig(ABC):
     ``arbitrage.json`` describes the input."""
 
     def __post_init__(self) -> None:
+        if is_hub_name(self.path):
+            HubFile.parse(self.path)
         check_choice("format", self.format, ("", *FAMILIES))
         _ = self.question_prompt
         if self.format and self.has_prompt:
@@ -73,6 +77,16 @@ class ModelConfig(ABC):
         """The name, or the last part of the path, a GGUF file's without its ending."""
         file = Path(self.path).name
         return self.name or (file[: -len(SUFFIX)] if is_gguf(file) else file)
+
+    @property
+    def local_path(self) -> str:
+        """The path, or where the GGUF file of the hub is that it names; downloads the file where it is missing.
+
+        Raises:
+            CheckpointError: See :meth:`arbitrage.pairs.hub.HubFile.local`.
+            MissingExtra: Likewise.
+        """
+        return local_path(self.path)
 
     @property
     def has_prompt(self) -> bool:

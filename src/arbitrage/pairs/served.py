@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.ports import Engine
 from arbitrage.engines.dialects import DIALECTS, Dialect
+from arbitrage.pairs.hub import is_hub_name
 from arbitrage.pairs.model import DTYPES, ModelConfig, check_at_least, check_choice
 from arbitrage.policies.table import Need
 from arbitrage.scorers.families import Family
@@ -64,6 +65,11 @@ class ServedModel(ModelConfig):
 
     def __post_init__(self) -> None:
         ModelConfig.__post_init__(self)
+        if is_hub_name(self.path):
+            raise ConfigError(
+                f"engine {self.engine!r} takes no file of the hub, got path = {self.path!r}",
+                hint="name a local file, or OWNER/NAME where the server downloads by itself",
+            )
         if not self.url:
             raise ConfigError(
                 f"engine {self.engine!r} needs url, got ''", hint="give the server's address: http://HOST:PORT"
