@@ -122,7 +122,7 @@ def test_a_router_by_lora_is_a_plain_checkpoint(rows, tmp_path):
     assert serves(tmp_path / "router", tmp_path)
 
 
-@pytest.mark.parametrize("inputs", ["state", "likelihoods"])
+@pytest.mark.parametrize("inputs", ["state", "likelihoods", "step-likelihoods"])
 def test_a_probe_from_the_pairs_own_rows_serves_and_is_evaluated(rows, tmp_path, inputs):
     status, out, err = command("train-probe", rows, tmp_path / "probe", "--margin", "0.05", "--inputs", inputs)
     assert (status, "held-out loss" in out) == (0, True), err

@@ -9,10 +9,10 @@ from sklearn.metrics import roc_auc_score
 
 from arbitrage.core.errors import CheckpointError, ConfigError, RowError, ScorerError, StoreError
 from arbitrage.core.turn import History, Pair
-from arbitrage.core.types import Source
+from arbitrage.core.types import Problem, Source
 from arbitrage.pairs.catalogue import load_router
 from arbitrage.scorers.format import InputFormat
-from arbitrage.scorers.probe import Inputs, ProbeHead, ProbeScorer, features, is_probe
+from arbitrage.scorers.probe import NUM_FEATURES, Inputs, ProbeHead, ProbeScorer, features, is_probe
 from arbitrage.training.probe import ProbeRecipe, rows_for_head, train_probe
 from arbitrage.training.row_scores import score_rows
 from helpers import PROBLEM, Watched, candidate, row, scripted
@@ -123,6 +123,50 @@ def test_likelihoods_are_log_probabilities_of_the_whole_step():
     )
     assert features(candidate("", logprobs=()), 0, Inputs.LIKELIHOODS, 0.0) == [0.0] * 8
     assert features(full, 0, Inputs.LIKELIHOODS, 1.0)[-1] == pytest.approx(math.log(370), abs=0.01)
+
+
+@pytest.mark.parametrize("inputs", [Inputs.STEP, Inputs.STEP_LIKELIHOODS])
+async def test_a_probe_reads_in_serving_what_it_read_in_training(tmp_path, inputs):
+    """The target's step is better where the draft's step has a number that does not occur before."""
+    rng = random.Random(0)
+
+    def solution(number):
+        history, logged = [], []
+        for step in range(4):
+            seen = f"take {number}" if step == 0 else history[-1].split()[-1]
+            text = f"so {seen.split()[-1] if rng.random() < 0.5 else 1000 + 10 * number + step}\n\n"
+            is_new = not any(text.split()[-1] in earlier for earlier in (f"take {number}", *history))
+            scores = (0.2, 0.8) if is_new else (0.8, 0.2)
+            values = {"text": text, "logprobs": (-0.1, -0.2), "first_entropy": 0.3}
+            one = row(*scores, problem=f"p{number}", step=step, history=tuple(history), **values)
+            logged.append(replace(one, problem=Problem(id=f"p{number}", question=f"take {number}")))
+            history.append(text)
+        return logged
+
+    logged = [one for number in range(1, 200) for one in solution(number)]
+    recipe = ProbeRecipe(inputs=inputs)
+    out = tmp_path / "out"
+    likelihoods = (lambda rows: [0.5] * len(rows)) if inputs.reads_target else None
+    train_probe(logged, out, recipe, FORMAT, settings={}, likelihoods=likelihoods)
+    head = ProbeHead.load(out)
+    assert (head.inputs, len(head.mean)) == (inputs, NUM_FEATURES[inputs])
+    unseen = [one for number in range(200, 260) for one in solution(number)]
+    router = ProbeScorer(head, name="router", input_format=FORMAT)
+    pair = Pair(draft=scripted("a"), target=scripted("a")) if inputs.reads_target else None
+    scores = await score_rows(router, unseen, pair)
+    assert roc_auc_score([one.advantage > 0 for one in unseen], scores) > 0.95
+
+
+def test_features_of_a_step_need_the_entropy_and_for_likelihoods_the_target():
+    full = candidate("ab", logprobs=(-1.0, -3.0), first_entropy=0.5)
+    assert len(features(full, 0, Inputs.STEP)) + 1 == len(features(full, 0, Inputs.STEP_LIKELIHOODS, 0.5))
+    for inputs, step, likelihood in (
+        (Inputs.STEP, replace(full, first_entropy=None), None),
+        (Inputs.STEP_LIKELIHOODS, replace(full, first_entropy=None), 0.5),
+        (Inputs.STEP_LIKELIHOODS, full, None),
+    ):
+        with pytest.raises(ScorerError, match=f"a probe on {inputs} needs the draft's log-probabilities"):
+            features(step, 0, inputs, likelihood)
 
 
 async def test_a_likely_draft_step_is_kept_without_a_call_of_the_target():

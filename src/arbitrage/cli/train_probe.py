@@ -25,13 +25,14 @@ def train_probe(
         typer.Option(
             help="confidence: the draft's log-probabilities. state: also its last hidden state. likelihoods: the "
             "draft's log-probabilities, and the probability of its step under the target, which costs one forward "
-            "pass of the target."
+            "pass of the target. step: robust numbers of the draft's log-probabilities and of its text. "
+            "step-likelihoods: the same and the probability under the target."
         ),
     ] = "likelihoods",
     ask_above: Annotated[
         float,
         typer.Option(
-            help="With likelihoods: call the target only if 1 - p^(1/10) is above this value, where p is the "
+            help="With inputs of the target: call it only if 1 - p^(1/10) is above this value, where p is the "
             "probability of the step under the draft."
         ),
     ] = 0.0,

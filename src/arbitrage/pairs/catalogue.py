@@ -10,7 +10,7 @@ from arbitrage.core.ports import Scorer
 from arbitrage.core.turn import Pair
 from arbitrage.pairs.config import PairConfig, read_pair
 from arbitrage.pairs.hf import HFModel
-from arbitrage.pairs.loading import load_engine, load_router_model, reads
+from arbitrage.pairs.loading import load_engine, load_router_model, reads_target
 from arbitrage.scorers.format import InputFormat
 
 SHIPPED: Final = Path(__file__).parent / "shipped"
@@ -100,7 +100,7 @@ def load_router(folder: Path, *, pair: str | Path = TINY, device: str = "cpu") -
         CheckpointError: If it is missing, broken, or no router.
     """
     router = load_router_model(HFModel(path=str(folder), device=device))
-    return router, load_engines(pair) if reads(router, "likelihoods") else None
+    return router, load_engines(pair) if reads_target(router) else None
 
 
 def load_engines(name: str | Path) -> Pair:

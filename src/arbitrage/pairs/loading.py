@@ -63,3 +63,10 @@ def reads(router: object, inputs: str) -> bool:
     from arbitrage.scorers.probe import ProbeScorer
 
     return isinstance(router, ProbeScorer) and router.head.inputs == inputs
+
+
+def reads_target(router: object) -> bool:
+    """Whether a router is a probe whose inputs the target computes."""
+    from arbitrage.scorers.probe import ProbeScorer
+
+    return isinstance(router, ProbeScorer) and router.head.inputs.reads_target

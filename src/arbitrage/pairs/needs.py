@@ -22,6 +22,8 @@ OF_PROBES: Final[Mapping[str, frozenset[Need]]] = {
     "confidence": frozenset({Need.LOGPROBS, Need.FIRST_ENTROPY}),
     "state": frozenset({Need.LOGPROBS, Need.FIRST_ENTROPY, Need.HIDDEN_STATE}),
     "likelihoods": frozenset({Need.LOGPROBS, Need.LIKELIHOOD}),
+    "step": frozenset({Need.LOGPROBS, Need.FIRST_ENTROPY}),
+    "step-likelihoods": frozenset({Need.LOGPROBS, Need.FIRST_ENTROPY, Need.LIKELIHOOD}),
 }
 """By :class:`arbitrage.scorers.probe.Inputs`: what a probe needs of the engines."""
 

@@ -14,6 +14,7 @@ from arbitrage.core.ports import OpenSolution
 from arbitrage.core.types import Candidate, Cost, Score
 from arbitrage.scorers.format import InputFormat, sigmoid
 from arbitrage.scorers.likelihood import LikelihoodScorer, LikelihoodScoring, log_probability_of, score_of
+from arbitrage.scorers.step_features import NUM_STEP_FEATURES, step_features
 
 try:
     import numpy as np
@@ -44,12 +45,23 @@ class Inputs(StrEnum):
     LIKELIHOODS = "likelihoods"
     """The draft's log-probabilities, length and position, and the likelihood of the step under the target, which costs
     one forward pass of the target."""
+    STEP = "step"
+    """The numbers of :mod:`arbitrage.scorers.step_features`; they cost nothing."""
+    STEP_LIKELIHOODS = "step-likelihoods"
+    """The same and the likelihood of the step under the target."""
+
+    @property
+    def reads_target(self) -> bool:
+        """Whether the target reads the step."""
+        return self in (Inputs.LIKELIHOODS, Inputs.STEP_LIKELIHOODS)
 
 
 _NEEDS: Final = {
     Inputs.CONFIDENCE: " and first-token entropy",
     Inputs.STATE: ", first-token entropy and hidden state",
     Inputs.LIKELIHOODS: " and the target's",
+    Inputs.STEP: " and first-token entropy",
+    Inputs.STEP_LIKELIHOODS: ", first-token entropy and the target's log-probabilities",
 }
 """The values that each kind of input needs beside the draft's log-probabilities, for an error message."""
 
@@ -62,19 +74,33 @@ def is_probe(folder: Path) -> bool:
         return False
 
 
-def features(candidate: Candidate, step: int, inputs: Inputs, likelihood: float | None = None) -> list[float]:
+NUM_FEATURES: Final = {
+    Inputs.CONFIDENCE: NUM_CONFIDENCE,
+    Inputs.LIKELIHOODS: NUM_LIKELIHOODS,
+    Inputs.STEP: NUM_STEP_FEATURES,
+    Inputs.STEP_LIKELIHOODS: NUM_STEP_FEATURES + 1,
+}
+"""The number of features by inputs, except for ``state``, where it depends on the draft."""
+
+
+def features(
+    candidate: Candidate, step: int, inputs: Inputs, likelihood: float | None = None, *, context: str = ""
+) -> list[float]:
     """Compute the features of a draft step.
 
     Args:
-        candidate: The step, with log-probabilities; for ``confidence`` and ``state`` with the entropy of its first
-            token, for ``state`` with its hidden state.
+        candidate: The step, with log-probabilities; except for ``likelihoods`` with the entropy of its first token,
+            for ``state`` with its hidden state.
         step: The step's position in the solution, from 0.
         inputs: The kind of features.
-        likelihood: The step's score by :class:`~arbitrage.scorers.likelihood.LikelihoodScorer`; only for
-            ``likelihoods``.
+        likelihood: The step's score by :class:`~arbitrage.scorers.likelihood.LikelihoodScorer`; only for inputs that
+            read the target.
+        context: The question and all earlier steps; only for ``step`` and ``step-likelihoods``.
 
     Returns:
-        Sum, mean and minimum of the log-probabilities (nats), number of tokens, position, and then for
+        For ``step`` those of :func:`~arbitrage.scorers.step_features.step_features`, for ``step-likelihoods`` also
+        log(1 - log p) of the step under the target. For the others, sum, mean and minimum of the log-probabilities
+        (nats), number of tokens, position, and then for
 
         - ``confidence``: the entropy of the first token (nats),
         - ``state``: the same and the last layer's state at the last token,
@@ -84,6 +110,11 @@ def features(candidate: Candidate, step: int, inputs: Inputs, likelihood: float 
     Raises:
         ScorerError: If the draft's engine did not return one of these values.
     """
+    if inputs in (Inputs.STEP, Inputs.STEP_LIKELIHOODS):
+        values = step_features(candidate, step, context)
+        if values is None or (inputs.reads_target and likelihood is None):
+            raise _missing(inputs)
+        return values if likelihood is None else [*values, math.log1p(-log_probability_of(likelihood))]
     logprobs, entropy, state = candidate.logprobs, candidate.first_entropy, candidate.hidden_state
     if logprobs is not None:
         total, lowest, tokens = sum(logprobs), min(logprobs, default=0.0), float(len(logprobs))
@@ -95,10 +126,19 @@ def features(candidate: Candidate, step: int, inputs: Inputs, likelihood: float 
             return [*common, entropy]
         if inputs is Inputs.STATE and entropy is not None and state is not None:
             return [*common, entropy, *state]
-    raise ScorerError(
+    raise _missing(inputs)
+
+
+def _missing(inputs: Inputs) -> ScorerError:
+    return ScorerError(
         f"a probe on {inputs} needs the draft's log-probabilities{_NEEDS[inputs]}",
         hint="use an engine that returns them, such as hf; a hidden state needs keeps_hidden_state",
     )
+
+
+def joined(context: str, step: str) -> str:
+    """The question and earlier steps with a further step."""
+    return f"{context}\n{step}"
 
 
 def unasked_score(candidate: Candidate, inputs: Inputs, ask_above: float) -> float | None:
@@ -113,7 +153,7 @@ def unasked_score(candidate: Candidate, inputs: Inputs, ask_above: float) -> flo
         The step's :func:`~arbitrage.scorers.likelihood.score_of` under the draft, at most ``ask_above``. None if the
         step is less likely, or the probe does not read the target's likelihood.
     """
-    if inputs is not Inputs.LIKELIHOODS or candidate.logprobs is None or ask_above == 0.0:
+    if not inputs.reads_target or candidate.logprobs is None or ask_above == 0.0:
         return None
     value = score_of(sum(candidate.logprobs))
     return value if value <= ask_above else None
@@ -125,7 +165,7 @@ class ProbeHead:
 
     inputs: Inputs
     ask_above: float = 0.0
-    """For ``likelihoods``: see :func:`unasked_score`; 0 always calls the target."""
+    """For inputs that read the target: see :func:`unasked_score`; 0 always calls the target."""
     mean: Array
     """Means of the features, shape [features]."""
     scale: Array
@@ -180,8 +220,7 @@ class ProbeHead:
             raise CheckpointError(
                 f"cannot read the probe in {str(folder)!r}: {first_line(error)}", hint="train the probe again"
             ) from error
-        num_features = {Inputs.CONFIDENCE: NUM_CONFIDENCE, Inputs.LIKELIHOODS: NUM_LIKELIHOODS}
-        expected = num_features.get(inputs, len(head.mean))
+        expected = NUM_FEATURES.get(inputs, len(head.mean))
         if len(head.mean) != expected:
             raise CheckpointError(
                 f"the probe in {str(folder)!r} reads {len(head.mean)} features, this version has {expected} "
@@ -211,15 +250,16 @@ class ProbeScorer:
 
     async def open(self, solution: OpenSolution) -> "ProbeScoring":
         """Open a session for one solution."""
-        reads_target = self.head.inputs is Inputs.LIKELIHOODS
-        return ProbeScoring(self, await LikelihoodScorer().open(solution) if reads_target else None)
+        likelihood = await LikelihoodScorer().open(solution) if self.head.inputs.reads_target else None
+        return ProbeScoring(self, likelihood, question=solution.problem.text)
 
 
 class ProbeScoring:
     """A session of a probe: counts the steps of one solution, and calls the target if the head reads its likelihood."""
 
-    def __init__(self, scorer: ProbeScorer, likelihood: LikelihoodScoring | None) -> None:
+    def __init__(self, scorer: ProbeScorer, likelihood: LikelihoodScoring | None, *, question: str) -> None:
         self._scorer, self._likelihood, self._num_steps = scorer, likelihood, 0
+        self._context = question
 
     async def score(self, candidate: Candidate) -> Score:
         """Score a draft step; see :class:`arbitrage.core.ports.ScoringSession`."""
@@ -229,15 +269,18 @@ class ProbeScoring:
         started = time.perf_counter()
         if value is None:
             likelihood = by_target.value if by_target else None
-            value = head.probability(features(candidate, self._num_steps, head.inputs, likelihood))
+            value = head.probability(
+                features(candidate, self._num_steps, head.inputs, likelihood, context=self._context)
+            )
         cost = Cost(num_calls=0 if by_target else 1, seconds=time.perf_counter() - started)
         if by_target:
             cost = by_target.cost + cost
         return Score(scorer=self._scorer.name, source=candidate.source, value=value, cost=cost)
 
     async def commit(self, candidate: Candidate) -> None:
-        """Count a step."""
+        """Count a step, and keep its text."""
         self._num_steps += 1
+        self._context = joined(self._context, candidate.text)
 
     async def close(self) -> None:
         """Do nothing: the session holds no resources."""

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from arbitrage.core.errors import ConfigError, MissingExtra, RowError, ScorerErr
 from arbitrage.core.types import Source
 from arbitrage.runtime.store import RunFolder, write_json
 from arbitrage.scorers.format import InputFormat
-from arbitrage.scorers.probe import Inputs, ProbeHead, features, unasked_score
+from arbitrage.scorers.probe import Inputs, ProbeHead, features, joined, unasked_score
 from arbitrage.training.labels import Binary, check_classes, split_by_problem
 from arbitrage.training.recipe import REPORT, read_report
 from arbitrage.training.rows import Row
@@ -38,8 +39,8 @@ class ProbeRecipe:
     inputs: Inputs = Inputs.LIKELIHOODS
     """The features that the probe reads."""
     ask_above: float = 0.0
-    """For ``likelihoods``: see :class:`ProbeHead`. Steps that are kept without a call of the target are not used for
-    training."""
+    """For inputs that read the target: see :class:`ProbeHead`. Steps that are kept without a call of the target are not
+    used for training."""
     num_units: int = 32
     weight_decays: tuple[float, ...] = (0.1, 1.0, 10.0, 100.0)
     """Weight decays to try; the probe with the lowest loss on held-out problems is kept."""
@@ -51,7 +52,7 @@ class ProbeRecipe:
         Binary(self.margin)
         if not 0.0 <= self.ask_above < 1.0:
             raise ConfigError(f"ask_above must be in [0, 1), got {self.ask_above}")
-        if self.ask_above and self.inputs is not Inputs.LIKELIHOODS:
+        if self.ask_above and not self.inputs.reads_target:
             raise ConfigError(
                 f"ask_above is for a probe on likelihoods, got ask_above with {self.inputs}",
                 hint="leave out --ask-above, or choose --inputs likelihoods",
@@ -85,10 +86,10 @@ def train_probe(
         rows: Training rows; for the inputs ``state`` with hidden states.
         out: Becomes a checkpoint folder with the input format and the report.
         recipe: Labels and optimisation.
-        input_format: The format of the pair's routers; its annotation is dropped, because a probe reads no text.
+        input_format: The format of the pair's routers; its annotation is dropped, because a probe reads no marks.
         settings: Identifies the rows; a folder of another run is refused.
-        likelihoods: Gives the target's likelihood score of each row's draft step; needed for the inputs
-            ``likelihoods``. It costs one forward pass for each row, so a finished training does not call it.
+        likelihoods: Gives the target's likelihood score of each row's draft step; needed for inputs
+            that read the target. It costs one forward pass for each row, so a finished training does not call it.
 
     Returns:
         The report.
@@ -161,12 +162,17 @@ def _classifier(weight_decay: float, recipe: ProbeRecipe) -> MLPClassifier:
     )
 
 
+def _context(row: Row) -> str:
+    """The question and all earlier steps."""
+    return reduce(joined, (past.text for past in row.history), row.problem.text)
+
+
 def _inputs(rows: Sequence[Row], inputs: Inputs, likelihoods: Sequence[float | None]) -> Any:
     """Features, shape [rows, features]."""
     try:
         return np.array(
             [
-                features(row.draft.as_candidate(Source.DRAFT), row.step, inputs, likelihood)
+                features(row.draft.as_candidate(Source.DRAFT), row.step, inputs, likelihood, context=_context(row))
                 for row, likelihood in zip(rows, likelihoods, strict=True)
             ]
         )

@@ -135,7 +135,7 @@ def run_probe_training(rows: Path, out: Path, recipe: "ProbeRecipe", *, pair: st
         recipe,
         input_format,
         settings=settings,
-        likelihoods=likelihoods if recipe.inputs == "likelihoods" else None,
+        likelihoods=likelihoods if recipe.inputs.reads_target else None,
     )
 
 
