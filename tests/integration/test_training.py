@@ -163,14 +163,21 @@ def bare(tmp_path_factory):
 LABEL = ("--continuations", "1", "--temperature", "0")
 
 
-def test_a_pair_without_a_prm_gets_a_router(bare, tmp_path):
-    pair, labelled, probe = bare / "pair.toml", tmp_path / "labelled", tmp_path / "probe"
-    label = ("label", bare / "rows", labelled, "--pair", pair, *LABEL)
+@pytest.fixture(scope="module")
+def labelled(bare):
+    """These rows with scores by rollouts."""
+    labelled = bare / "labelled"
+    label = ("label", bare / "rows", labelled, "--pair", bare / "pair.toml", *LABEL)
     status, out, err = command(*label, "--dry-run")
     assert (status, "of 6 problems to score · at most" in out, labelled.exists()) == (0, True, False), err
     status, _, err = command(*label)
     assert (status, "prompt tokens from the cache" in err) == (0, True), err
     assert command(*label, "--dry-run")[1].startswith("0 rows of 0 problems to score · at most 0 continuations")
+    return labelled
+
+
+def test_a_pair_without_a_prm_gets_a_router(bare, labelled, tmp_path):
+    pair, probe = bare / "pair.toml", tmp_path / "probe"
     status, _, err = command("train-probe", labelled, probe, "--pair", pair, "--validation-share", "0.3")
     assert status == 0, err
     status, out, err = command("eval-router", labelled, probe, "--pair", pair, "--all-rows", "--json")
@@ -178,15 +185,15 @@ def test_a_pair_without_a_prm_gets_a_router(bare, tmp_path):
     with_router = pair_with(probe, tmp_path)
     run, policies = tmp_path / "run", ("--policies", "target,router", "--thresholds", "0.1,0.9")
     status, out, err = command(
-        *("eval", "--pair", with_router, *policies, "--dataset", "tiny:validation", "--limit", "4", "--out", run)
+        *("eval", "--pair", with_router, *policies, "--dataset", "tiny:validation", "--limit", "3", "--out", run)
     )
     assert (status, "router" in out) == (0, True), err
-    status, out, err = command("calibrate", run, "--pair", with_router, "--budget", "target-tokens<=1")
+    calibrate = ("calibrate", run, "--pair", with_router, "--budget", "seconds<=1000", "--confidence", "0.1")
+    status, out, err = command(*calibrate)
     assert (status, "written into" in out) == (0, True), err
 
 
-def test_rollouts_give_the_scores_of_single_continuations(bare, tmp_path):
-    assert command("label", bare / "rows", tmp_path / "labelled", "--pair", bare / "pair.toml", *LABEL)[0] == 0
+def test_rollouts_give_the_scores_of_single_continuations(bare, labelled):
     pair = load_engines(bare / "pair.toml")
 
     async def single(row, sample, source):
@@ -200,7 +207,7 @@ def test_rollouts_give_the_scores_of_single_continuations(bare, tmp_path):
         pairs = [((row.draft, Source.DRAFT), (row.targets[0], Source.TARGET)) for row in rows]
         return [[await single(row, *pair) for pair in pairs_of] for row, pairs_of in zip(rows, pairs, strict=True)]
 
-    rows = list(read_rows(tmp_path / "labelled"))[:16]
+    rows = list(read_rows(labelled))[:12]
     assert [[row.draft.score, row.targets[0].score] for row in rows] == asyncio.run(all_single(rows))
 
 
