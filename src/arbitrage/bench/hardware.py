@@ -54,7 +54,7 @@ def weights_bytes(path: str, engine: object) -> int | None:
         None where neither can be read.
     """
     if parameters := getattr(getattr(engine, "model", None), "parameters", None):
-        return sum(weight.numel() * weight.element_size() for weight in parameters())
+        return int(sum(weight.numel() * weight.element_size() for weight in parameters()))
     return Path(path).stat().st_size if is_gguf(path) and Path(path).is_file() else None
 
 
