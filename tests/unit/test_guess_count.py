@@ -8,9 +8,11 @@ from arbitrage.core.errors import ConfigError
 from arbitrage.engines.guess_count import (
     IN_STEP,
     MAX_GUESSES,
+    PRIOR_WEIGHT,
     PROBE_EVERY,
     PROBE_SHARE,
     PROBE_TOKENS,
+    WINDOW,
     AdaptiveCount,
     Costs,
     FixedCount,
@@ -24,8 +26,8 @@ LINEAR = {width: float(width) for width in WIDTHS}
 """One on which each token costs the same."""
 
 
-def count_of(costs, **values):
-    count = AdaptiveCount(default=6, **values)
+def count_of(costs, acceptance=0.7, weight=PRIOR_WEIGHT):
+    count = AdaptiveCount(default=6, acceptance=RunningMean(acceptance, weight, WINDOW))
     count.set_costs(costs)
     return count
 
@@ -115,7 +117,7 @@ def test_reading_must_pay_too():
 
 
 def test_until_costs_are_measured_the_default_is_used():
-    count = AdaptiveCount(default=6)
+    count = AdaptiveCount(default=6, acceptance=RunningMean(0.7, PRIOR_WEIGHT, WINDOW))
     assert (count.choose(100), count.is_measured) == (6, False)
     count.set_costs(None)
     assert (count.choose(0), count.is_measured) == (6, True)
@@ -142,6 +144,18 @@ def test_a_draft_as_dear_as_the_target_never_guesses():
     assert set(chosen) == {0}
 
 
+@pytest.mark.parametrize("acceptance", [0.5, 0.7])
+def test_a_few_wrong_guesses_end_guessing_where_verifying_is_dear(acceptance):
+    """Costs of a quantised model on a CPU."""
+    count = count_of(Costs(target_s={1: 0.126, 2: 0.211, 4: 0.260, 8: 0.791, 16: 0.867}), acceptance)
+    chosen = []
+    for _ in range(20):
+        chosen.append(count.choose(1))
+        if chosen[-1]:
+            count.learn(False)
+    assert chosen[4:] == [0] * 16
+
+
 def test_a_look_up_that_is_wrong_stops_and_recovers():
     count = count_of(Costs(target_s={1: 1.0, 2: 1.2, 4: 1.6, 8: 2.4, 16: 4.0}))
     seconds, chosen = play(count, 3000, 0.05)
@@ -155,7 +169,7 @@ def test_a_look_up_that_is_wrong_stops_and_recovers():
 
 def test_probes_are_rare_and_cost_a_hundredth():
     costs = Costs(target_s=FLAT, guess_s=0.3, read_s=0.05)
-    count = count_of(costs, acceptance=RunningMean(0.0, 64.0, 64.0))
+    count = count_of(costs, 0.0, WINDOW)
     missing, last, spent = 0, -PROBE_EVERY, 0.0
     for number in range(5000):
         missing = missing if number % 150 else 100  # The prompt of the next problem.

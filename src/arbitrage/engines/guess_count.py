@@ -22,10 +22,14 @@ PROBE_SHARE: Final = 0.01
 """Of the time of these forward passes, the share that a probe may cost at most."""
 PROBE_TOKENS: Final = 4
 """Tokens guessed in a probe."""
+PRIOR_WEIGHT: Final = 8.0
+"""Guesses that the expected acceptance counts for."""
+WINDOW: Final = 64.0
+"""Guesses that the running acceptance looks back on."""
 IN_STEP: Final = 2
 """A guesser that has followed a text lacks at most so many tokens of it: its last guess, and the target's own token."""
 RECHOOSE_EVERY: Final = 8
-"""Verified guesses between two choices."""
+"""Guesses that are right between two choices; each wrong one leads to a new choice."""
 
 
 class GuessCount(Protocol):
@@ -149,7 +153,7 @@ class AdaptiveCount:
     costs: Costs | None = None
     is_measured: bool = False
     """Whether measuring was tried."""
-    acceptance: RunningMean = field(default_factory=lambda: RunningMean(0.7, 8.0, 64.0))
+    acceptance: RunningMean
     num_written: RunningMean = field(default_factory=lambda: RunningMean(64.0, 2.0, 16.0))
     """Tokens that the target writes after the guesser has read what others wrote."""
     _best: int | None = None
@@ -199,5 +203,5 @@ class AdaptiveCount:
         self.acceptance.add(float(is_right))
         self._num_since += is_right
         self._num_learned += 1
-        if self._num_learned % RECHOOSE_EVERY == 0:
+        if not is_right or self._num_learned % RECHOOSE_EVERY == 0:
             self._best = None

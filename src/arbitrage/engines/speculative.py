@@ -7,7 +7,16 @@ from typing import Final
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.types import Problem, Source
 from arbitrage.engines.decoder import Guesser
-from arbitrage.engines.guess_count import MAX_GUESSES, AdaptiveCount, Costs, FixedCount, GuessCount
+from arbitrage.engines.guess_count import (
+    MAX_GUESSES,
+    PRIOR_WEIGHT,
+    WINDOW,
+    AdaptiveCount,
+    Costs,
+    FixedCount,
+    GuessCount,
+    RunningMean,
+)
 from arbitrage.engines.local import LocalEngine
 from arbitrage.engines.pass_times import PREFIX, pass_seconds
 from arbitrage.engines.session import LocalSession
@@ -17,6 +26,10 @@ from arbitrage.engines.worker import CancelFlag, Cancelled
 DRAFT_TOKENS: Final = 6
 """Guesses of a draft model for one forward pass of the target, where neither a number nor costs are given."""
 LOOKUP_TOKENS: Final = 4
+"""Likewise of the look-up."""
+DRAFT_ACCEPTANCE: Final = 0.7
+"""Probability that a draft's guess is right, as long as few are seen; after the tiny pair."""
+LOOKUP_ACCEPTANCE: Final = 0.5
 """Likewise of the look-up."""
 WIDTHS: Final = (1, 2, 4, 6, 8, MAX_GUESSES + 1)
 """Tokens in the measured passes of a target; kernels of llama.cpp change at 2, 4 and 8."""
@@ -113,7 +126,7 @@ class SpeculativeEngine:
         Raises:
             ConfigError: If the two do not share a vocabulary, or the number is not positive.
         """
-        count = _count(num_tokens, DRAFT_TOKENS)
+        count = _count(num_tokens, DRAFT_TOKENS, DRAFT_ACCEPTANCE)
         if not is_same_vocabulary(draft.tokenizer, target.tokenizer):
             raise ConfigError(
                 f"token-level speculation needs one vocabulary, those of {draft.name!r} and {target.name!r} differ",
@@ -139,7 +152,7 @@ class SpeculativeEngine:
         Raises:
             ConfigError: If the number is not positive.
         """
-        count = _count(num_tokens, LOOKUP_TOKENS)
+        count = _count(num_tokens, LOOKUP_TOKENS, LOOKUP_ACCEPTANCE)
         return cls(
             target, lambda problem, prompt_ids: LookupGuesser(count), name=_name("ngram", num_tokens), count=count
         )
@@ -263,8 +276,10 @@ def _draft_seconds(draft: LocalEngine, flag: CancelFlag) -> dict[int, float]:
         return pass_seconds(draft, (1, PREFIX), flag)
 
 
-def _count(num_tokens: int | None, default: int) -> GuessCount:
-    return AdaptiveCount(default=default) if num_tokens is None else FixedCount(num_tokens)
+def _count(num_tokens: int | None, default: int, acceptance: float) -> GuessCount:
+    if num_tokens is not None:
+        return FixedCount(num_tokens)
+    return AdaptiveCount(default=default, acceptance=RunningMean(acceptance, PRIOR_WEIGHT, WINDOW))
 
 
 def _name(guesser: str, num_tokens: int | None) -> str:
