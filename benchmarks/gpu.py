@@ -29,8 +29,8 @@ from arbitrage import Problem, Sampling, Setting, load
 from arbitrage.core.ports import StepRequest
 from arbitrage.core.types import Source
 from arbitrage.datasets.named import problems
+from arbitrage.engines.cache_options import CacheOptions
 from arbitrage.engines.hf import HFEngine
-from arbitrage.engines.hf_memory import CacheOptions
 from arbitrage.engines.prompt import PlainPrompt
 from arbitrage.engines.worker import CancelFlag
 from arbitrage.pairs.catalogue import pair_config

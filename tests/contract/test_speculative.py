@@ -449,14 +449,14 @@ async def test_guessers_share_the_drafts_context_and_give_their_slots_back(llama
     for trace, problem in zip(together, PROBLEMS, strict=True):
         assert essence(trace) == essence(await answers(llama_engine(3), policy, llama_engine(2), problem=problem))
     for engine in (draft, target):
-        assert engine.context._slots.num_free == engine.context.num_sequences
+        assert engine.context.slots.num_free == engine.context.num_sequences
 
 
 async def test_measuring_gives_its_slots_back(llama_engine):
     draft, target = llama_engine(2, sequences=2), llama_engine(3, sequences=2)
     await SpeculativeEngine.by_draft(target, draft).prepare()
     for engine in (draft, target):
-        assert engine.context._slots.num_free == engine.context.num_sequences
+        assert engine.context.slots.num_free == engine.context.num_sequences
 
 
 async def test_a_cancelled_guess_leaves_a_draft_that_guesses_on(engine):

@@ -11,10 +11,11 @@ from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralFo
 
 from arbitrage.core.errors import ConfigError  # noqa: E402
 from arbitrage.engines import hf_graphs  # noqa: E402
+from arbitrage.engines.cache_options import CacheOptions  # noqa: E402
 from arbitrage.engines.hf import HFEngine  # noqa: E402
 from arbitrage.engines.hf_cache import DynamicMemory, DynamicSequence  # noqa: E402
 from arbitrage.engines.hf_graphs import compile_pass  # noqa: E402
-from arbitrage.engines.hf_memory import CacheOptions, memory_for  # noqa: E402
+from arbitrage.engines.hf_memory import memory_for  # noqa: E402
 from arbitrage.engines.hf_static import (  # noqa: E402
     LONGEST_IN_PIECES,
     WIDTHS,

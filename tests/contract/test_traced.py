@@ -15,9 +15,10 @@ from transformers import (  # noqa: E402
 )
 
 from arbitrage.engines import hf_trace  # noqa: E402
+from arbitrage.engines.cache_options import CacheOptions  # noqa: E402
 from arbitrage.engines.hf import HFEngine  # noqa: E402
 from arbitrage.engines.hf_cache import DynamicMemory, DynamicSequence  # noqa: E402
-from arbitrage.engines.hf_memory import CacheOptions, memory_for  # noqa: E402
+from arbitrage.engines.hf_memory import memory_for  # noqa: E402
 from arbitrage.engines.hf_static import language_pass  # noqa: E402
 from arbitrage.engines.hf_trace import TracedToken, traced  # noqa: E402
 

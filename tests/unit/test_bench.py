@@ -124,27 +124,32 @@ async def test_a_slow_round_changes_no_median():
     )
 
 
-async def test_an_engine_that_computes_the_whole_context_is_said_to():
-    clock = VirtualClock()
+def reading_otherwise(change, clock, token_s):
+    """An engine whose sessions read what ``change`` makes of a session and a step."""
 
-    class Forgetful(ScriptedEngine):
+    class Other(ScriptedEngine):
         async def open(self, problem, source):
             session = await super().open(problem, source)
             likelihood = session.likelihood
-
-            async def anew(candidate):
-                session._num_computed = 0
-                return await likelihood(candidate)
-
-            session.likelihood = anew
+            session.likelihood = lambda candidate: likelihood(change(session, candidate))
             return session
 
-    target = Forgetful(
+    return Other(
         script=[["c"], ["w"] * 99],
         seconds_per_token=0.01,
-        pass_seconds=lambda num_tokens: 0.0001 * num_tokens,
+        pass_seconds=lambda num_tokens: token_s * num_tokens,
         clock=clock,
     )
+
+
+async def test_an_engine_that_computes_the_whole_context_is_said_to():
+    clock = VirtualClock()
+
+    def anew(session, candidate):
+        session._num_computed = 0
+        return candidate
+
+    target = reading_otherwise(anew, clock, token_s=0.0001)
     costs = await costs_of(engine(clock, 1.0), target, clock)
     assert costs.target.reads_whole_context
     assert [one.ms.value for one in costs.target.verified] == [
@@ -157,24 +162,11 @@ async def test_lengths_of_given_steps_follow_from_what_an_engine_computes(surplu
     """Some leave the step's last token out, others compute the prefix's last one too."""
     clock = VirtualClock()
 
-    class Other(ScriptedEngine):
-        async def open(self, problem, source):
-            session = await super().open(problem, source)
-            likelihood = session.likelihood
+    def shifted(session, candidate):
+        ids = (*candidate.token_ids, 0)[: candidate.num_tokens + surplus]
+        return replace(candidate, token_ids=ids, text="")
 
-            async def shifted(candidate):
-                ids = (*candidate.token_ids, 0)[: candidate.num_tokens + surplus]
-                return await likelihood(replace(candidate, token_ids=ids, text=""))
-
-            session.likelihood = shifted
-            return session
-
-    target = Other(
-        script=[["c"], ["w"] * 99],
-        seconds_per_token=0.01,
-        pass_seconds=lambda num_tokens: 0.001 * num_tokens,
-        clock=clock,
-    )
+    target = reading_otherwise(shifted, clock, token_s=0.001)
     costs = await costs_of(engine(clock, 1.0), target, clock)
     assert [(one.tokens, one.ms.value) for one in costs.target.verified] == [
         (width, pytest.approx(1.0 * width)) for width in widths

@@ -4,11 +4,11 @@ import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, Self
 
 from arbitrage.core.errors import ConfigError
+from arbitrage.core.interpolation import interpolated
 from arbitrage.core.types import Source
 
 SCHEMA: Final = 1
@@ -133,11 +133,7 @@ class ModelCosts:
         """
         if not self.verified:
             return None
-        points = [(float(one.tokens), one.ms.value) for one in self.verified]
-        if len(points) == 1 or tokens <= points[0][0]:
-            return points[0][1]
-        (x0, y0), (x1, y1) = next((pair for pair in pairwise(points) if tokens <= pair[1][0]), (points[-2], points[-1]))
-        return y0 + (y1 - y0) * (tokens - x0) / (x1 - x0)
+        return interpolated([(one.tokens, one.ms.value) for one in self.verified], tokens, slope=None)
 
     def pass_ms(self, tokens: float) -> float:
         """Milliseconds of one forward pass over so many tokens.
@@ -149,15 +145,8 @@ class ModelCosts:
         if tokens <= 0.0:
             return 0.0
         wide = () if self.reads_whole_context else self.verified
-        points = [(1.0, self.generated_ms.value)] + [
-            (float(one.tokens), one.ms.value) for one in wide if one.tokens > 1
-        ]
-        if tokens <= 1.0:
-            return points[0][1]
-        for (x0, y0), (x1, y1) in pairwise(points):
-            if tokens <= x1:
-                return y0 + (y1 - y0) * (tokens - x0) / (x1 - x0)
-        return points[-1][1] + (tokens - points[-1][0]) * self.prompt_ms.value
+        points = [(1, self.generated_ms.value), *((one.tokens, one.ms.value) for one in wide if one.tokens > 1)]
+        return interpolated(points, tokens, slope=self.prompt_ms.value)
 
     def ratio(self, one: Timed) -> float:
         """Time of a reading over the time of a generated token."""

@@ -20,7 +20,7 @@ NUM_COPIES: Final = 5
 
 
 def runtime_of(model: ModelConfig, engine: object) -> Runtime:
-    """What runs a model: as its configuration says, with what an engine in this process tells of itself."""
+    """What runs a model: the engine of its configuration, with the settings of an engine in this process."""
     arithmetic = getattr(engine, "arithmetic", None)
     details: dict[str, Any] = dict(arithmetic()) if callable(arithmetic) else {}
     details.pop("engine", None)
@@ -35,8 +35,7 @@ def limit_of(model: ModelConfig, engine: Engine) -> Limit | None:
         None for a model behind a server, and where numpy or the device cannot be reached from this process.
     """
     device: str | None = getattr(model, "device", None)
-    num_bytes = weights_bytes(model.local_path, engine)
-    if device is None or not num_bytes:
+    if device is None or not (num_bytes := weights_bytes(model.local_path, engine)):
         return None
     threads = _threads(runtime_of(model, engine).details.get("threads"))
     try:
@@ -69,9 +68,9 @@ def fastest_s(copy: Callable[[], None], clock: Callable[[], float] = time.perf_c
     return min(times)
 
 
-def _threads(told: object) -> int:
-    """Threads that compute a single token: an engine tells one number, or one for a token and one for many."""
-    first = told[0] if isinstance(told, list | tuple) and told else told
+def _threads(setting: object) -> int:
+    """Threads that compute a single token, from one number, or from one for a token and one for many."""
+    first = setting[0] if isinstance(setting, list | tuple) and setting else setting
     return first if isinstance(first, int) and first > 0 else 1
 
 

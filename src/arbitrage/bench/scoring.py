@@ -5,10 +5,11 @@ from dataclasses import replace
 from typing import Final
 
 from arbitrage.bench.costs import Figure, Runtime, ScorerCosts, Settings, Timed
-from arbitrage.bench.writers import DELIMITER, PROBLEM, TEXT, Clock
+from arbitrage.bench.writers import DELIMITER, PROBLEM, Clock
 from arbitrage.core.ports import Scorer, ScoringSession, Session, StepRequest
 from arbitrage.core.turn import History, Pair
 from arbitrage.core.types import Candidate, Cost, Finish, Sampling, Source
+from arbitrage.engines.widths import TEXT
 
 LOGPROB: Final = -2.0
 """Of each token of a scored step: so unlikely that no probe decides without the model that it may ask."""

@@ -9,12 +9,8 @@ from arbitrage.bench.costs import WIDTHS, Figure, Limit, ModelCosts, Runtime, Se
 from arbitrage.core.errors import EngineError
 from arbitrage.core.ports import Engine, Session, StepRequest
 from arbitrage.core.types import Candidate, Cost, Finish, Problem, Sampling, Source
+from arbitrage.engines.widths import TEXT
 
-TEXT: Final = (
-    "Mia has 12 stamps and Leo has 3 times as many. How many stamps do they have together? First, Leo has 3 * 12 = 36 "
-    "stamps. Then, together they have 12 + 36 = 48 stamps.\n\n"
-)
-"""Its tokens make up every context."""
 PROBLEM: Final = Problem(id="bench", question="How many stamps do Mia and Leo have together?")
 DELIMITER: Final = "\u241e\u241e"
 """No model writes it, so that a step ends at its budget."""
@@ -53,7 +49,7 @@ class WriterRun:
         self._engine, self._source, self._settings = engine, source, settings
         self._clock, self._rng, self._runtime = clock, rng, runtime
         self._pool: list[int] = []
-        """Ids of :data:`TEXT`."""
+        """Ids of :data:`arbitrage.engines.widths.TEXT`, which make up every context."""
         self._session: Session | None = None
         self._context_tokens = 0
         self._lengths = (1, 1)

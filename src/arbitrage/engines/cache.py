@@ -158,7 +158,7 @@ class CachedTokens(abc.ABC):
         """
 
 
-def common_length(first: Sequence[int], second: Sequence[int]) -> int:
+def common_length(first: Sequence[object], second: Sequence[object]) -> int:
     """Length of the longest common prefix."""
     limit = min(len(first), len(second))
     return next((i for i in range(limit) if first[i] != second[i]), limit)

@@ -5,12 +5,12 @@ gives 1 + a + … + a^k tokens on average (Leviathan et al., arXiv 2211.17192). 
 are measured; from them follows the number with the least time per token, which is 0 where guessing would lose.
 """
 
-import bisect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from arbitrage.core.errors import ConfigError
+from arbitrage.core.interpolation import interpolated
 
 MAX_GUESSES: Final = 15
 """At most so many tokens are guessed at a time where the number is chosen."""
@@ -92,13 +92,7 @@ class Costs:
 
     def verify_s(self, num_tokens: int) -> float:
         """Of a pass of the target over some tokens; between two measured numbers it is interpolated."""
-        if num_tokens in self.target_s:
-            return self.target_s[num_tokens]
-        widths = list(self.target_s)
-        right = min(bisect.bisect(widths, num_tokens), len(widths) - 1)
-        low, high = widths[right - 1], widths[right]
-        share = (num_tokens - low) / (high - low)
-        return self.target_s[low] * (1.0 - share) + self.target_s[high] * share
+        return interpolated(list(self.target_s.items()), num_tokens, slope=None)
 
     def best_count(self, acceptance: float, num_read: float = 0.0) -> int:
         """The number of guesses with the least time per token; 0 unless it saves :data:`MARGIN`.

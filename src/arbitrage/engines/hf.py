@@ -15,6 +15,7 @@ from arbitrage.core.errors import (
     first_line,
 )
 from arbitrage.core.types import Sampling
+from arbitrage.engines.cache_options import CacheOptions
 from arbitrage.engines.gguf_files import is_gguf
 from arbitrage.engines.language_model import Picker
 from arbitrage.engines.local import LocalEngine
@@ -40,7 +41,7 @@ try:
     from transformers.utils import logging as hf_logging
 
     from arbitrage.engines.hf_cache import HFSequence, computing
-    from arbitrage.engines.hf_memory import CacheOptions, memory_for
+    from arbitrage.engines.hf_memory import memory_for
     from arbitrage.engines.hf_static import language_pass
 except ImportError as error:
     raise MissingExtra("hf") from error

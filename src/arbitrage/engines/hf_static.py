@@ -15,7 +15,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 from arbitrage.core.errors import ConfigError
 from arbitrage.engines.hf_cache import Branches, HFSequence
 from arbitrage.engines.hf_trace import irregular_layers
-from arbitrage.engines.slots import Slots
+from arbitrage.engines.slots import DEFAULT_CONTEXT, Slots, SlotSequence
 
 WIDTHS: Final = (1, 8, 32)
 """Tokens in one forward pass; a shorter input is padded to the next width."""
@@ -25,8 +25,6 @@ LONGEST_PASS: Final = 512
 """Tokens of such a pass: its mask has this many rows."""
 ALIGNMENT: Final = 8
 """Attention kernels of CUDA read masks whose rows are a multiple of this many numbers."""
-DEFAULT_LENGTH: Final = 4096
-"""Tokens of a sequence unless chosen: the cache of a long-context model would fill the memory."""
 
 Layers: TypeAlias = list[tuple[Tensor, Tensor]]
 """Keys and values of each layer, shape [1, heads, tokens, width of a head]."""
@@ -73,11 +71,7 @@ def language_pass(model: PreTrainedModel, *, keeps_states: bool = False) -> Pass
 
     def run(ids: Tensor, positions: Tensor, layers: Layers, num_last: int) -> Outputs:
         output = model(
-            input_ids=ids,
-            position_ids=positions[None],
-            attention_mask=_mask(positions, layers, model.dtype),
-            past_key_values=FixedCache(layers, positions),
-            use_cache=True,
+            **_arguments(ids, positions, layers, model.dtype),
             logits_to_keep=num_last,
             **({"output_hidden_states": True} if keeps_states else {}),
         )
@@ -91,13 +85,7 @@ def backbone_pass(model: PreTrainedModel) -> Pass:
     backbone = model.base_model
 
     def run(ids: Tensor, positions: Tensor, layers: Layers, num_last: int) -> Outputs:  # noqa: ARG001
-        output = backbone(
-            input_ids=ids,
-            position_ids=positions[None],
-            attention_mask=_mask(positions, layers, model.dtype),
-            past_key_values=FixedCache(layers, positions),
-            use_cache=True,
-        )
+        output = backbone(**_arguments(ids, positions, layers, model.dtype))
         return Outputs(logits=None, states=output.last_hidden_state[0])
 
     return run
@@ -119,7 +107,7 @@ class StaticMemory:
             ConfigError: If the memory of the device does not hold them.
         """
         self.model, self.length, self.num_sequences, self.path = model, length, num_sequences, "static"
-        self.run_eagerly, self._slots = run, Slots(num_sequences)
+        self.run_eagerly, self.slots = run, Slots(num_sequences)
         self._captured: dict[tuple[int, int], Callable[[Sequence[int], int], Outputs]] = {}
         """Captured passes by slot and width."""
         shapes, num_allocated = _shapes(model), -(-length // ALIGNMENT) * ALIGNMENT
@@ -130,14 +118,6 @@ class StaticMemory:
     def sequence(self) -> "StaticSequence":
         """A new sequence, empty; it takes a slot with its first forward pass."""
         return StaticSequence(self)
-
-    def hold(self, sequence: "StaticSequence") -> int:
-        """See :meth:`arbitrage.engines.slots.Slots.hold`."""
-        return self._slots.hold(sequence)
-
-    def release(self, sequence: "StaticSequence") -> None:
-        """See :meth:`arbitrage.engines.slots.Slots.release`."""
-        self._slots.release(sequence)
 
     def capture(self, record: Callable[[int, Layers], Callable[[Sequence[int], int], Outputs]]) -> None:
         """Replace the passes of all widths and slots by recorded ones.
@@ -194,14 +174,12 @@ class StaticMemory:
         return _without_padding(whole, width, len(tokens), num_rows, is_copied=captured is not None)
 
 
-class StaticSequence(HFSequence):
+class StaticSequence(SlotSequence, HFSequence):
     """The KV cache of one sequence in memory of fixed size."""
 
     def __init__(self, memory: StaticMemory) -> None:
-        super().__init__()
+        super().__init__(memory.slots)
         self._memory = memory
-        self.slot: int | None = None
-        """Its number in the memory; None for a sequence that has not computed anything, or has lost it to another."""
 
     def look_ahead(self, ids: Sequence[int]) -> tuple[float, ...]:
         """See :meth:`arbitrage.engines.cache.CachedTokens.look_ahead`."""
@@ -216,15 +194,6 @@ class StaticSequence(HFSequence):
         assert output.states is not None
         return output.states[-len(ids) :]
 
-    def lose(self) -> None:
-        """Forget all tokens, as another sequence takes this one's slot."""
-        super().close()
-        self.slot = None
-
-    def close(self) -> None:
-        """Forget all tokens and give the slot back."""
-        self._memory.release(self)
-
     def _shorten(self, length: int) -> bool:
         return True  # What lies behind is masked.
 
@@ -234,12 +203,12 @@ class StaticSequence(HFSequence):
         return logits
 
     def _append(self, ids: Sequence[int], num_last: int) -> Outputs:
-        slot = self._memory.hold(self)
+        slot = self.hold()
         with self._appending(ids) as missing:
             return self._memory.run(slot, missing, self._num_computed, num_last)
 
     def _branches(self, count: int) -> Branches:
-        layers, num_tokens = self._memory.layers[self._memory.hold(self)], len(self)
+        layers, num_tokens = self._memory.layers[self.hold()], len(self)
         cache = DynamicCache()
         for index, (keys, values) in enumerate(layers):
             cache.update(keys[:, :, :num_tokens], values[:, :, :num_tokens], index)
@@ -256,15 +225,26 @@ def why_not_static(model: PreTrainedModel) -> str:
 
 
 def static_length(model: PreTrainedModel, chosen: int | None) -> int:
-    """Tokens of a sequence: the chosen number, else the model's own, at most :data:`DEFAULT_LENGTH`.
+    """Tokens of a sequence: the chosen number, else the model's own, at most the default.
 
     Raises:
         ConfigError: If the chosen number is above the model's own.
     """
-    trained: int = getattr(model.config, "max_position_embeddings", DEFAULT_LENGTH)
+    trained: int = getattr(model.config, "max_position_embeddings", DEFAULT_CONTEXT)
     if chosen is not None and not 1 <= chosen <= trained:
         raise ConfigError(f"context_length must be between 1 and the model's {trained} tokens, got {chosen}")
-    return chosen or min(trained, DEFAULT_LENGTH)
+    return chosen or min(trained, DEFAULT_CONTEXT)
+
+
+def _arguments(ids: Tensor, positions: Tensor, layers: Layers, dtype: torch.dtype) -> dict[str, Any]:
+    """What a model needs for a pass with a cache of fixed size."""
+    return {
+        "input_ids": ids,
+        "position_ids": positions[None],
+        "attention_mask": _mask(positions, layers, dtype),
+        "past_key_values": FixedCache(layers, positions),
+        "use_cache": True,
+    }
 
 
 def _mask(positions: Tensor, layers: Layers, dtype: torch.dtype) -> Tensor:

@@ -46,8 +46,7 @@ class TracedToken:
 
     def __call__(self, cache: DynamicCache, token: int, position: int) -> Tensor:
         """Compute a token and append it to the cache; returns its logits, shape [1, vocabulary]."""
-        memory = [part for layer in cache.layers for part in (layer.keys, layer.values)]
-        logits, *grown = self._run(torch.tensor([[token]]), torch.tensor([[position]]), *memory)
+        logits, *grown = self._run(torch.tensor([[token]]), torch.tensor([[position]]), *_parts(cache))
         for layer, keys, values in zip(cache.layers, grown[::2], grown[1::2], strict=True):
             layer.keys, layer.values = keys, values
         return logits[0]  # type: ignore[no-any-return]
@@ -68,7 +67,7 @@ class _OneToken(nn.Module):
         output = self.model(
             input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1
         )
-        return (output.logits, *(part for layer in cache.layers for part in (layer.keys, layer.values)))
+        return output.logits, *_parts(cache)
 
 
 def irregular_layers(model: PreTrainedModel) -> str:
@@ -97,5 +96,9 @@ def _example(model: PreTrainedModel, length: int) -> tuple[Tensor, ...]:
     """Arguments for one token behind ``length`` others."""
     cache = DynamicCache(config=model.config)
     model(input_ids=torch.arange(length)[None], past_key_values=cache, use_cache=True)
-    memory = [part for layer in cache.layers for part in (layer.keys, layer.values)]
-    return torch.tensor([[1]]), torch.tensor([[length]]), *memory
+    return torch.tensor([[1]]), torch.tensor([[length]]), *_parts(cache)
+
+
+def _parts(cache: DynamicCache) -> list[Tensor]:
+    """Keys and values of each layer, one behind the other."""
+    return [part for layer in cache.layers for part in (layer.keys, layer.values)]

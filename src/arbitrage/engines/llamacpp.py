@@ -7,17 +7,17 @@ from typing import Any
 
 from arbitrage.core.errors import MissingExtra
 from arbitrage.core.types import Sampling
-from arbitrage.engines.cache import CachedTokens
 from arbitrage.engines.language_model import Picker
 from arbitrage.engines.local import LocalEngine
 from arbitrage.engines.prompt import Prompt
+from arbitrage.engines.slots import DEFAULT_SEQUENCES, SlotSequence
 from arbitrage.engines.worker import CancelFlag
 
 try:
     import numpy as np
 
     from arbitrage.engines import logits as arithmetic
-    from arbitrage.engines.llamacpp_context import DEFAULT_SEQUENCES, LlamaContext
+    from arbitrage.engines.llamacpp_context import LlamaContext
     from arbitrage.engines.llamacpp_native import GGUFTokenizer, LlamaModel, is_cpu
     from arbitrage.engines.logits import Logits
 except ImportError as error:
@@ -103,7 +103,8 @@ class LlamaEngine(LocalEngine):
             dtype: Of the cache; the weights' are in the file.
             prompt: See :class:`LlamaEngine`.
             keeps_hidden_state: See :class:`LlamaEngine`.
-            context: Tokens of a sequence; 0 for the model's own, at most :data:`DEFAULT_CONTEXT`.
+            context: Tokens of a sequence; 0 for the model's own, at most
+                :data:`arbitrage.engines.slots.DEFAULT_CONTEXT`.
             sequences: How many sessions keep their cache; each takes the memory of a whole context.
             threads: That compute a single token; None for all physical cores.
             threads_batch: That compute several tokens at once, such as a prompt; None for as many.
@@ -178,42 +179,31 @@ class LlamaEngine(LocalEngine):
             self.context.flag = outer
 
 
-class LlamaSequence(CachedTokens):
+class LlamaSequence(SlotSequence):
     """The KV cache of one sequence in a context of llama.cpp."""
 
     def __init__(self, context: LlamaContext) -> None:
-        super().__init__()
+        super().__init__(context.slots)
         self._context = context
-        self.slot: int | None = None
-        """Its number in the context; None for a sequence that has not computed anything, or has lost it to another."""
 
     def look_ahead(self, ids: Sequence[int]) -> tuple[float, ...]:
         """See :meth:`arbitrage.engines.cache.CachedTokens.look_ahead`."""
         if len(ids) > 1 or self._num_computed < len(self):
             self._compute(ids[:-1], 0)
-        slot = self._context.hold(self)
+        slot = self.hold()
         with self._appending(ids[-1:]) as (token,):
             self._rows, state = self._context.run_for_state(token, self._num_computed, slot)
         return state
 
-    def lose(self) -> None:
-        """Forget all tokens, as another sequence takes this one's slot in the context."""
-        super().close()
-        self.slot = None
-
-    def close(self) -> None:
-        """Forget all tokens and give the slot in the context back."""
-        self._context.release(self)
-
     def _shorten(self, length: int) -> bool:
-        slot = self._context.hold(self)
+        slot = self.hold()
         if self._context.crop(slot, length):
             return True
         self._context.crop(slot, 0)
         return False
 
     def _compute(self, ids: Sequence[int], num_last: int) -> Logits:
-        slot = self._context.hold(self)
+        slot = self.hold()
         rows = []
         with self._appending(ids) as missing:
             first_output = len(missing) - num_last
@@ -230,7 +220,7 @@ class LlamaSequence(CachedTokens):
         return np.concatenate([first, second])
 
     def _branches(self, count: int) -> "LlamaBranches":
-        return LlamaBranches(self._context, self._context.hold(self), len(self), count)
+        return LlamaBranches(self._context, self.hold(), len(self), count)
 
 
 class LlamaBranches:
@@ -240,13 +230,13 @@ class LlamaBranches:
         self._context, self._length = context, length
         self._sequences = [LlamaSequence(context) for _ in range(count)]
         for sequence in self._sequences:
-            context.copy(source, context.hold(sequence))
+            context.copy(source, sequence.hold())
         self._running = list(self._sequences)
 
     def logits(self, tokens: Sequence[int]) -> Logits:
         """Append one token to each branch; returns logits of shape [branches, vocabulary]."""
         count = len(tokens)
-        slots = [self._context.hold(sequence) for sequence in self._running]
+        slots = [sequence.hold() for sequence in self._running]
         rows = self._context.run(tokens, [self._length] * count, slots, [True] * count)
         self._length += 1
         return rows

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from arbitrage.core.errors import CheckpointError, ConfigError, EngineError, MissingExtra
 from arbitrage.engines.cores import num_physical_cores
-from arbitrage.engines.slots import Holder, Slots
+from arbitrage.engines.slots import DEFAULT_CONTEXT, DEFAULT_SEQUENCES, Slots
 from arbitrage.engines.worker import CancelFlag
 
 try:
@@ -20,9 +20,6 @@ try:
 except ImportError as error:
     raise MissingExtra("llamacpp") from error
 
-DEFAULT_CONTEXT: Final = 4096
-"""Tokens of a sequence unless chosen: the cache of a long-context model would fill the memory."""
-DEFAULT_SEQUENCES: Final = 4
 MAX_BATCH: Final = 512
 """Tokens in one call of llama.cpp."""
 MAX_THREADS: Final = 512
@@ -76,7 +73,7 @@ class LlamaContext:
         self.length = length or min(model.trained_length, DEFAULT_CONTEXT)
         self.flag: CancelFlag | None = None
         """Cancels the call that computes."""
-        self._slots = Slots(num_sequences, lambda slot: self.crop(slot, 0))
+        self.slots = Slots(num_sequences, lambda slot: self.crop(slot, 0))
         self.is_batch_invariant = is_batch_invariant
         self.batch_at_once = _invariant_batch() if is_batch_invariant else MAX_BATCH
         """Tokens in one computation."""
@@ -135,14 +132,6 @@ class LlamaContext:
                 hint="ask for a shorter context or fewer sequences",
             )
         return context
-
-    def hold(self, holder: Holder) -> int:
-        """See :meth:`arbitrage.engines.slots.Slots.hold`."""
-        return self._slots.hold(holder)
-
-    def release(self, holder: Holder) -> None:
-        """See :meth:`arbitrage.engines.slots.Slots.release`."""
-        self._slots.release(holder)
 
     def crop(self, slot: int, length: int) -> bool:
         """Forget a sequence's tokens from position ``length`` on; False if this kind of cache cannot, but for all."""

@@ -12,6 +12,8 @@ from arbitrage.core.delimiter import split_steps
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.ports import StepRequest
 from arbitrage.core.types import Candidate, Cost, Finish, Likelihood, Limits, Problem, Source
+from arbitrage.engines.cache import common_length
+from arbitrage.engines.committed import CommittedIds
 
 
 class Clock(Protocol):
@@ -117,10 +119,8 @@ class ScriptedSession:
 
     def __init__(self, engine: ScriptedEngine, script: Script, problem: Problem, source: Source) -> None:
         self._engine, self._script, self._source = engine, script, source
-        self._ids = engine.encode(problem.text + problem.prefix)
+        self._ids = CommittedIds(engine.encode(problem.text + problem.prefix))
         self._num_computed = 0
-        self._starts: list[int] = []
-        """Where each committed step starts among the ids."""
         self._is_open = True
 
     @property
@@ -137,11 +137,10 @@ class ScriptedSession:
             raise engine.faults[number]
         started = engine.clock.now()
         ahead = 1 if request.after else 0
-        tokens, finish = self._step(self._num_committed + ahead, request)
+        tokens, finish = self._step(self._ids.num_steps + ahead, request)
         ids = [engine.id_of(token) for token in tokens]
         offered = self._encode_any(request.proposal) if request.proposal else []
-        num_reused = next((i for i, (a, b) in enumerate(zip(ids, offered, strict=False)) if a != b), None)
-        num_reused = min(len(ids), len(offered)) if num_reused is None else num_reused
+        num_reused = common_length(ids, offered)
         num_cached, self._num_computed = self._num_computed, len(self._ids)
         await engine.read(len(self._ids) - num_cached)
         for _ in tokens[num_reused:]:
@@ -170,7 +169,7 @@ class ScriptedSession:
     async def likelihood(self, candidate: Candidate) -> Likelihood:
         """Certain up to where the step leaves the script, and ``unlikely`` for each token from there on."""
         engine, ids = self._engine, self._encode_any(candidate)
-        script = [engine.id_of(token) for token in chain(*self._steps(Limits().delimiter)[self._num_committed :])]
+        script = [engine.id_of(token) for token in chain(*self._steps(Limits().delimiter)[self._ids.num_steps :])]
         num_agreeing = next((i for i, (a, b) in enumerate(zip(ids, script, strict=False)) if a != b), len(script))
         logprobs = tuple(0.0 if i < num_agreeing else engine.unlikely for i in range(len(ids)))
         num_cached, self._num_computed = self._num_computed, len(self._ids)
@@ -200,20 +199,12 @@ class ScriptedSession:
 
     async def commit(self, candidate: Candidate) -> None:
         """Go on to the next step of the script."""
-        ids = self._encode_any(candidate)
-        self._starts.append(len(self._ids))
-        self._ids.extend(ids)
+        self._ids.commit(self._encode_any(candidate))
 
     async def rewind(self, num_steps: int) -> None:
         """Go back in the script; what was computed before that stays so."""
-        if num_steps:
-            del self._ids[self._starts[-num_steps] :]
-            del self._starts[-num_steps:]
-            self._num_computed = min(self._num_computed, len(self._ids))
-
-    @property
-    def _num_committed(self) -> int:
-        return len(self._starts)
+        self._ids.rewind(num_steps)
+        self._num_computed = min(self._num_computed, len(self._ids))
 
     async def close(self) -> None:
         """Count the session as closed."""

@@ -9,6 +9,7 @@ from typing import TypeVar
 from arbitrage.core.errors import ContextOverflow
 from arbitrage.core.ports import StepRequest
 from arbitrage.core.types import Candidate, Cost, Finish, Likelihood, Source
+from arbitrage.engines.committed import CommittedIds
 from arbitrage.engines.decoder import Decoder, Guesser, Writing
 from arbitrage.engines.language_model import LanguageModel
 from arbitrage.engines.worker import CancelFlag
@@ -31,9 +32,7 @@ class LocalSession:
             guesser: Guesses tokens ahead; see :class:`arbitrage.engines.decoder.Guesser`.
         """
         self._model, self._source = model, source
-        self._ids = list(prompt_ids)
-        self._starts: list[int] = []
-        """Where each committed step starts among the ids."""
+        self._ids = CommittedIds(prompt_ids)
         self._sequence = model.sequence()
         self._guesser = guesser
         self._decoder = Decoder(model, self._sequence, guesser)
@@ -68,15 +67,11 @@ class LocalSession:
 
     async def commit(self, candidate: Candidate) -> None:
         """Append a step's ids; those that the cache lacks are computed with the next proposal."""
-        ids = self._own_ids(candidate)
-        self._starts.append(len(self._ids))
-        self._ids.extend(ids)
+        self._ids.commit(self._own_ids(candidate))
 
     async def rewind(self, num_steps: int) -> None:
         """Take steps back; the cache keeps the tokens before them. See :class:`arbitrage.core.ports.Rewindable`."""
-        if num_steps:
-            del self._ids[self._starts[-num_steps] :]
-            del self._starts[-num_steps:]
+        self._ids.rewind(num_steps)
 
     async def close(self) -> None:
         """Drop the cache, and the guesser's."""

@@ -3,7 +3,14 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
+
+from arbitrage.engines.cache import CachedTokens
+
+DEFAULT_SEQUENCES: Final = 4
+"""Slots unless chosen."""
+DEFAULT_CONTEXT: Final = 4096
+"""Tokens of a sequence unless chosen: the cache of a long-context model would fill the memory."""
 
 
 class Holder(Protocol):
@@ -60,3 +67,26 @@ class Slots:
                 self._holders[holder.slot] = None
                 self._holders.move_to_end(holder.slot, last=False)
             holder.lose()
+
+
+class SlotSequence(CachedTokens):
+    """A sequence that computes in one of some slots."""
+
+    def __init__(self, slots: Slots) -> None:
+        super().__init__()
+        self._slots = slots
+        self.slot: int | None = None
+        """See :class:`Holder`."""
+
+    def hold(self) -> int:
+        """See :meth:`Slots.hold`."""
+        return self._slots.hold(self)
+
+    def lose(self) -> None:
+        """Forget all tokens, as another sequence takes this one's slot."""
+        super().close()
+        self.slot = None
+
+    def close(self) -> None:
+        """Forget all tokens and give the slot back."""
+        self._slots.release(self)

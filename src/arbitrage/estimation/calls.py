@@ -12,12 +12,11 @@ from arbitrage.bench.costs import ModelCosts, PairCosts
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.trace import Trace
 from arbitrage.core.types import Candidate, Cost, Score, Source, Step
+from arbitrage.engines.guess_count import IN_STEP
 from arbitrage.policies.spec import MethodSpec
 
 BY_TARGET: Final = ("likelihood", "judge")
 """Scorers without a model of their own: the target reads each step."""
-IN_STEP: Final = 2
-"""A draft that has followed the text lacks at most so many tokens of it when it guesses; its first guess reads them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,10 +7,11 @@ from statistics import fmean
 
 from arbitrage.bench.costs import PairCosts
 from arbitrage.core.errors import ConfigError
+from arbitrage.core.trace import Trace
 from arbitrage.core.types import Source
 from arbitrage.estimation.calls import Calls
 from arbitrage.evaluation.running.entry import Entry
-from arbitrage.evaluation.running.folder import Run, read_run, read_traces
+from arbitrage.evaluation.running.folder import Run, read_run
 from arbitrage.evaluation.running.solutions import Solution
 
 
@@ -70,13 +71,14 @@ def estimated(path: Path, costs: PairCosts, *, outside_ms: float | None = None) 
     """
     if outside_ms is not None and not 0.0 <= outside_ms < float("inf"):
         raise ConfigError(f"outside-ms must be at least 0, got {outside_ms:g}")
-    measured = read_run(path)
+    proposals = _Proposals()
+    measured = read_run(path, proposals.seen_in)
     if measured.jobs > 1 and outside_ms is None:
         raise ConfigError(
             f"{str(path)!r} had {measured.jobs} solutions in flight: its time outside models includes waiting",
             hint="give --outside-ms, the milliseconds for each step",
         )
-    calls = Calls(costs=costs, verifies_proposals=verifies_proposals(path), outside_ms=outside_ms)
+    calls = Calls(costs=costs, verifies_proposals=proposals.are_verified, outside_ms=outside_ms)
     run = read_run(path, calls.timed)
     beside = [
         Beside(entry=entry, estimated_s=_seconds(of_entry), measured_s=_seconds(measured.solutions[entry]))
@@ -85,15 +87,17 @@ def estimated(path: Path, costs: PairCosts, *, outside_ms: float | None = None) 
     return Estimated(run=run, costs=costs, beside=beside, outside_ms=outside_ms)
 
 
-def verifies_proposals(path: Path) -> bool:
+class _Proposals:
     """Whether the target of a run verified rejected draft steps: one that does takes a token of some of them."""
-    return any(
-        candidate.cost.num_reused > 0
-        for _, trace in read_traces(path)
-        for step in trace.steps
-        for candidate in step.candidates
-        if candidate.source is Source.TARGET
-    )
+
+    def __init__(self) -> None:
+        self.are_verified = False
+
+    def seen_in(self, trace: Trace) -> Trace:
+        """Look at a trace, and leave it as it is."""
+        candidates = (candidate for step in trace.steps for candidate in step.candidates)
+        self.are_verified |= any(one.cost.num_reused > 0 for one in candidates if one.source is Source.TARGET)
+        return trace
 
 
 def _seconds(solutions: Sequence[Solution]) -> float | None:

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.ports import Engine
+from arbitrage.engines.cache_options import CacheOptions
 from arbitrage.pairs.model import DTYPES, ModelConfig, check_at_least, check_choice
 from arbitrage.scorers.families import Family
 
 if TYPE_CHECKING:
-    from arbitrage.engines.hf_memory import CacheOptions
     from arbitrage.scorers.hf import HFScorer
     from arbitrage.scorers.hf_families import FamilyScorer
 
@@ -48,13 +48,7 @@ class HFModel(ModelConfig):
         ModelConfig.__post_init__(self)
         check_choice("dtype", self.dtype, DTYPES)
         check_at_least(1, threads=self.threads, sequences=self.sequences, context_length=self.context_length)
-        is_gpu = self.device.startswith("cuda")
-        if self.compile and not is_gpu:
-            raise ConfigError(
-                f"compile = true needs a CUDA device, got {self.device!r}",
-                hint='leave compile out, or name a device such as "cuda:0"',
-            )
-        is_fixed = self.static or (is_gpu and self.compile is not False)
+        is_fixed = self._cache(writes=True).is_fixed(self.device)
         for name, value in (("sequences", self.sequences), ("context_length", self.context_length)):
             if value is not None and not is_fixed:
                 raise ConfigError(
@@ -84,9 +78,7 @@ class HFModel(ModelConfig):
 
             torch.set_num_threads(self.threads)
 
-    def _cache(self, *, writes: bool) -> "CacheOptions":
-        from arbitrage.engines.hf_memory import CacheOptions
-
+    def _cache(self, *, writes: bool) -> CacheOptions:
         return CacheOptions(
             traces=writes and self.compile is not False,  # A scorer reads several tokens in each pass.
             static=self.static,

@@ -7,6 +7,7 @@ from typing import Protocol, cast
 from arbitrage.core.errors import CheckpointError, MissingExtra, ScorerError
 from arbitrage.core.ports import OpenSolution
 from arbitrage.core.types import Candidate, Cost, Problem, Score
+from arbitrage.engines.cache_options import CacheOptions
 from arbitrage.engines.prompt import Prompt
 from arbitrage.engines.worker import CancelFlag, Worker, worker_for
 from arbitrage.scorers.families import StepIds, checked_probability
@@ -23,7 +24,7 @@ try:
 
     from arbitrage.engines.hf import load_checkpoint
     from arbitrage.engines.hf_cache import DynamicMemory, HFSequence, Memory, computing
-    from arbitrage.engines.hf_memory import CacheOptions, memory_for
+    from arbitrage.engines.hf_memory import memory_for
     from arbitrage.engines.hf_static import backbone_pass
 except ImportError as error:
     raise MissingExtra("hf") from error

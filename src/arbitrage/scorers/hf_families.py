@@ -12,6 +12,7 @@ from typing import Final
 from arbitrage.core.errors import CheckpointError, MissingExtra, first_line
 from arbitrage.core.ports import OpenSolution
 from arbitrage.core.types import Candidate, Problem
+from arbitrage.engines.cache_options import CacheOptions
 from arbitrage.engines.worker import worker_for
 from arbitrage.scorers.families import FAMILIES, Family, Head, StepIds, checked_probability
 from arbitrage.scorers.hf import HFScoring, reuse
@@ -30,7 +31,7 @@ try:
 
     from arbitrage.engines.hf import load_checkpoint
     from arbitrage.engines.hf_cache import DynamicMemory, HFSequence, Memory
-    from arbitrage.engines.hf_memory import CacheOptions, memory_for
+    from arbitrage.engines.hf_memory import memory_for
     from arbitrage.engines.hf_static import backbone_pass, language_pass
     from arbitrage.scorers.hf_weights import read_tensors, weight_map
 except ImportError as error:

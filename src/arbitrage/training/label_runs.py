@@ -3,8 +3,7 @@
 The settings of a run are part of the file format, see :mod:`arbitrage.training.row_runs`.
 """
 
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,13 @@ from arbitrage.core.errors import RowError
 from arbitrage.core.turn import Setting
 from arbitrage.core.types import Limits, Sampling, Source
 from arbitrage.grading import Verdict, grade, is_same
-from arbitrage.pairs.blocking import run
 from arbitrage.pairs.loaded import LoadedPair, load
 from arbitrage.policies.spec import MethodSpec
 from arbitrage.runtime.store import GroupLog, read_manifest, run_key
 from arbitrage.training.collect import RowsReport
 from arbitrage.training.rollouts import Rollouts, check_row, is_open, score_by_rollouts, start_key, starts
-from arbitrage.training.row_runs import DEFAULT_LIMITS, ID_FIELD, Progress
-from arbitrage.training.rows import FILE, SCHEMA, Row, Sample, read_rows
+from arbitrage.training.row_runs import DEFAULT_LIMITS, Progress, write_rows
+from arbitrage.training.rows import FILE, SCHEMA, Row, Sample, by_problem, read_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +102,7 @@ class LabelPlan:
     @property
     def problems(self) -> list[str]:
         """Ids of the problems to score, in order."""
-        return list(dict.fromkeys(row.problem.id for row in self.rows))
+        return list(by_problem(self.rows))
 
     @property
     def expected_s(self) -> float | None:
@@ -126,8 +124,7 @@ def plan_labelling(rows: Path, out: Path, options: LabelOptions, *, limit: int |
         StoreError: If ``rows`` has no rows.
     """
     rows_key, collected = run_key(read_manifest(rows)), list(read_rows(rows))
-    problems = set(list(dict.fromkeys(row.problem.id for row in collected))[:limit])
-    selected = [row for row in collected if row.problem.id in problems]
+    selected = [row for rows_of_problem in list(by_problem(collected).values())[:limit] for row in rows_of_problem]
     for row in selected:
         check_row(row, options.num_target_samples)
     ungraded = _ungraded(selected)
@@ -141,7 +138,7 @@ def plan_labelling(rows: Path, out: Path, options: LabelOptions, *, limit: int |
     left = [row for row in selected if row.problem.id not in done]
     open_starts = {
         (row.problem.id, start_key(start)): _rest(row, selected_of_problem)
-        for selected_of_problem in _by_problem(left)
+        for selected_of_problem in by_problem(left).values()
         for row in selected_of_problem
         for start in starts(row, options.num_target_samples)
         if is_open(start, options.limits)
@@ -162,10 +159,10 @@ def plan_labelling(rows: Path, out: Path, options: LabelOptions, *, limit: int |
 
 def _ungraded(rows: Sequence[Row]) -> dict[str, Row]:
     """A row of each problem whose gold answer cannot be compared with any answer, by problem."""
-    by_problem = {row.problem.id: row for row in rows}
-    verdicts = grade(("0", row.problem.answer) for row in by_problem.values())
+    one_each = {problem: of_problem[-1] for problem, of_problem in by_problem(rows).items()}
+    verdicts = grade(("0", row.problem.answer) for row in one_each.values())
     unclear = (Verdict.UNGRADED, Verdict.TIMED_OUT)
-    return {name: row for (name, row), verdict in zip(by_problem.items(), verdicts, strict=True) if verdict in unclear}
+    return {name: row for (name, row), verdict in zip(one_each.items(), verdicts, strict=True) if verdict in unclear}
 
 
 def _gold(row: Row) -> str:
@@ -179,13 +176,6 @@ def ungraded_line(plan: LabelPlan) -> str:
     return (
         f"{len(plan.ungraded)} problems left out: nobody can grade their gold answers, first {_gold(plan.ungraded[0])}"
     )
-
-
-def _by_problem(rows: Iterable[Row]) -> list[list[Row]]:
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(row.problem.id, []).append(row)
-    return list(groups.values())
 
 
 def _rest(row: Row, solution: Sequence[Row]) -> float:
@@ -232,21 +222,10 @@ def run_labelling(
     """
     loaded = load(pair, policies=[options.policy])
     rollouts, settings = options.rollouts(loaded), options.settings(loaded, plan.rows_key)
-    problems = plan.problems
-    started = time.monotonic()
-    with (
-        GroupLog(out, settings, id_field=ID_FIELD) as log,
-        progress(len(problems), len(log.done.intersection(problems))) as advance,
-    ):
-        work = score_by_rollouts(
-            plan.rows,
-            loaded.pair,
-            rollouts,
-            log,
-            max_in_flight=max_in_flight,
-            on_problem=lambda problem: advance(),
+
+    def work(log: GroupLog, advance: Callable[[], None]) -> Coroutine[Any, Any, RowsReport]:
+        return score_by_rollouts(
+            plan.rows, loaded.pair, rollouts, log, max_in_flight=max_in_flight, on_problem=lambda problem: advance()
         )
-        report = run(work)
-        report.total_rows = log.num_records
-    report.wall_s = time.monotonic() - started
-    return report
+
+    return write_rows(out, settings, plan.problems, work, progress)

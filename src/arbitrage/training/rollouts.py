@@ -8,9 +8,9 @@ wrote too costs one continuation. A greedy continuation from a step is also the 
 gives their scores as well.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TypeAlias
 
 from arbitrage.core.boxes import last_box, last_boxed
@@ -20,10 +20,11 @@ from arbitrage.core.solve import finish
 from arbitrage.core.trace import Trace
 from arbitrage.core.turn import History, Pair, Setting
 from arbitrage.core.types import Candidate, Cost, Finish, Limits, Problem, Source
+from arbitrage.engines.cache import common_length
 from arbitrage.runtime.pool import each
 from arbitrage.runtime.store import GroupLog
 from arbitrage.training.collect import RowsReport
-from arbitrage.training.rows import Row
+from arbitrage.training.rows import Row, by_problem
 
 
 class RolloutFailed(Exception):
@@ -124,8 +125,7 @@ class ProblemRollouts:
     async def _go_to(self, start: Sequence[Candidate]) -> None:
         """Make ``start`` the history; the cache keeps what both share."""
         chosen = self._history.chosen
-        num_shared = next((i for i, (a, b) in enumerate(zip(chosen, start, strict=False)) if a != b), None)
-        await self._history.rewind(min(len(chosen), len(start)) if num_shared is None else num_shared)
+        await self._history.rewind(common_length(chosen, start))
         for step in start[len(chosen) :]:
             await self._history.commit(step)
 
@@ -199,14 +199,13 @@ async def score_by_rollouts(
         RowError: If a row has no gold answer, or fewer target samples than ``rollouts`` scores.
         StoreError: If the log cannot be written.
     """
-    by_problem: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
+    groups = by_problem(rows)
+    for row in chain.from_iterable(groups.values()):
         check_row(row, rollouts.num_target_samples)
-        by_problem[row.problem.id].append(row)
     report = RowsReport()
 
     async def score_problem(problem: str) -> None:
-        rows_of_problem = by_problem[problem]
+        rows_of_problem = groups[problem]
         work = ProblemRollouts(rows_of_problem[0].problem, pair, rollouts, report)
         try:
             scored = [await _scored(row, work, rollouts) for row in rows_of_problem]
@@ -219,7 +218,7 @@ async def score_by_rollouts(
             await work.close()
         on_problem(problem)
 
-    remaining = [problem for problem in by_problem if problem not in log.done]
+    remaining = [problem for problem in groups if problem not in log.done]
     await each(remaining, score_problem, max_in_flight=max_in_flight)
     return report
 

@@ -5,7 +5,7 @@ only in a folder with the same settings. So keys and values of the settings are 
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,15 +136,40 @@ def run_collection(
     )
     policy, settings = options.policy(loaded), options.settings(loaded)
     setting = Setting(limits=options.limits, seed=options.seed)
+
+    def work(log: GroupLog, advance: Callable[[], None]) -> Coroutine[Any, Any, RowsReport]:
+        return collect(
+            problems, loaded.pair, policy, setting, log, max_in_flight=max_in_flight, on_trace=lambda trace: advance()
+        )
+
+    return write_rows(out, settings, {problem.id for problem in problems}, work, progress)
+
+
+def write_rows(
+    out: Path,
+    settings: Mapping[str, Any],
+    problems: Collection[str],
+    work: Callable[[GroupLog, Callable[[], None]], Coroutine[Any, Any, RowsReport]],
+    progress: Progress,
+) -> RowsReport:
+    """Carry out work that writes rows into a folder, or the part of it that a stopped run left; blocks until then.
+
+    Args:
+        out: The folder for the rows.
+        settings: Everything that changes the rows.
+        problems: Ids of the problems whose rows are written.
+        work: Writes rows into an open log; it calls the function after each problem.
+        progress: Shows the progress.
+
+    Raises:
+        StoreError: If ``out`` belongs to another run, or cannot be written.
+    """
     started = time.monotonic()
     with (
         GroupLog(out, settings, id_field=ID_FIELD) as log,
-        progress(len(problems), sum(problem.id in log.done for problem in problems)) as advance,
+        progress(len(problems), len(log.done.intersection(problems))) as advance,
     ):
-        work = collect(
-            problems, loaded.pair, policy, setting, log, max_in_flight=max_in_flight, on_trace=lambda trace: advance()
-        )
-        report = run(work)
+        report = run(work(log, advance))
         report.total_rows = log.num_records
     report.wall_s = time.monotonic() - started
     return report

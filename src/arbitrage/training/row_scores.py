@@ -1,6 +1,5 @@
 """Score logged draft steps with a router or any other scorer, as in serving."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 from arbitrage.core.errors import MissingExtra
@@ -8,7 +7,7 @@ from arbitrage.core.ports import Scorer
 from arbitrage.core.turn import History, Pair
 from arbitrage.core.types import Source
 from arbitrage.training.replay import Scores
-from arbitrage.training.rows import Row
+from arbitrage.training.rows import Row, by_problem
 
 try:
     import numpy as np
@@ -44,7 +43,4 @@ async def score_rows(scorer: Scorer, rows: Sequence[Row], pair: Pair | None = No
 
 def _solutions(rows: Sequence[Row]) -> list[list[Row]]:
     """Rows by problem, each problem's in the order of the steps."""
-    by_problem: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        by_problem[row.problem.id].append(row)
-    return [sorted(solution, key=lambda row: row.step) for solution in by_problem.values()]
+    return [sorted(solution, key=lambda row: row.step) for solution in by_problem(rows).values()]

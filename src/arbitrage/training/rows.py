@@ -4,7 +4,7 @@ import base64
 import math
 import statistics
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -218,6 +218,14 @@ class Row:
             )
         except (LookupError, TypeError, ValueError, struct.error, ArbitrageError) as error:
             raise RowError(f"not a row: {error!r}", hint="collect the rows again, or delete this line") from error
+
+
+def by_problem(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """Rows by their problem's id, problems in the order in which they first occur."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.problem.id, []).append(row)
+    return groups
 
 
 def rows_from_trace(trace: Trace, models: Mapping[str, str], scorer: str | None) -> list[Row]:

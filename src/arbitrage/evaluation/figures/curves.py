@@ -1,10 +1,10 @@
 """Figures from curves over the acceptance rate, which make thresholds of different methods comparable."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 from statistics import fmean
 from typing import Final
 
+from arbitrage.core.interpolation import interpolated
 from arbitrage.evaluation.figures.metrics import MethodFigures
 
 Curve = list[tuple[float, float]]
@@ -36,7 +36,7 @@ def common_means(curves: Sequence[Curve]) -> list[float] | None:
     if high <= low:
         return None
     points = [low + (high - low) * i / (NUM_POINTS - 1) for i in range(NUM_POINTS)]
-    return [fmean(_interpolate(c, x) for x in points) for c in curves]
+    return [fmean(interpolated(c, x) for x in points) for c in curves]
 
 
 def gain_share(
@@ -66,10 +66,3 @@ def waste_ratio(method: Sequence[MethodFigures], reference: Sequence[MethodFigur
     """
     means = common_means([curve(figures, "wasted_escalation_rate") for figures in (method, reference)])
     return means[0] / means[1] if means and means[1] else None
-
-
-def _interpolate(points: Curve, x: float) -> float:
-    for (x0, y0), (x1, y1) in pairwise(points):
-        if x0 <= x <= x1:
-            return y0 if x1 == x0 else y0 + (y1 - y0) * (x - x0) / (x1 - x0)
-    return points[-1][1] if x > points[-1][0] else points[0][1]
