@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from arbitrage.core.ports import Engine
+from arbitrage.engines.cache_options import CacheOptions
 from arbitrage.engines.scripted import RealClock, ScriptedEngine
 from arbitrage.pairs.hf import HFModel
 from arbitrage.pairs.launch import answers, server_for
@@ -40,6 +42,9 @@ _CACHE = tempfile.TemporaryDirectory(prefix="arbitrage-tests-")
 os.environ["ARBITRAGE_CACHE"] = _CACHE.name
 """Measurements of models are not kept for the user's own runs."""
 atexit.register(_CACHE.cleanup)
+settings.register_profile("arbitrage", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("arbitrage")
+"""On a fresh clone the first example waits for tables of Unicode that hypothesis writes once."""
 _CORES = cycle(range(os.cpu_count() or 1))
 TEXTS = [
     "Mia has 3 times as many stamps as Leo. Leo has 14 stamps. How many stamps does Mia have?",
@@ -155,6 +160,7 @@ def _set_bias(tokenizer: Any, bias: Any, delimiter: float, end: float) -> None:
 @pytest.fixture(scope="session")
 def gguf_file(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Writes a model of ``plain_lm`` as a GGUF file."""
+    pytest.importorskip("gguf")
     from arbitrage.engines.gguf_export import export_gguf
 
     @cache
@@ -269,35 +275,29 @@ def _exact_hf_kit(request: pytest.FixtureRequest) -> Kit:
     return replace(_hf_kit(request), build=build, verifies=False)
 
 
-def _static_hf_kit(request: pytest.FixtureRequest) -> Kit:
-    """Caches of fixed size, and passes of the widths that are captured on a GPU."""
+def _hf_builder(request: pytest.FixtureRequest, path: str, **options: Any) -> Callable[[int], Engine]:
+    """Builds engines whose forward passes run in one way."""
     from arbitrage.engines.hf import HFEngine
-    from arbitrage.engines.hf_memory import CacheOptions
 
     random_lm, tokenizer = request.getfixturevalue("random_lm"), request.getfixturevalue("tokenizer")
 
     def build(number: int) -> Engine:
-        options = CacheOptions(static=True, sequences=8)
-        engine = measured(HFEngine(random_lm(number), tokenizer, name=f"hf-static-{number}", cache=options))
-        assert engine.path == "static"
+        cache = CacheOptions(**options)
+        engine = measured(HFEngine(random_lm(number), tokenizer, name=f"hf-{path}-{number}", cache=cache))
+        assert engine.path == path
         return engine
 
-    return replace(_hf_kit(request), build=build)
+    return build
+
+
+def _static_hf_kit(request: pytest.FixtureRequest) -> Kit:
+    """Caches of fixed size, and passes of the widths that are captured on a GPU."""
+    return replace(_hf_kit(request), build=_hf_builder(request, "static", static=True, sequences=8))
 
 
 def _traced_hf_kit(request: pytest.FixtureRequest) -> Kit:
     """The pass over one token is recorded."""
-    from arbitrage.engines.hf import HFEngine
-    from arbitrage.engines.hf_memory import CacheOptions
     from arbitrage.engines.hf_trace import TracedToken
-
-    random_lm, tokenizer = request.getfixturevalue("random_lm"), request.getfixturevalue("tokenizer")
-
-    def build(number: int) -> Engine:
-        options = CacheOptions(traces=True)
-        engine = measured(HFEngine(random_lm(number), tokenizer, name=f"hf-traced-{number}", cache=options))
-        assert engine.path == "traced"
-        return engine
 
     @contextmanager
     def slowed(engine: Any) -> Iterator[None]:
@@ -306,7 +306,7 @@ def _traced_hf_kit(request: pytest.FixtureRequest) -> Kit:
         yield
         TracedToken.__call__ = call
 
-    return Kit(build, slowed)
+    return Kit(_hf_builder(request, "traced", traces=True), slowed)
 
 
 def _guessing_kit(target: Kit, draft: Kit | None, num_tokens: int | None = 3) -> Kit:

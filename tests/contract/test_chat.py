@@ -45,7 +45,7 @@ def shown(tokenizer, prompt, problem):
 QUESTIONS = st.text(st.sampled_from("aZ 0123+-.,:(\n\t\u00e9\u20ac\U0001f600\u4e2d<>|{}[]_")).filter(str.strip)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(question=QUESTIONS, name=st.sampled_from(NAMES))
 def test_a_question_has_the_ids_that_transformers_gives_it(question, name):
     tokenizer, problem = chat_models.MODELS[name](), Problem(id="p1", question=question)

@@ -30,7 +30,7 @@ PIECES = st.one_of(
     ),
 )
 TEXTS = st.lists(PIECES, min_size=1, max_size=8).map("".join).filter(str.strip)
-PROPERTY = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+PROPERTY = settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 """For each of four tokenizers and three kinds of engines."""
 
 

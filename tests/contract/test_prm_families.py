@@ -331,7 +331,7 @@ def test_a_whole_solution_is_the_steps_ids_joined(made, name):
 LINES = st.text(st.sampled_from("aZ 0123+-.,:(\n\t\u00e9\u20ac\U0001f600")).map(str.strip)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(steps=st.lists(LINES.map(lambda line: f"{line}\n\n"), min_size=1, max_size=3))
 def test_ids_that_grow_are_those_of_the_whole_conversation(vocabulary, steps):
     """Both formats whose authors encode all at once; what is behind the last score does not count."""

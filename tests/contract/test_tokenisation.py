@@ -5,7 +5,7 @@ from collections import Counter
 from itertools import pairwise
 
 import pytest
-from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 import vocabularies
@@ -23,7 +23,7 @@ BOUNDARIES = ["\n\n", ".\n\n", "\n\n\n", ":\n\n\n", " \n\n", ".\n", "\n", "\r\n"
 PIECES = [*BOUNDARIES, *" \t.,:)!=+-0127", "step", " the", "x=10", "\u00e9", "\u20ac", "\U0001f600", "\u4e2d", "\u0301"]
 """What steps are made of here: line ends of every kind, digits, characters of one to four bytes, one that combines."""
 TEXTS = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
-PROPERTY = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+PROPERTY = settings(max_examples=25)
 
 
 @pytest.fixture(scope="session")

@@ -81,13 +81,13 @@ MARKS = st.sampled_from(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(before=st.text("ab{}\\", max_size=8), inside=INSIDE, after=st.text("ab\\\n", max_size=8))
 def test_any_balanced_content_is_read_whole(before, inside, after):
     assert last_boxed(f"{before}\\boxed{{{inside}}}{after}") == inside
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     command=st.sampled_from([r"\boxed", r"\fbox", r"\boxed ", r"\framebox"]),
     number=st.integers(-(10**6), 10**6),
@@ -101,7 +101,7 @@ def test_golds_and_solutions_are_read_alike(command, number, before, after):
         assert last_boxed(rf"{text}\fbox{{}}") == str(number)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(marks=MARKS, first=st.integers(0, 99), second=st.integers(0, 99), between=OUTSIDE)
 def test_a_box_in_thinking_counts_only_if_no_box_outside_holds_anything(marks, first, second, between):
     opening, closing = marks
