@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 RUNNABLE := $(VENV)/.runnable
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test unit integration package check format clean
+.PHONY: demo test unit slow integration package check format clean
 .DEFAULT_GOAL := demo
 
 $(RUNNABLE): pyproject.toml constraints.txt  # All that the shipped models need.
@@ -22,11 +22,14 @@ $(READY): $(RUNNABLE)  # All that the tests need.
 demo: $(RUNNABLE)  ## Solve a few problems live, then compare methods on held-out problems.
 	$(BIN)/arbitrage demo
 
-test: $(READY)  ## All tests that need no real server: unit, system, contract and integration.
-	$(BIN)/pytest -q -n auto --dist loadfile --no-loadscope-reorder
+test: $(READY)  ## All tests that take seconds and need no real server: unit, system, contract and integration.
+	$(BIN)/pytest -q -n auto --dist loadfile --no-loadscope-reorder tests/unit tests/system tests/contract tests/integration
 
 unit: $(READY)  ## Seconds: no network, no GPU, no weights.
 	$(BIN)/pytest -q -n auto tests/unit
+
+slow: $(READY)  ## Minutes: commands that are killed and started again, and the recipe of the shipped models.
+	$(BIN)/pytest -q -n auto tests/slow
 
 integration: $(READY)  ## The contract suite and the loop against real servers: installs vLLM, builds llama-server.
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[llamacpp,gguf]'

@@ -2,12 +2,7 @@
 
 import asyncio
 import json
-import random
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -48,10 +43,6 @@ def rows(tmp_path_factory):
     return folder
 
 
-def start(arguments):
-    return [sys.executable, "-m", "arbitrage", *map(str, arguments)]
-
-
 def pair_with(router, folder):
     """A configuration of the shipped draft and target with another router."""
     models = {"draft": WEIGHTS / "draft", "target": WEIGHTS / "target", "router": router}
@@ -67,18 +58,6 @@ def serves(router, folder):
     status, out, err = command("solve", "--pair", pair, "Solve for x: 3x+4=25.")
     assert status == 0, err
     return "router(draft)" in out
-
-
-def killed(arguments, seconds):
-    """Run a command and kill it after some seconds; whether it was still running."""
-    process = subprocess.Popen(start(arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        return True
-    return False
 
 
 def test_rows_hold_the_steps_of_both_models(rows):
@@ -243,35 +222,6 @@ def test_a_shipped_router_is_evaluated_on_new_rows(rows):
     assert status == 0, err
     record = json.loads(out.splitlines()[-1])
     assert record["router"]["auc"] > 0.7  # Low enough for twelve problems.
-
-
-def test_a_collection_killed_at_random_has_the_same_rows(rows, tmp_path):
-    """The same rows as in the undisturbed run except for seconds: none lost, none doubled."""
-    rng = random.Random(0)
-    collect = ("collect", tmp_path / "rows", "--limit", "12", "--samples", "2", "--keep-draft", "0.3")
-    num_killed = sum(killed(collect, rng.uniform(3.0, 9.0)) for _ in range(3))
-    assert num_killed > 0
-    assert command(*collect)[0] == 0
-    assert content(tmp_path / "rows") == content(rows)
-
-
-def content(folder):
-    """All values that a seed determines, by problem and step."""
-    values = [
-        (row.problem.id, row.step, row.history, row.kept, row.draft.text, tuple(sample.text for sample in row.targets))
-        for row in read_rows(folder)
-    ]
-    return sorted(values)
-
-
-def test_a_training_killed_at_random_has_the_same_weights(rows, tmp_path):
-    rng = random.Random(1)
-    command("train-router", rows, tmp_path / "undisturbed", *TRAIN)
-    started = time.monotonic()
-    while killed(("train-router", rows, tmp_path / "resumed", *TRAIN), rng.uniform(8.0, 16.0)):
-        assert time.monotonic() - started < 240
-    undisturbed, resumed = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("undisturbed", "resumed"))
-    assert undisturbed == resumed
 
 
 def test_a_training_stopped_inside_an_epoch_continues_in_the_same_order(rows, tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from arbitrage.core.errors import ConfigError, MissingExtra, RowError, ScorerError
 from arbitrage.core.types import Source
@@ -24,6 +24,10 @@ try:
     from sklearn.preprocessing import StandardScaler
 except ImportError as error:
     raise MissingExtra("train") from error
+
+
+BATCH_SIZE: Final = 64
+"""Rows of one update."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +146,7 @@ def _fit(
     """
     scaler = StandardScaler().fit(inputs[0])
     train_x, test_x = (scaler.transform(side) for side in inputs)
-    fitted = {decay: _classifier(decay, recipe) for decay in recipe.weight_decays}
+    fitted = {decay: _classifier(decay, recipe, len(train_x)) for decay in recipe.weight_decays}
     for model in fitted.values():
         with warnings.catch_warnings():  # Training ends after num_epochs by intention, converged or not.
             warnings.simplefilter("ignore", ConvergenceWarning)
@@ -156,9 +160,13 @@ def _fit(
     return ProbeHead(inputs=recipe.inputs, ask_above=recipe.ask_above, **arrays), losses
 
 
-def _classifier(weight_decay: float, recipe: ProbeRecipe) -> MLPClassifier:
+def _classifier(weight_decay: float, recipe: ProbeRecipe, num_rows: int) -> MLPClassifier:
     return MLPClassifier(
-        (recipe.num_units,), alpha=weight_decay, max_iter=recipe.num_epochs, batch_size=64, random_state=recipe.seed
+        (recipe.num_units,),
+        alpha=weight_decay,
+        max_iter=recipe.num_epochs,
+        batch_size=min(BATCH_SIZE, num_rows),
+        random_state=recipe.seed,
     )
 
 
