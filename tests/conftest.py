@@ -223,6 +223,8 @@ class Kit:
     verifies: bool = True
     """Whether tokens of a proposal are taken over."""
     tells_likelihood: bool = True
+    streams: bool = True
+    """Whether a step's text arrives in parts."""
     remembers: bool = False
     """Whether a cache outlives a session, so that a new one may find its prompt computed."""
     tolerance: float = 1e-4
@@ -349,6 +351,7 @@ def _served_kit(server: str, urls: Mapping[str, ModelConfig]) -> Kit:
         _late_answers,
         block=128,
         verifies=False,
+        streams=False,
         tells_likelihood=server != "llama-server",
         remembers=True,
         tolerance=1e-4 if server == "vllm" else 2e-3,
@@ -370,7 +373,7 @@ def _sglang_kit(request: pytest.FixtureRequest) -> Kit:
         server = stack.enter_context(in_a_thread(SGLangServer(random_lm(number), tokenizer, name)))
         return HTTPEngine.connect(HTTPClient(server.url), SGLang(), tokenizer, name=name)
 
-    return Kit(build, _late_answers, verifies=False, remembers=True)
+    return Kit(build, _late_answers, verifies=False, streams=False, remembers=True)
 
 
 Serve = Callable[[str, Mapping[str, ModelConfig]], Mapping[str, ServedModel]]

@@ -271,3 +271,56 @@ async def test_closing_twice_is_safe(kit):
     await session.propose(request(4))
     await session.close()
     await session.close()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+async def test_the_parts_of_a_step_join_to_its_text_and_change_nothing(kit, temperature):
+    async with opened(kit.build(3), PROBLEM) as session, opened(kit.build(3), PROBLEM) as plain:
+        proposal, numbers = None, []
+        for max_tokens in (12, 12, 3, 1, 12):
+            asked, parts = request(max_tokens, temperature=temperature, proposal=proposal), []
+            made = await session.propose(replace(asked, on_text=parts.append))
+            assert "".join(parts) == made.text
+            assert all(part and not part.endswith("\ufffd") for part in parts[:-1])
+            numbers.append(len(parts))
+            assert essence(made) == essence(await plain.propose(asked))
+            proposal = candidate("A foreign step.\n\n")
+            for one in (session, plain):
+                await one.commit(made)
+        assert max(numbers) > 1 or not kit.streams
+
+
+async def test_only_a_step_that_is_sure_to_be_kept_is_shown_early(pair):
+    shown, lengths = [], []
+    policy = RandomEscalation(0.5)
+
+    def watch(trace):
+        lengths.append(len(shown))
+
+    trace = await solve(
+        PROBLEM, pair, policy, setting(**LIMITS), watch=watch, on_text=lambda source, text: shown.append((source, text))
+    )
+    escalated = [step for step in trace.steps if step.source is Source.TARGET]
+    assert escalated
+    assert {source for source, _ in shown} == {Source.TARGET}
+    assert "".join(text for _, text in shown) == "".join(step.text for step in escalated)
+    assert trace.text == (await solve(PROBLEM, pair, policy, setting(**LIMITS))).text
+
+
+async def test_no_part_arrives_after_a_cancellation(kit):
+    engine, parts = kit.build(1), []
+    async with opened(engine, PROBLEM) as session, opened(engine, PROBLEM) as other:
+        whole = await other.propose(request(12))
+        for one in (session, other):
+            await one.commit(whole)
+        wanted = await other.propose(request(12))
+        with kit.slowed(engine):
+            task = asyncio.create_task(session.propose(request(12, on_text=parts.append)))
+            await asyncio.sleep(0.015)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        num_parts = len(parts)
+        await asyncio.sleep(0.02)
+        assert len(parts) == num_parts
+        assert wanted.text.startswith("".join(parts))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 from arbitrage.core.trace import Trace
-from arbitrage.core.turn import Setting, Turn
+from arbitrage.core.turn import OnText, Setting, Turn
 from arbitrage.core.types import Decision, Problem
 
 
@@ -42,7 +42,12 @@ class Solver(Protocol):
         """Distinguishes it from other methods of the same name in a run's key: class, threshold, and own target."""
 
     async def solve(
-        self, problem: Problem, setting: Setting, *, watch: Callable[[Trace], None] = lambda trace: None
+        self,
+        problem: Problem,
+        setting: Setting,
+        *,
+        watch: Callable[[Trace], None] = lambda trace: None,
+        on_text: OnText | None = None,
     ) -> Trace:
         """Solve a problem.
 
@@ -50,6 +55,7 @@ class Solver(Protocol):
             problem: The problem.
             setting: Limits, sampling and seeds.
             watch: Called with the trace so far, at least with the final one.
+            on_text: Gets the text of a step while it is written, where it is sure to be kept; need not be called.
 
         Returns:
             One trace with all costs.

@@ -1,7 +1,7 @@
 """The protocols of models: engines, which write steps, and scorers."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from arbitrage.core.types import Candidate, Likelihood, Problem, Sampling, Score, Source
@@ -21,6 +21,9 @@ class StepRequest:
     token for token the one without a proposal; other engines use proposals only if they are configured to do so."""
     after: Candidate | None = None
     """Continue from this candidate although it is not committed, to draft ahead."""
+    on_text: Callable[[str], None] | None = field(default=None, compare=False, repr=False)
+    """Called on the event loop with each new part of the step, in whole characters, before the step is returned. Joined
+    parts are the step's text. An engine that gets a step as a whole calls it once."""
 
 
 class Session(Protocol):
@@ -42,7 +45,7 @@ class Session(Protocol):
         """Write independent steps from the committed prefix, together where the backend can.
 
         Each is the step that :meth:`propose` would write with that seed, up to the rounding of batched sums. A proposal
-        in ``request`` may be ignored, and no hidden state is kept.
+        in ``request`` may be ignored, ``on_text`` is not called, and no hidden state is kept.
 
         Raises:
             ContextOverflow: If the prefix leaves no room for a token.

@@ -8,7 +8,7 @@ from dataclasses import replace
 from arbitrage.core.errors import ArbitrageError, ContextOverflow
 from arbitrage.core.policy import Policy
 from arbitrage.core.trace import Trace
-from arbitrage.core.turn import History, Pair, Setting, Turn
+from arbitrage.core.turn import History, OnText, Pair, Setting, Turn
 from arbitrage.core.types import Candidate, Finish, Problem
 
 
@@ -20,6 +20,7 @@ async def solve(
     *,
     start: Sequence[Candidate] = (),
     watch: Callable[[Trace], None] = lambda trace: None,
+    on_text: OnText | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Trace:
     """Solve one problem: each step is written by the model that the policy chooses.
@@ -31,6 +32,7 @@ async def solve(
         setting: Limits, sampling and seeds; defaults to greedy decoding.
         start: Steps that exist already; the trace begins behind them, and limits count from there.
         watch: Called with the trace so far after every step, and with the final one, also when cancelled.
+        on_text: Gets the text of a step while it is written, where it is sure to be kept; ``watch`` gets every step.
         clock: Returns seconds; tests replace it.
 
     Returns:
@@ -42,7 +44,7 @@ async def solve(
     """
     history = History(problem, pair, start)
     try:
-        return await finish(history, policy, setting or Setting(), watch=watch, clock=clock)
+        return await finish(history, policy, setting or Setting(), watch=watch, on_text=on_text, clock=clock)
     finally:
         await history.close()
 
@@ -53,6 +55,7 @@ async def finish(
     setting: Setting,
     *,
     watch: Callable[[Trace], None] = lambda trace: None,
+    on_text: OnText | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Trace:
     """Write the rest of a solution; its sessions stay open, to go back and continue in another way.
@@ -62,6 +65,7 @@ async def finish(
         policy: As for :func:`solve`.
         setting: As for :func:`solve`.
         watch: As for :func:`solve`.
+        on_text: As for :func:`solve`.
         clock: As for :func:`solve`.
 
     Returns:
@@ -75,7 +79,8 @@ async def finish(
     turn = None
     try:
         while trace.finish is None:
-            turn = Turn(history, setting, min(limits.max_step_tokens, limits.max_tokens - trace.num_tokens))
+            budget = min(limits.max_step_tokens, limits.max_tokens - trace.num_tokens)
+            turn = Turn(history, setting, budget, on_text)
             decision = await policy.decide(turn)
             step = await turn.keep(decision)
             trace = trace.extend(step, limits, clock() - started)

@@ -3,12 +3,15 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.ports import Engine, Rewindable, Scorer, ScoringSession, Session, StepRequest
 from arbitrage.core.types import Candidate, Decision, Limits, Problem, Sampling, Score, Source, Step, derive_seed
 
+OnText = Callable[[Source, str], None]
+"""Gets each new part of a step that is sure to be kept while its author writes it: the author, and whole characters."""
 T = TypeVar("T", Session, ScoringSession)
 R = TypeVar("R", Candidate, Score)
 
@@ -132,6 +135,8 @@ class Turn:
     setting: Setting
     max_tokens: int
     """Budget of this step, in tokens."""
+    on_text: OnText | None = None
+    """Called while :meth:`keep` has a step written that no rule needed for its decision."""
     _candidates: dict[tuple[Source, int], asyncio.Task[Candidate]] = field(default_factory=dict)
     _scores: dict[tuple[str, Source, int], asyncio.Task[Score]] = field(default_factory=dict)
     _batches: list[asyncio.Task[list[Candidate]]] = field(default_factory=list)
@@ -160,17 +165,25 @@ class Turn:
         """The target's step. A draft step that was written before goes along as a proposal."""
         return await self.candidate(Source.TARGET)
 
-    async def candidate(self, source: Source, sample: int = 0, *, sampling: Sampling | None = None) -> Candidate:
+    async def candidate(
+        self,
+        source: Source,
+        sample: int = 0,
+        *,
+        sampling: Sampling | None = None,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Candidate:
         """A step that ``source`` writes from this prefix; only the first call writes it.
 
         Args:
             source: The author.
             sample: Different numbers are independent samples, each with a seed of its own.
             sampling: How tokens are chosen at the first call; None for the setting's.
+            on_text: Gets the text while the first call writes it.
         """
         key = (source, sample)
         if key not in self._candidates or self._candidates[key].cancelled():
-            work = self._propose(source, sample, sampling or self.setting.sampling)
+            work = self._propose(source, sample, sampling or self.setting.sampling, on_text)
             self._candidates[key] = asyncio.ensure_future(work)
         return await self._candidates[key]
 
@@ -199,10 +212,13 @@ class Turn:
             self._scores[key] = asyncio.ensure_future(self._score(scorer, candidate))
         return (await self._scores[key]).value
 
-    async def _propose(self, source: Source, sample: int, sampling: Sampling) -> Candidate:
+    async def _propose(
+        self, source: Source, sample: int, sampling: Sampling, on_text: Callable[[str], None] | None
+    ) -> Candidate:
         session = await self.history.session(source)
         request = self._request(source, sample, sampling)
-        return replace(await session.propose(replace(request, proposal=self._proposal(source))), sample=sample)
+        request = replace(request, proposal=self._proposal(source), on_text=on_text)
+        return replace(await session.propose(request), sample=sample)
 
     async def _propose_many(self, source: Source, samples: Sequence[int], sampling: Sampling) -> list[Candidate]:
         session = await self.history.session(source)
@@ -225,8 +241,12 @@ class Turn:
         return replace(await session.score(candidate), sample=candidate.sample)
 
     async def keep(self, decision: Decision) -> Step:
-        """Commit the chosen candidate to every open session; return the step with all its candidates and scores."""
-        candidate = await self.candidate(decision.source, decision.sample)
+        """Commit the chosen candidate to every open session; return the step with all its candidates and scores.
+
+        A candidate that the decision did not need is written now: :attr:`on_text` gets its text early.
+        """
+        on_text = partial(self.on_text, decision.source) if self.on_text else None
+        candidate = await self.candidate(decision.source, decision.sample, on_text=on_text)
         await self.abandon()
         await self.history.commit(candidate)
         return Step(

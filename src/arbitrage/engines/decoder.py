@@ -3,7 +3,7 @@
 import bisect
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -61,6 +61,8 @@ class Writing:
     """Guessed tokens that were right."""
     guessing_s: float = 0.0
     seconds: float = 0.0
+    on_token: Callable[["Writing"], None] | None = None
+    """Called after each token of the step, on the thread that writes."""
 
     @classmethod
     def start(
@@ -101,6 +103,8 @@ class Writing:
             self.finish, self.is_complete = Finish.STEP_END, True
         elif not self.num_left:
             self.is_complete = True
+        if self.on_token is not None:
+            self.on_token(self)
         return token
 
     @property
@@ -139,7 +143,13 @@ class Decoder:
         from there repeats no pass, and changes with nothing that was read in between."""
 
     def write(
-        self, prefix: Sequence[int], proposed: Sequence[int], request: StepRequest, max_tokens: int, flag: CancelFlag
+        self,
+        prefix: Sequence[int],
+        proposed: Sequence[int],
+        request: StepRequest,
+        max_tokens: int,
+        flag: CancelFlag,
+        on_token: Callable[[Writing], None] | None = None,
     ) -> Writing:
         """Write one step until the delimiter, end-of-sequence or the budget.
 
@@ -153,8 +163,10 @@ class Decoder:
             request: Delimiter, sampling and seed.
             max_tokens: Budget of the step.
             flag: Checked before each token.
+            on_token: See :attr:`Writing.on_token`.
         """
         step = Writing.start(self._model, prefix, request, max_tokens, seed=request.seed)
+        step.on_token = on_token
         sequence, ahead = self._sequence, list(proposed[: max_tokens - 1]) if self._model.takes_proposals else []
         is_guessing = not ahead
         if is_guessing:

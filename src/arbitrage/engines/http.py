@@ -171,9 +171,12 @@ class HTTPSession:
             num_generated=len(written.token_ids) + (written.finish is Finish.END_OF_SEQUENCE),
             seconds=seconds,
         )
+        text = engine.decode(new, ids)
+        if request.on_text is not None and text:
+            request.on_text(text)
         return Candidate(
             source=self._source,
-            text=engine.decode(new, ids),
+            text=text,
             token_ids=tuple(new),
             finish=finish,
             logprobs=None if written.logprobs is None else written.logprobs[: len(new)],
@@ -182,7 +185,7 @@ class HTTPSession:
 
     async def propose_many(self, request: StepRequest, seeds: Sequence[int]) -> list[Candidate]:
         """Send all requests at once: the server batches them, and its prefix cache may serve all but the first."""
-        tasks = [asyncio.ensure_future(self.propose(replace(request, seed=seed))) for seed in seeds]
+        tasks = [asyncio.ensure_future(self.propose(replace(request, seed=seed, on_text=None))) for seed in seeds]
         try:
             return list(await asyncio.gather(*tasks))
         finally:  # After a failure or a cancellation no other request may go on.

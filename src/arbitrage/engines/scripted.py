@@ -143,8 +143,12 @@ class ScriptedSession:
         num_reused = common_length(ids, offered)
         num_cached, self._num_computed = self._num_computed, len(self._ids)
         await engine.read(len(self._ids) - num_cached)
-        for _ in tokens[num_reused:]:
+        on_text = request.on_text or (lambda text: None)
+        if num_reused:
+            on_text("".join(tokens[:num_reused]))
+        for token in tokens[num_reused:]:
             await engine.clock.sleep(engine.seconds_per_token)
+            on_text(token)
         return Candidate(
             source=self._source,
             text="".join(tokens),
@@ -164,7 +168,7 @@ class ScriptedSession:
 
     async def propose_many(self, request: StepRequest, seeds: Sequence[int]) -> list[Candidate]:
         """Read the next step once for each seed; the script does not depend on seeds."""
-        return [await self.propose(replace(request, seed=seed)) for seed in seeds]
+        return [await self.propose(replace(request, seed=seed, on_text=None)) for seed in seeds]
 
     async def likelihood(self, candidate: Candidate) -> Likelihood:
         """Certain up to where the step leaves the script, and ``unlikely`` for each token from there on."""

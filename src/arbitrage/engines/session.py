@@ -12,6 +12,7 @@ from arbitrage.core.types import Candidate, Cost, Finish, Likelihood, Source
 from arbitrage.engines.committed import CommittedIds
 from arbitrage.engines.decoder import Decoder, Guesser, Writing
 from arbitrage.engines.language_model import LanguageModel
+from arbitrage.engines.text_parts import TextParts
 from arbitrage.engines.worker import CancelFlag
 
 T = TypeVar("T")
@@ -45,12 +46,13 @@ class LocalSession:
     async def propose(self, request: StepRequest) -> Candidate:
         """Write one step on the device's thread; see :class:`arbitrage.core.ports.Session`."""
         prefix, max_tokens = self._prefix(request)
-        return await self._run(partial(self._write, prefix, request, max_tokens))
+        parts = None if request.on_text is None else TextParts.on_loop(self._model, request.on_text)
+        return await self._run(partial(self._write, prefix, request, max_tokens, parts))
 
     async def propose_many(self, request: StepRequest, seeds: Sequence[int]) -> list[Candidate]:
         """Write several steps in one batch; see :class:`arbitrage.core.ports.Session`."""
         if self._model.is_strict:  # The sums of a batch are rounded by its width.
-            return [await self.propose(replace(request, seed=seed, proposal=None)) for seed in seeds]
+            return [await self.propose(replace(request, seed=seed, proposal=None, on_text=None)) for seed in seeds]
         prefix, max_tokens = self._prefix(request)
         written: list[Candidate] = []
         while len(written) < len(seeds):
@@ -104,10 +106,20 @@ class LocalSession:
         is_last = proposal.finish is Finish.END_OF_SEQUENCE
         return [*self._own_ids(proposal), *(sorted(self._model.eos_ids)[:1] if is_last else ())]
 
-    def _write(self, prefix: list[int], request: StepRequest, max_tokens: int, flag: CancelFlag) -> Candidate:
+    def _write(
+        self,
+        prefix: list[int],
+        request: StepRequest,
+        max_tokens: int,
+        parts: TextParts | None,
+        flag: CancelFlag,
+    ) -> Candidate:
         started = time.perf_counter()
-        step = self._decoder.write(prefix, self._proposed_ids(request.proposal), request, max_tokens, flag)
+        proposed = self._proposed_ids(request.proposal)
+        step = self._decoder.write(prefix, proposed, request, max_tokens, flag, parts.add if parts else None)
         written = self._candidate(step)
+        if parts is not None:
+            parts.end(written.text)
         if self._model.keeps_hidden_state:
             state = self._decoder.last_state([*prefix, *written.token_ids])
             written = replace(written, hidden_state=state)

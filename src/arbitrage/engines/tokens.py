@@ -9,7 +9,7 @@ from arbitrage.core.types import Candidate, Problem, Source
 from arbitrage.engines.encoding import text_ids
 from arbitrage.engines.prompt import ChatPrompt, Prompt
 
-_CONTEXT_IDS: Final = 8
+CONTEXT_IDS: Final = 8
 """A step is decoded behind this many ids, since some tokenizers decode the first token of a text differently."""
 
 
@@ -83,7 +83,7 @@ class TokenText:
 
     def decode(self, ids: Sequence[int], context: Sequence[int]) -> str:
         """Text of ``ids`` as it reads behind ``context``."""
-        head = list(context[-_CONTEXT_IDS:])
+        head = list(context[-CONTEXT_IDS:])
         text: str = self.tokenizer.decode([*head, *ids], clean_up_tokenization_spaces=False)
         return text[len(self.tokenizer.decode(head, clean_up_tokenization_spaces=False)) :]
 

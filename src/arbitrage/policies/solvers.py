@@ -7,7 +7,7 @@ from arbitrage.core.errors import ConfigError
 from arbitrage.core.policy import Policy
 from arbitrage.core.solve import solve
 from arbitrage.core.trace import Trace
-from arbitrage.core.turn import Pair, Setting
+from arbitrage.core.turn import OnText, Pair, Setting
 from arbitrage.core.types import Problem, Sampling
 from arbitrage.policies.basic import DraftOnly
 
@@ -37,13 +37,23 @@ class OnPair:
         return type(self.policy).__name__, self.threshold, self.own_target
 
     async def solve(
-        self, problem: Problem, setting: Setting, *, watch: Callable[[Trace], None] = lambda trace: None
+        self,
+        problem: Problem,
+        setting: Setting,
+        *,
+        watch: Callable[[Trace], None] = lambda trace: None,
+        on_text: OnText | None = None,
     ) -> Trace:
         """Solve as the rule does; the trace bears this name."""
         if self.prepare is not None:
             await self.prepare()
         trace = await solve(
-            problem, self.pair, self.policy, setting, watch=lambda trace: watch(replace(trace, policy=self.name))
+            problem,
+            self.pair,
+            self.policy,
+            setting,
+            watch=lambda trace: watch(replace(trace, policy=self.name)),
+            on_text=on_text,
         )
         return replace(trace, policy=self.name)
 
@@ -77,7 +87,12 @@ class Majority:
             raise ConfigError(f"the number of drafts must be at least 1, got {self.num}")
 
     async def solve(
-        self, problem: Problem, setting: Setting, *, watch: Callable[[Trace], None] = lambda trace: None
+        self,
+        problem: Problem,
+        setting: Setting,
+        *,
+        watch: Callable[[Trace], None] = lambda trace: None,
+        on_text: OnText | None = None,
     ) -> Trace:
         """Solve several times, each with seeds of its own, and vote.
 

@@ -1,0 +1,48 @@
+"""The text of a step while its tokens are written, for a watcher on the event loop."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from arbitrage.engines.decoder import Writing
+from arbitrage.engines.tokens import CONTEXT_IDS, TokenText
+
+_HALF: Final = "\ufffd"
+"""What a part of a character is decoded to."""
+
+
+@dataclass(slots=True)
+class TextParts:
+    """Decodes new tokens as soon as they make whole characters. It is used on the thread that writes."""
+
+    text: TokenText
+    """Decodes tokens."""
+    send: Callable[[str], object]
+    """Gets each part."""
+    _num_sent: int = field(default=0, init=False)
+    """Tokens that were sent."""
+    _sent: str = field(default="", init=False)
+
+    @classmethod
+    def on_loop(cls, text: TokenText, on_text: Callable[[str], None]) -> "TextParts":
+        """Parts that reach ``on_text`` on the running event loop, in order."""
+        loop = asyncio.get_running_loop()
+        return cls(text, lambda part: loop.call_soon_threadsafe(on_text, part))
+
+    def add(self, step: Writing) -> None:
+        """Send what the new tokens say, unless they end inside a character."""
+        start = self._num_sent
+        part = self.text.decode(step.new[start:], [*step.prefix[-CONTEXT_IDS:], *step.new[:start]])
+        if part and not part.endswith(_HALF):
+            self._num_sent = len(step.new)
+            self._send(part)
+
+    def end(self, whole: str) -> None:
+        """Send the rest of the step's text, such as a character that the model never completed."""
+        if whole.startswith(self._sent) and len(whole) > len(self._sent):
+            self._send(whole[len(self._sent) :])
+
+    def _send(self, part: str) -> None:
+        self._sent += part
+        self.send(part)
