@@ -23,6 +23,7 @@ from arbitrage.engines.gguf_metadata import GGUFFile  # noqa: E402
 from arbitrage.engines.hf import HFEngine  # noqa: E402
 from arbitrage.engines.hf_gguf_tokenizer import end_ids, gguf_tokenizer  # noqa: E402
 from arbitrage.engines.prompt import ChatPrompt, PlainPrompt  # noqa: E402
+from arbitrage.engines.tokens import load_tokenizer  # noqa: E402
 from arbitrage.pairs.config import read_pair  # noqa: E402
 from arbitrage.policies import TargetOnly  # noqa: E402
 from helpers import candidate, opened, setting  # noqa: E402
@@ -195,6 +196,11 @@ def texts(spellings, rng, count):
         *spellings,
     )
     return ["".join(rng.choices(parts, k=rng.randrange(1, 12))) for _ in range(count)]
+
+
+def test_a_served_model_takes_its_tokenizer_from_the_file(gguf_file, plain_lm, tokenizer):
+    text = "Leo has 14 stamps.\n\nMia has 14*3=42 stamps."
+    assert load_tokenizer(str(gguf_file(plain_lm(0)))).encode(text) == tokenizer.encode(text)
 
 
 @pytest.fixture

@@ -1,12 +1,15 @@
 """From text to token ids and back without drift; shared by all engines that hold a tokenizer."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from arbitrage.core.delimiter import may_end_step, step_end
 from arbitrage.core.errors import CheckpointError, ContextOverflow, MissingExtra, first_line
 from arbitrage.core.types import Candidate, Problem, Source
 from arbitrage.engines.encoding import text_ids
+from arbitrage.engines.gguf_files import is_gguf
+from arbitrage.engines.gguf_metadata import GGUFFile
 from arbitrage.engines.prompt import ChatPrompt, Prompt
 
 CONTEXT_IDS: Final = 8
@@ -14,15 +17,19 @@ CONTEXT_IDS: Final = 8
 
 
 def load_tokenizer(path: str) -> Any:
-    """Load the tokenizer of a checkpoint folder or hub name; torch is not needed.
+    """Load the tokenizer of a checkpoint folder, a GGUF file or a hub name; torch is not needed.
 
     Raises:
         CheckpointError: If it is missing or broken.
     """
     try:
         from transformers import AutoTokenizer
+
+        from arbitrage.engines.hf_gguf_tokenizer import gguf_tokenizer
     except ImportError as error:
         raise MissingExtra("http") from error
+    if is_gguf(path):
+        return gguf_tokenizer(GGUFFile(Path(path)).metadata, Path(path))
     try:
         return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except Exception as error:  # transformers, tokenizers and the hub raise errors of many kinds.

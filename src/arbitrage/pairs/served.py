@@ -51,7 +51,7 @@ class ServedModel(ModelConfig):
     """The model's id on the server; empty for the server's only model. ``arbitrage up`` then serves it as
     ``called``."""
     tokenizer: str = ""
-    """Folder or hub name of the tokenizer where ``path`` has none, such as a GGUF file's."""
+    """Folder, GGUF file or hub name of the tokenizer where ``path`` has none that is read here."""
     context_length: int | None = None
     """Tokens of prompt and answer, to use less than the server offers, or if the server does not report it."""
     timeout_s: float = 120.0
