@@ -139,6 +139,7 @@ def grader():
 ALGEBRA = [
     ("y+x", "x+y", CORRECT),
     ("x+2", "x+1", WRONG),
+    ("x + 1", "x+1", CORRECT),
     (r"\frac{1}{\sqrt2}", r"\frac{\sqrt{2}}{2}", CORRECT),
     (r"\sqrt{16}", "4", CORRECT),
     (r"\sqrt{17}", "4", WRONG),

@@ -64,7 +64,6 @@ def trace(*steps, gold="7", wall_s=1.0, finish=Finish.END_OF_SEQUENCE):
         (r"\boxed{7.0}", "7", True),
         (r"\boxed{1,200}", "1200", True),
         (r"\boxed{0.5}", "1/2", True),
-        (r"\boxed{x + 1}", "x+1", True),
         (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}", True),
         ("7", "7", False),
         (r"\boxed{7}", None, None),
