@@ -23,7 +23,7 @@ from arbitrage.core.ports import Engine
 from arbitrage.engines.cache_options import CacheOptions
 from arbitrage.engines.scripted import RealClock, ScriptedEngine
 from arbitrage.pairs.hf import HFModel
-from arbitrage.pairs.launch import answers, server_for
+from arbitrage.pairs.launch import answers, servers_for
 from arbitrage.pairs.model import ModelConfig
 from arbitrage.pairs.served import LlamaServerModel, ServedModel, VLLMModel
 from arbitrage.runtime.servers import Started, running
@@ -397,7 +397,11 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
 
 
 def _started(models: Mapping[str, ServedModel], logs: Path) -> AbstractContextManager[list[Started]]:
-    commands = [server_for(role, model, {model.engine: _installed(model.engine)}) for role, model in models.items()]
+    commands = [
+        server
+        for role, model in models.items()
+        for server in servers_for(role, model, {model.engine: _installed(model.engine)})
+    ]
     return running(commands, logs, is_ready=answers, timeout_s=400.0)
 
 

@@ -281,7 +281,7 @@ async def test_what_is_served_is_checked_at_the_start(tokenizer):
         await connect(response(404))
     with pytest.raises(EngineError, match="cannot be read"):
         await connect({"object": "list"})
-    assert served_model(Served(models=(), context_length=1), "", "url") == ""
+    assert served_model([Served(models=(), context_length=1)], "", "url") == ""
 
 
 @pytest.mark.parametrize(
@@ -296,10 +296,10 @@ async def test_what_is_served_is_checked_at_the_start(tokenizer):
 def test_a_servers_only_model_must_bear_the_name_of_the_one_that_is_wanted(served, known_as, is_it):
     found = Served(models=(served,), context_length=1)
     if is_it:
-        assert served_model(found, "", "url", known_as) == served
+        assert served_model([found], "", "url", known_as) == served
     else:
         with pytest.raises(ConfigError, match=rf"url serves '{served}', not '{known_as[0]}'.*served_name"):
-            served_model(found, "", "url", known_as)
+            served_model([found], "", "url", known_as)
 
 
 async def test_a_served_classifier_is_read_through_its_format(tokenizer):

@@ -9,8 +9,8 @@ from typing import Any
 from arbitrage.core.errors import ConfigError, ContextOverflow
 from arbitrage.core.ports import StepRequest
 from arbitrage.core.types import Candidate, Cost, Finish, Likelihood, Problem, Source
+from arbitrage.engines.connections import Client, Connection
 from arbitrage.engines.dialects import Dialect, Served
-from arbitrage.engines.http_client import HTTPClient
 from arbitrage.engines.prompt import Prompt
 from arbitrage.engines.tokens import TokenText
 
@@ -20,7 +20,7 @@ class HTTPEngine(TokenText):
 
     def __init__(
         self,
-        client: HTTPClient,
+        client: Client,
         dialect: Dialect,
         tokenizer: Any,
         *,
@@ -32,7 +32,7 @@ class HTTPEngine(TokenText):
         """Wrap a server.
 
         Args:
-            client: Sends requests to the server.
+            client: Sends requests to the server, or to its replicas.
             dialect: The kind of the server.
             tokenizer: The model's, of transformers.
             name: The model's name in traces and run keys.
@@ -47,7 +47,7 @@ class HTTPEngine(TokenText):
     @classmethod
     def connect(
         cls,
-        client: HTTPClient,
+        client: Client,
         dialect: Dialect,
         tokenizer: Any,
         *,
@@ -60,7 +60,7 @@ class HTTPEngine(TokenText):
         """Ask the server for its models, and wrap it; nothing is generated.
 
         Args:
-            client: Sends requests to the server.
+            client: Sends requests to the server, or to its replicas.
             dialect: The kind of the server.
             tokenizer: The model's, of transformers.
             name: See ``__init__``.
@@ -73,8 +73,8 @@ class HTTPEngine(TokenText):
             EngineError: If no server answers, or it is of another kind.
             ConfigError: If it does not serve this model, or reports no context length and none is given.
         """
-        served = dialect.served(client.get(dialect.about))
-        lengths = [length for length in (context_length, served.context_length) if length]
+        replicas = [dialect.served(answer) for answer in client.get_all(dialect.about)]
+        lengths = [length for length in (context_length, *(served.context_length for served in replicas)) if length]
         if not lengths:
             raise ConfigError(
                 f"{client.url} does not report its context length", hint="set context_length for the model"
@@ -84,7 +84,7 @@ class HTTPEngine(TokenText):
             dialect,
             tokenizer,
             name=name,
-            model=served_model(served, model, client.url, known_as),
+            model=served_model(replicas, model, client.url, known_as),
             prompt=prompt,
             context_length=min(lengths),
         )
@@ -96,17 +96,16 @@ class HTTPEngine(TokenText):
             ContextOverflow: If the prompt leaves no room for an answer.
         """
         ids = self.prompt_ids(problem)
-        self.client.acquire()
-        return HTTPSession(self, ids, source)
+        return HTTPSession(self, ids, source, await self.client.open())
 
 
-def served_model(served: Served, model: str, url: str, known_as: Sequence[str] = ()) -> str:
-    """Choose a model of a server.
+def served_model(replicas: Sequence[Served], model: str, url: str, known_as: Sequence[str] = ()) -> str:
+    """Choose a model that every replica of a server has.
 
     Args:
-        served: Its models.
-        model: The id; empty for its only one.
-        url: The server's, for messages.
+        replicas: What each serves.
+        model: The id; empty for the only one.
+        url: Where they are, for messages.
         known_as: Name and path of the model where no id is given. The server's only model must have one of these
             names, without folder and ending: so a server that was mistaken for another one is noticed.
 
@@ -116,6 +115,13 @@ def served_model(served: Served, model: str, url: str, known_as: Sequence[str] =
     Raises:
         ConfigError: If it does not serve this model, or serves several and none is given.
     """
+    ids = {_served_model(served, model, url, known_as) for served in replicas}
+    if len(ids) > 1:
+        raise ConfigError(f"the replicas {url} serve different models: {', '.join(sorted(ids))}")
+    return ids.pop()
+
+
+def _served_model(served: Served, model: str, url: str, known_as: Sequence[str]) -> str:
     if not served.models:  # A server of one model that does not say which.
         return model
     if not model and len(served.models) == 1:
@@ -136,8 +142,8 @@ def _plain(name: str) -> str:
 class HTTPSession:
     """One problem's ids; the server keeps only its prefix cache."""
 
-    def __init__(self, engine: HTTPEngine, prompt_ids: Sequence[int], source: Source) -> None:
-        self._engine, self._source = engine, source
+    def __init__(self, engine: HTTPEngine, prompt_ids: Sequence[int], source: Source, connection: Connection) -> None:
+        self._engine, self._source, self._connection = engine, source, connection
         self._ids = list(prompt_ids)
         self._is_open = True
 
@@ -156,7 +162,7 @@ class HTTPSession:
         max_tokens = min(request.max_tokens, engine.room(ids))
         started = time.perf_counter()
         call = engine.dialect.generate(engine.model, ids, request, max_tokens)
-        written = engine.dialect.completion(await engine.client.post(*call))
+        written = engine.dialect.completion(await self._connection.post(*call))
         seconds = time.perf_counter() - started
         new, finish = list(written.token_ids), written.finish
         if (length := engine.step_length(new, ids, request.delimiter)) is not None:
@@ -202,7 +208,7 @@ class HTTPSession:
         if not step:
             return Likelihood(logprobs=(), cost=Cost(num_calls=1))
         started = time.perf_counter()
-        answer = await engine.client.post(*engine.dialect.likelihood(engine.model, ids, len(self._ids)))
+        answer = await self._connection.post(*engine.dialect.likelihood(engine.model, ids, len(self._ids)))
         logprobs = engine.dialect.logprobs(answer, ids, len(self._ids))
         num_cached = engine.dialect.num_cached(answer)
         cost = Cost(
@@ -221,4 +227,4 @@ class HTTPSession:
         """Close the connections if this is their last session."""
         if self._is_open:
             self._is_open = False
-            await self._engine.client.release()
+            await self._connection.close()

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any, Final, TypeVar
 
 from arbitrage.core.errors import ConfigError, EngineError, EngineTimeout, MissingExtra, first_line
+from arbitrage.engines.connections import with_retries
 
 try:
     import httpx
@@ -21,6 +22,8 @@ except ImportError as error:
 T = TypeVar("T", "httpx.Client", "httpx.AsyncClient")
 RETRYABLE_STATUS: Final = frozenset({408, 429, 502, 503, 504})
 """Server or proxy is busy or restarting; a request with any other status would fail again."""
+HEALTH_S: Final = 5.0
+"""A server that is well answers a health check within so many seconds."""
 _BODY: Final = 300
 """Characters of a server's answer that an error quotes."""
 
@@ -137,26 +140,22 @@ class HTTPClient:
         """The certificates, read once for all sessions."""
         return httpx.create_ssl_context() if self.url.startswith("https://") else False
 
-    async def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        """Send JSON and return the JSON answer.
+    async def open(self) -> "SingleConnection":
+        """Open a session's connection."""
+        self.acquire()
+        return SingleConnection(self)
 
-        A cancellation drops the connection; the server then stops generating.
+    async def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Send JSON and return the JSON answer; see :class:`arbitrage.engines.connections.Connection`."""
+        return await with_retries(lambda: self.post_once(path, body), self.options.num_retries, self.pause)
+
+    async def post_once(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Send JSON once.
 
         Raises:
-            EngineTimeout: If every attempt took too long.
-            EngineError: If the server refuses, cannot be reached, or its answer is not JSON.
+            EngineTimeout: If the server did not answer in time.
+            EngineError: See :class:`arbitrage.engines.connections.Connection`.
         """
-        attempt = 0
-        while True:
-            try:
-                return await self._post_once(path, body)
-            except EngineError as error:
-                if not error.is_retryable or attempt >= self.options.num_retries:
-                    raise
-                await asyncio.sleep(self._pause(attempt, error))
-                attempt += 1
-
-    async def _post_once(self, path: str, body: Mapping[str, Any]) -> Any:
         if self._client is None:
             raise EngineError(f"no open session with {self.url}")
         try:
@@ -178,11 +177,24 @@ class HTTPClient:
             # The status was 200: so the answer was cut on its way.
             raise ServerUnreachable(f"{self.url}{path} answered with broken JSON: {_quoted(response)}") from error
 
-    def _pause(self, attempt: int, error: EngineError) -> float:
+    async def pause(self, attempt: int, error: EngineError) -> None:
+        """Wait before a request is repeated: longer each time, and at least as long as the server asks for."""
         wait = getattr(error, "wait_s", None)
         longest = min(self.options.max_backoff_s, self.options.backoff_s * 2.0**attempt)
         spread: float = longest * (0.5 + 0.5 * self.jitter.random())
-        return max(spread, min(wait, self.options.max_backoff_s)) if wait is not None else spread
+        await asyncio.sleep(max(spread, min(wait, self.options.max_backoff_s)) if wait is not None else spread)
+
+    async def is_well(self, path: str) -> bool:
+        """Whether the server answers a request within :data:`HEALTH_S`."""
+        try:
+            async with self._new_client(httpx.AsyncClient, timeout=HEALTH_S) as client:
+                return (await client.get(self.url + path)).status_code == 200
+        except httpx.RequestError:
+            return False
+
+    def get_all(self, path: str) -> list[Any]:
+        """See :class:`arbitrage.engines.connections.Client`."""
+        return [self.get(path)]
 
     def get(self, path: str) -> Any:
         """Send one request and block, without an event loop; for checks at the start.
@@ -197,6 +209,21 @@ class HTTPClient:
         except httpx.RequestError as error:
             raise ServerUnreachable(f"no server answers at {self.url}: {first_line(error)}") from error
         return self._read(path, response)
+
+
+@dataclass(frozen=True, slots=True)
+class SingleConnection:
+    """One session's way to the only server."""
+
+    client: HTTPClient
+
+    async def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """See :class:`arbitrage.engines.connections.Connection`."""
+        return await self.client.post(path, body)
+
+    async def close(self) -> None:
+        """See :class:`arbitrage.engines.connections.Connection`; the last session closes the connections."""
+        await self.client.release()
 
 
 class ServerUnreachable(EngineError):

@@ -11,6 +11,7 @@ from typing import Any, Final
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.types import Source
 from arbitrage.engines.prompt import Example
+from arbitrage.pairs.addresses import FILE
 from arbitrage.pairs.engines import ENGINES, default_engine, servers
 from arbitrage.pairs.model import ModelConfig, check_choice
 from arbitrage.pairs.parsing import check_keys, parse, strings, table
@@ -153,6 +154,8 @@ def _model(value: Any, key: str, path: Path, located: Callable[[str], str]) -> M
     schema = _schema(engine, record, where)
     paths = {name: record.get(name) for name in schema.path_fields}
     record |= {name: located(value) for name, value in paths.items() if value and isinstance(value, str)}
+    if isinstance(url := record.get("url"), str) and url.startswith(FILE):
+        record["url"] = FILE + located(url.removeprefix(FILE))
     if "examples" in record:
         record["examples"] = _examples(record["examples"], where)
     return parse(schema, record, where)

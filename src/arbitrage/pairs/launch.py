@@ -1,9 +1,9 @@
 """The servers of a pair: which there are, and the command that starts each."""
 
 from collections.abc import Mapping, Sequence
-from urllib.parse import urlsplit
 
 from arbitrage.core.errors import ConfigError, EngineError
+from arbitrage.pairs.addresses import parts
 from arbitrage.pairs.config import PairConfig
 from arbitrage.pairs.roles import Role
 from arbitrage.pairs.served import ServedModel
@@ -18,15 +18,12 @@ def servers(config: PairConfig) -> list[Server]:
         ConfigError: If it names none, an address has no port, or two models have the same one.
     """
     by_url: dict[str, tuple[ServedModel, Server]] = {}
-    for role, model in config.models.items():
-        if not isinstance(model, ServedModel):
-            continue
-        if model.url not in by_url:
-            by_url[model.url] = (model, server_for(role, model, config.launch))
-            continue
-        other, server = by_url[model.url]
-        if other.path != model.path:
-            raise ConfigError(f"{server.role} and {role} share {model.url} but are different models")
+    served = {role: model for role, model in config.models.items() if isinstance(model, ServedModel)}
+    for role, model in served.items():
+        for server in servers_for(role, model, config.launch):
+            other, first = by_url.setdefault(server.url, (model, server))
+            if other.path != model.path:
+                raise ConfigError(f"{first.role} and {server.role} share {server.url} but are different models")
     if not by_url:
         raise ConfigError(
             f"the pair {config.name!r} names no server", hint='give its models an engine such as "vllm" and a url'
@@ -34,8 +31,8 @@ def servers(config: PairConfig) -> list[Server]:
     return [server for _, server in by_url.values()]
 
 
-def server_for(role: str, model: ServedModel, launch: Mapping[str, Sequence[str]]) -> Server:
-    """The server of one model.
+def servers_for(role: str, model: ServedModel, launch: Mapping[str, Sequence[str]]) -> list[Server]:
+    """The servers of one model; several have numbers behind their role.
 
     Args:
         role: The model's role in its pair.
@@ -43,30 +40,26 @@ def server_for(role: str, model: ServedModel, launch: Mapping[str, Sequence[str]
         launch: The command by kind of server, where it is not :attr:`ServedModel.command`.
 
     Raises:
-        ConfigError: If its address has no port, or its server does not serve such a model.
+        ConfigError: If an address has no port, or its server does not serve such a model.
     """
-    own = Role.parse(role)
-    host, port = _address(model.url)
-    if not host or port is None:
-        raise ConfigError(f"[{own.table}] url needs a host and a port to start a server at, got {model.url!r}")
+    own, urls = Role.parse(role), model.urls
     reads_tokens = bool(model.format) and FAMILIES[model.format].head is Head.LANGUAGE
-    flags = model.flags(host, port, classifies=own.is_scorer and not reads_tokens)
-    return Server(
-        role=own.file_stem,
-        url=model.url,
-        about=model.dialect.about,
-        command=[*(launch.get(model.engine) or model.command), *flags, *model.server_args],
-        env=model.server_env,
-        api_key_env=model.api_key_env,
-    )
-
-
-def _address(url: str) -> tuple[str | None, int | None]:
-    try:
-        parts = urlsplit(url)
-        return parts.hostname, parts.port
-    except ValueError:  # The port is no number, or out of range.
-        return None, None
+    found = []
+    for number, url in enumerate(urls, start=1):
+        split = parts(url)
+        if split is None or not split.hostname or split.port is None:
+            raise ConfigError(f"[{own.table}] url needs a host and a port to start a server at, got {url!r}")
+        flags = model.flags(split.hostname, split.port, classifies=own.is_scorer and not reads_tokens)
+        server = Server(
+            role=own.file_stem if len(urls) == 1 else f"{own.file_stem}-{number}",
+            url=url,
+            about=model.dialect.about,
+            command=[*(launch.get(model.engine) or model.command), *flags, *model.server_args],
+            env=model.server_env,
+            api_key_env=model.api_key_env,
+        )
+        found.append(server)
+    return found
 
 
 def answers(server: Server) -> bool:

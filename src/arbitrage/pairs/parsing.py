@@ -23,8 +23,8 @@ def parse(schema: type[T], record: Mapping[str, Any], where: str) -> T:
     """Make a dataclass of a table.
 
     Args:
-        schema: A dataclass. Fields of a type in :data:`TYPES`, ``tuple[str, ...]``, ``Mapping[str, str]``, or one of
-            these or None are checked here; the values of others are parsed already.
+        schema: A dataclass. Fields of a type in :data:`TYPES`, ``tuple[str, ...]``, ``str | tuple[str, ...]``,
+            ``Mapping[str, str]``, or one of these or None are checked here; the values of others are parsed already.
         record: The table.
         where: File and table, for errors.
 
@@ -80,7 +80,9 @@ def strings(value: Any, where: str) -> tuple[str, ...]:
 
 def _value(annotation: Any, value: Any, where: str) -> Any:
     value_type = _without_none(annotation)
-    if value_type == tuple[str, ...]:
+    if value_type == str | tuple[str, ...] and not isinstance(value, list):
+        value_type = str
+    if value_type in (tuple[str, ...], str | tuple[str, ...]):
         return strings(value, where)
     if value_type == Mapping[str, str]:
         if not isinstance(value, dict) or not all(isinstance(word, str) for word in value.values()):

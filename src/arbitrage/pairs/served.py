@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.ports import Engine
 from arbitrage.engines.dialects import DIALECTS, Dialect
+from arbitrage.pairs.addresses import addresses
 from arbitrage.pairs.hub import is_hub_name
 from arbitrage.pairs.model import DTYPES, ModelConfig, check_at_least, check_choice
 from arbitrage.policies.table import Need
@@ -17,7 +18,7 @@ from arbitrage.scorers.families import Family
 from arbitrage.scorers.format import InputFormat
 
 if TYPE_CHECKING:
-    from arbitrage.engines.http_client import HTTPClient
+    from arbitrage.engines.connections import Client
     from arbitrage.scorers.http import HTTPScorer, Layout
 
 UNSERVED: Final = ("qwen-prm",)
@@ -35,6 +36,7 @@ class ServedModel(ModelConfig):
     path_fields: ClassVar[tuple[str, ...]] = ("path", "tokenizer")
     address_fields: ClassVar[tuple[str, ...]] = (
         "url",
+        "replicas",
         "served_name",
         "timeout_s",
         "api_key_env",
@@ -45,8 +47,11 @@ class ServedModel(ModelConfig):
     command: ClassVar[tuple[str, ...]]
     """What starts a server of this kind; the table ``[launch]`` of a pair may name another command."""
 
-    url: str = ""
-    """Where the server listens, such as ``http://127.0.0.1:8101``."""
+    url: str | tuple[str, ...] = ""
+    """Where the server listens, such as ``http://127.0.0.1:8101``; several addresses, or a text that
+    :func:`arbitrage.pairs.addresses.addresses` reads, where several serve this model."""
+    replicas: int = 1
+    """Servers of this model at the ports from that of the url on."""
     served_name: str = ""
     """The model's id on the server; empty for the server's only model. ``arbitrage up`` then serves it as
     ``called``."""
@@ -74,7 +79,9 @@ class ServedModel(ModelConfig):
             raise ConfigError(
                 f"engine {self.engine!r} needs url, got ''", hint="give the server's address: http://HOST:PORT"
             )
-        check_at_least(1, context_length=self.context_length)
+        check_at_least(1, context_length=self.context_length, replicas=self.replicas)
+        if self.replicas > 1:
+            addresses(self.url, self.replicas)
         if not self.timeout_s > 0.0:
             raise ConfigError(f"timeout_s must be above 0, got {self.timeout_s:g}")
 
@@ -134,14 +141,26 @@ class ServedModel(ModelConfig):
         from arbitrage.scorers.http import HTTPScorer
 
         client = self._client()
-        served = self.dialect.served(client.get(self.dialect.about))
-        model = served_model(served, self.served_name, self.url, (self.called, self.path))
+        replicas = [self.dialect.served(answer) for answer in client.get_all(self.dialect.about)]
+        model = served_model(replicas, self.served_name, client.url, (self.called, self.path))
         return HTTPScorer(client, self.dialect, layout, name=name, model=model)
 
-    def _client(self) -> "HTTPClient":
-        from arbitrage.engines.http_client import HTTPClient, HTTPOptions
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The addresses of all servers of this model.
 
-        return HTTPClient(self.url, HTTPOptions(timeout_s=self.timeout_s, api_key_env=self.api_key_env))
+        Raises:
+            ConfigError: See :func:`arbitrage.pairs.addresses.addresses`.
+        """
+        return addresses(self.url, self.replicas)
+
+    def _client(self) -> "Client":
+        from arbitrage.engines.http_client import HTTPClient, HTTPOptions
+        from arbitrage.engines.replicas import Replicas
+
+        options = HTTPOptions(timeout_s=self.timeout_s, api_key_env=self.api_key_env)
+        clients = [HTTPClient(url, options) for url in self.urls]
+        return clients[0] if len(clients) == 1 else Replicas(clients, self.dialect.about)
 
     def _tokenizer(self) -> Any:
         from arbitrage.engines.tokens import load_tokenizer

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 from arbitrage.core.errors import EngineError, ScorerError
 from arbitrage.core.ports import OpenSolution
 from arbitrage.core.types import Candidate, Cost, Problem, Score
+from arbitrage.engines.connections import Client, Connection
 from arbitrage.engines.dialects import Dialect
-from arbitrage.engines.http_client import HTTPClient
 from arbitrage.engines.prompt import Prompt
 from arbitrage.scorers.families import Family, StepIds, checked_probability
 from arbitrage.scorers.format import InputFormat, Readout
@@ -117,11 +117,11 @@ class FamilyLayout:
 class HTTPScorer:
     """A served model whose outputs at the last token of a step are read."""
 
-    def __init__(self, client: HTTPClient, dialect: Dialect, layout: Layout, *, name: str, model: str) -> None:
+    def __init__(self, client: Client, dialect: Dialect, layout: Layout, *, name: str, model: str) -> None:
         """Wrap a server.
 
         Args:
-            client: Sends requests to the server.
+            client: Sends requests to the server, or to its replicas.
             dialect: The kind of the server.
             layout: How the model reads a solution.
             name: The scorer's name in policies and traces.
@@ -143,27 +143,25 @@ class HTTPScorer:
     async def open(self, solution: OpenSolution) -> "HTTPScoring":
         """Start judging a solution; nothing is sent yet."""
         ids = self.layout.prompt_ids(solution.problem)
-        self.client.acquire()
-        return HTTPScoring(self, solution.problem, ids)
+        return HTTPScoring(self, solution.problem, ids, await self.client.open())
 
-    async def outputs(self, ids: Sequence[int]) -> list[float]:
+    async def outputs(self, ids: Sequence[int], connection: Connection) -> list[float]:
         """The model's raw outputs at the last of ``ids``.
 
         Raises:
             EngineError: If the server fails.
         """
         if labels := self.layout.label_ids:
-            return self.dialect.labels(
-                await self.client.post(*self.dialect.label_logprobs(self.model, ids, labels)), labels
-            )
-        return self.dialect.outputs(await self.client.post(*self.dialect.classify(self.model, ids)))
+            call = self.dialect.label_logprobs(self.model, ids, labels)
+            return self.dialect.labels(await connection.post(*call), labels)
+        return self.dialect.outputs(await connection.post(*self.dialect.classify(self.model, ids)))
 
 
 class HTTPScoring:
     """One problem's ids in a served scorer."""
 
-    def __init__(self, scorer: HTTPScorer, problem: Problem, prompt_ids: list[int]) -> None:
-        self._scorer, self._problem, self._ids = scorer, problem, prompt_ids
+    def __init__(self, scorer: HTTPScorer, problem: Problem, prompt_ids: list[int], connection: Connection) -> None:
+        self._scorer, self._problem, self._ids, self._connection = scorer, problem, prompt_ids, connection
         self._index, self._is_open = 0, True
 
     async def score(self, candidate: Candidate) -> Score:
@@ -176,7 +174,7 @@ class HTTPScoring:
         ids = [*self._ids, *self._step(candidate).scored]
         started = time.perf_counter()
         try:
-            outputs = await scorer.outputs(ids)
+            outputs = await scorer.outputs(ids, self._connection)
         except EngineError as error:
             raise ScorerError(f"the scorer {scorer.name!r} failed: {error}") from error
         # Classification servers do not report cached tokens.
@@ -194,7 +192,7 @@ class HTTPScoring:
         """Close the connections if this is their last session."""
         if self._is_open:
             self._is_open = False
-            await self._scorer.client.release()
+            await self._connection.close()
 
     def _step(self, candidate: Candidate) -> StepIds:
         return self._scorer.layout.step_ids(self._problem, self._index, candidate)
