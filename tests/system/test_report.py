@@ -106,10 +106,15 @@ def test_everything_that_was_promised_is_written(written_report):
     assert {path.name for path in written_report.iterdir()} == {
         *("summary.csv", "summary.json", "summary.md", "report.html", "plots")
     }
+    names = (
+        *("accuracy-acceptance", "accuracy-seconds", "waste-escalation", "time-role"),
+        *("advantage", "router-reliability", "acceptance-level", "acceptance-step"),
+    )
     assert {path.name for path in (written_report / "plots").iterdir()} == {
-        *("accuracy-acceptance.png", "accuracy-seconds.png", "waste-escalation.png", "time-role.png"),
-        *("advantage.png", "router-reliability.png", "acceptance-level.png", "acceptance-step.png"),
+        f"{name}.{ending}" for name in names for ending in ("svg", "png")
     }
+    picture = ElementTree.parse(written_report / "plots" / "accuracy-seconds.svg").getroot()
+    assert picture.tag == "{http://www.w3.org/2000/svg}svg"
 
 
 def test_the_tables_hold_every_row_and_figure(written_report):

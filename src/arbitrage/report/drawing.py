@@ -4,6 +4,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from arbitrage.core.errors import MissingExtra
@@ -48,9 +49,10 @@ class Plot:
         text = re.sub(r"url\(#", f"url(#{self.name}-", text)
         return re.sub(r'href="#', f'href="#{self.name}-', text)
 
-    def png(self, path: Any) -> None:
-        """Write the plot as PNG."""
-        self.figure.savefig(path, dpi=200)
+    def write(self, folder: Path) -> None:
+        """Write the plot as SVG and PNG under its name."""
+        (folder / f"{self.name}.svg").write_text(self.svg())
+        self.figure.savefig(folder / f"{self.name}.png", dpi=200)
 
 
 def looks_of(entries: Sequence[Entry]) -> Looks:

@@ -39,7 +39,7 @@ def write_report(run: Run, evidence: Evidence, folder: Path, page: Path | None =
     plots = plots_of(run.solutions, evidence)
     (folder / "plots").mkdir(exist_ok=True)
     for plot in plots:
-        plot.png(folder / "plots" / f"{plot.name}.png")
+        plot.write(folder / "plots")
     page = page or folder / "report.html"
     page.write_text(run_page(run, evidence, plots))
     return page
