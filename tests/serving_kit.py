@@ -2,8 +2,8 @@
 
 import asyncio
 import hashlib
+import json
 import re
-import socket
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -15,7 +15,7 @@ import httpx
 
 from arbitrage.core.turn import Pair
 from arbitrage.core.types import Candidate, Problem, Source
-from arbitrage.engines.scripted import Clock, RealClock, ScriptedEngine, ScriptedSession, VirtualClock
+from arbitrage.engines.scripted import Clock, ScriptedEngine, ScriptedSession, VirtualClock
 from arbitrage.grading import is_same
 from arbitrage.pairs.config import PairConfig
 from arbitrage.pairs.hf import HFModel
@@ -109,7 +109,9 @@ class Endpoint:
 
 
 @asynccontextmanager
-async def endpoint(loaded: LoadedPair | None = None, **options: Any) -> AsyncIterator[Endpoint]:
+async def endpoint(
+    loaded: LoadedPair | None = None, *, counts_sessions: bool = True, **options: Any
+) -> AsyncIterator[Endpoint]:
     """An endpoint in this process."""
     loaded = loaded or scripted_pair()
     service = Service(ServeOptions(**{"only_loopback": False, **options}))
@@ -117,15 +119,13 @@ async def endpoint(loaded: LoadedPair | None = None, **options: Any) -> AsyncIte
     transport = httpx.ASGITransport(application(service))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         yield Endpoint(service, loaded, client)
-    assert open_sessions(loaded) == 0
+    assert not counts_sessions or open_sessions(loaded) == 0
     assert service.admission.num_running == service.admission.num_waiting == 0
     assert not service.running
 
 
 def events(response: httpx.Response) -> list[Any]:
     """The objects of a stream, ``[DONE]`` checked and left out."""
-    import json
-
     assert response.headers["content-type"].startswith("text/event-stream"), response.text
     blocks = [block for block in response.text.split("\n\n") if block]
     data = [re.sub(r"^event: [^\n]*\n", "", block) for block in blocks if not block.startswith(":")]
@@ -181,11 +181,3 @@ def running(loaded: LoadedPair, **options: Any) -> Iterator[Running]:
         thread.join(30)
         assert not thread.is_alive()
     assert not started[0].problems
-
-
-def free_socket() -> socket.socket:
-    """A socket on a free port."""
-    return bound("127.0.0.1", 0)
-
-
-__all__ = ["RealClock", "endpoint", "events", "expected", "joined", "running", "scripted_pair"]
