@@ -6,13 +6,13 @@ READY := $(VENV)/.ready
 RUNNABLE := $(VENV)/.runnable
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test unit slow integration package check format clean
+.PHONY: demo test unit slow integration clients package check format clean
 .DEFAULT_GOAL := demo
 
 $(RUNNABLE): pyproject.toml constraints.txt  # All that the shipped models need.
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch
-	$(PIP) --editable '.[hf]'
+	$(PIP) --editable '.[hf,serve]'
 	touch $@
 
 $(READY): $(RUNNABLE)  # All that the tests need.
@@ -37,6 +37,11 @@ integration: $(READY)  ## The contract suite and the loop against real servers: 
 	PYTHON=$(BIN)/python sh dev/build-llama-server.sh .servers/llama.cpp
 	ARBITRAGE_VLLM=$(CURDIR)/.servers/vllm/bin/python ARBITRAGE_LLAMA_SERVER=$(CURDIR)/.servers/llama.cpp/llama-server \
 		$(BIN)/pytest -q tests/contract tests/integration/test_served.py
+
+clients: $(READY)  ## Clients of the endpoint, unmodified, in an environment of their own: lm-eval, inspect_ai, LiteLLM.
+	test -x .servers/clients/bin/python || $(BIN)/python -m venv .servers/clients
+	.servers/clients/bin/python -m pip install --quiet 'lm-eval[api]' inspect-ai litellm openai
+	ARBITRAGE_CLIENTS=$(CURDIR)/.servers/clients/bin/python $(BIN)/pytest -q tests/integration/test_serve_clients.py
 
 package: $(READY)  ## Build wheel and sdist, and run the demo from each in an empty environment.
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python dev/check_package.py

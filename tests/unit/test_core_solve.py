@@ -406,3 +406,32 @@ async def test_a_solution_can_end_at_its_answer(steps, num_steps):
     assert trace.finish is (Finish.ANSWERED if is_cut else Finish.END_OF_SEQUENCE)
     assert Trace.from_json(trace.to_json()).finish is trace.finish
     assert len((await run(TargetOnly(), scripted("x"), scripted(*steps))).steps) == len(steps)
+
+
+@pytest.mark.parametrize("num_cancellations", [1, 3])
+async def test_a_cancellation_while_sessions_close_leaves_none_open(num_cancellations):
+    draft = scripted("one", "two")
+    history = History(PROBLEM, Pair(draft=draft, target=draft))
+    for source in Source:
+        await history.session(source)
+    task = asyncio.ensure_future(history.close())
+    await asyncio.sleep(0)
+    for _ in range(num_cancellations):
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert draft.open_sessions == 0
+
+
+async def test_a_watcher_may_cancel_at_the_last_step():
+    draft = scripted("one", "two")
+    work = None
+
+    def watch(trace):
+        if trace.finish is not None:
+            work.cancel()
+
+    work = asyncio.ensure_future(solve(PROBLEM, Pair(draft=draft, target=scripted()), DraftOnly(), watch=watch))
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    assert draft.open_sessions == 0

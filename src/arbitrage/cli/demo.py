@@ -63,6 +63,7 @@ def demo(
         "  arbitrage demo --all --limit 200 --seconds 600      more methods, more problems\n"
         "  arbitrage eval --limit 300 --out runs/main          intervals, waste, plots and a report.html\n"
         "  arbitrage solve 'Solve for x: 3x+4=25.'             one problem of your own\n"
+        "  arbitrage serve                                     a chat at http://127.0.0.1:8000/, an endpoint at /v1\n"
         "  docs/your-own-pair.md                               the same with your models"
     )
 

@@ -20,6 +20,7 @@ from arbitrage.cli.evaluate import evaluate
 from arbitrage.cli.export_gguf import export_gguf
 from arbitrage.cli.label import label
 from arbitrage.cli.report import report
+from arbitrage.cli.serve import serve
 from arbitrage.cli.solve import solve
 from arbitrage.cli.train_probe import train_probe
 from arbitrage.cli.train_router import train_router
@@ -29,6 +30,7 @@ from arbitrage.version import __version__
 
 COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "solve": solve,
+    "serve": serve,
     "eval": evaluate,
     "report": report,
     "bench": bench,

@@ -1,6 +1,7 @@
 """One step during its decision: a candidate is written only when a policy requests it."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -112,8 +113,18 @@ class History:
             await _rewind(sessions, surplus)
 
     async def close(self) -> None:
-        """Close every session, also after a failure or a cancellation; a failure to close one leaves no other open."""
-        await asyncio.gather(*(session.close() for session in self._open_sessions()), return_exceptions=True)
+        """Close every session, also after a failure or a cancellation; a failure to close one leaves no other open.
+
+        A cancellation on the way goes on when all are closed.
+        """
+        closing = asyncio.gather(*(session.close() for session in self._open_sessions()), return_exceptions=True)
+        try:
+            await asyncio.shield(closing)
+        except asyncio.CancelledError:
+            while not closing.done():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait([closing])
+            raise
 
     def _open_sessions(self) -> list[Session | ScoringSession]:
         return [*self._sessions.values(), *self._scoring.values()]

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.files import fingerprint
@@ -26,6 +26,9 @@ from arbitrage.policies.solvers import OnPair
 from arbitrage.policies.spec import MethodSpec, build, build_rule, resolved
 from arbitrage.policies.table import METHODS, GuessingTarget, Models, Need
 
+MAX_METHODS: Final = 256
+"""So many built methods are kept."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedPair:
@@ -36,7 +39,7 @@ class LoadedPair:
     auditor: Scorer | None = None
     """The PRM under another name, to measure the gain of a method's escalations: the method may use the PRM too."""
     _methods: dict[MethodSpec, Solver] = field(default_factory=dict, init=False, repr=False)
-    """Methods by spec: each is built once."""
+    """Methods by spec, the oldest first: each is built once."""
     _targets: dict[str, SpeculativeEngine] = field(default_factory=dict, init=False, repr=False)
     """Targets that guess tokens, by solver and number: each compares vocabularies once."""
 
@@ -95,6 +98,8 @@ class LoadedPair:
         spec = self.resolved(method, threshold)
         if spec not in self._methods:
             check_needs(spec, self.config, self.models)
+            while len(self._methods) >= MAX_METHODS:  # Requests name thresholds without end.
+                del self._methods[next(iter(self._methods))]
             self._methods[spec] = build(spec, self.models, lambda: self._guessing_target(spec))
         return self._methods[spec]
 

@@ -1,0 +1,73 @@
+"""Token counts of an answer in the form of OpenAI's interface."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from arbitrage.core.types import Source
+from arbitrage.serving.solving import Solution
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens of all solutions of a request."""
+
+    prompt: int = 0
+    """Of each problem once."""
+    completion: int = 0
+    cached: int = 0
+    """Prompt tokens that a cache held when the solution began."""
+    thinking: int = 0
+    accepted: int = 0
+    """The draft's tokens that were kept."""
+    rejected: int = 0
+    """The draft's tokens that were not."""
+
+    @classmethod
+    def of(cls, solutions: Sequence[Solution]) -> "Usage":
+        """Add up solutions; several of one problem count its prompt once."""
+        prompts = {id(one.problem): one.num_prompt for one in solutions}
+        cached = {id(one.problem): _num_cached(one) for one in reversed(solutions)}
+        kept = [step.candidate for one in solutions for step in one.steps]
+        made = [made for one in solutions for step in one.steps for made in step.candidates]
+        accepted = sum(one.num_tokens for one in kept if one.source is Source.DRAFT)
+        return cls(
+            prompt=sum(prompts.values()),
+            completion=sum(one.num_tokens for one in solutions),
+            cached=sum(cached.values()),
+            thinking=sum(one.num_thinking_tokens for one in solutions),
+            accepted=accepted,
+            rejected=sum(one.num_tokens for one in made if one.source is Source.DRAFT) - accepted,
+        )
+
+    def completion_json(self) -> dict[str, Any]:
+        """The object ``usage`` of a completion."""
+        return {
+            "prompt_tokens": self.prompt,
+            "completion_tokens": self.completion,
+            "total_tokens": self.prompt + self.completion,
+            "prompt_tokens_details": {"cached_tokens": self.cached},
+            "completion_tokens_details": {
+                "reasoning_tokens": self.thinking,
+                "accepted_prediction_tokens": self.accepted,
+                "rejected_prediction_tokens": self.rejected,
+            },
+        }
+
+    def response_json(self) -> dict[str, Any]:
+        """The object ``usage`` of a response."""
+        return {
+            "input_tokens": self.prompt,
+            "input_tokens_details": {"cached_tokens": self.cached},
+            "output_tokens": self.completion,
+            "output_tokens_details": {"reasoning_tokens": self.thinking},
+            "total_tokens": self.prompt + self.completion,
+        }
+
+
+def _num_cached(solution: Solution) -> int:
+    """What the first call of the model whose prompt is counted found in its cache."""
+    wanted = solution.counted
+    made = (made for step in solution.steps for made in step.candidates if made.source is wanted)
+    first = next(made, None)
+    return 0 if first is None else min(solution.num_prompt, first.cost.num_cached)
