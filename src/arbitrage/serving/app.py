@@ -11,7 +11,7 @@ from arbitrage.core.types import Source
 try:
     from fastapi import FastAPI, Request
     from fastapi.exceptions import RequestValidationError
-    from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+    from fastapi.responses import JSONResponse, PlainTextResponse, Response
     from starlette.exceptions import HTTPException
 except ImportError as error:
     raise MissingExtra("serve") from error
@@ -26,10 +26,15 @@ from arbitrage.serving.schemas import ChatBody, CompletionBody, Extension, Respo
 from arbitrage.serving.service import Service
 from arbitrage.version import __version__
 
-PAGE: Final = Path(__file__).with_name("page.html")
+PAGE: Final = Path(__file__).with_name("page")
+PAGE_FILES: Final = {
+    "/": ("page.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+}
 PAGE_POLICY: Final = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; connect-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
 )
 """The page loads nothing from elsewhere."""
 
@@ -41,6 +46,7 @@ def application(service: Service) -> Gate:
     _add_answers(app, service)
     _add_models(app, service)
     _add_status(app, service)
+    _add_page(app)
     return Gate(app, service.options)
 
 
@@ -137,14 +143,16 @@ def _add_status(app: FastAPI, service: Service) -> None:
     async def status() -> dict[str, Any]:
         return service.status()
 
+
+def _add_page(app: FastAPI) -> None:
+    headers = {"Content-Security-Policy": PAGE_POLICY, "Referrer-Policy": "no-referrer", "Cache-Control": "no-cache"}
+
     @app.get("/")
-    async def page() -> Response:
-        headers = {
-            "Content-Security-Policy": PAGE_POLICY,
-            "Referrer-Policy": "no-referrer",
-            "Cache-Control": "no-cache",
-        }
-        return HTMLResponse(PAGE.read_text(), headers=headers)
+    @app.get("/page.css")
+    @app.get("/page.js")
+    async def page(request: Request) -> Response:
+        name, kind = PAGE_FILES[request.url.path]
+        return Response((PAGE / name).read_text(), media_type=kind, headers=headers)
 
 
 def _answer(error: APIError) -> Response:

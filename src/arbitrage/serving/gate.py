@@ -11,7 +11,7 @@ from arbitrage.serving.errors import APIError, internal, too_large
 from arbitrage.serving.service import ServeOptions
 
 LOG: Final = logging.getLogger("arbitrage.serving")
-OPEN_PATHS: Final = frozenset({"/", "/health"})
+OPEN_PATHS: Final = frozenset({"/", "/page.css", "/page.js", "/health"})
 """The page itself holds nothing secret, and load balancers have no key."""
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]", ""})
 CLIENT: Final = "arbitrage.client"

@@ -95,6 +95,7 @@ async def serve(
         if loading.done():
             await asyncio.to_thread(service.use, loading.result())
             on_ready()
+        await asyncio.wait((serving,))  # A cancellation must not reach it: it closes its connections below.
         await serving
     finally:
         server.should_exit = True
