@@ -1,7 +1,9 @@
 """``arbitrage eval``: policies and thresholds compared on a dataset."""
 
+import asyncio
 import json
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -23,7 +25,7 @@ from arbitrage.cli.report import MarginOption, ParamsOption, PricesOption
 from arbitrage.cli.show import counting, rich_table, table_console
 from arbitrage.core.errors import MissingExtra
 from arbitrage.core.turn import Setting
-from arbitrage.core.types import Limits, Sampling
+from arbitrage.core.types import Limits, Problem, Sampling
 from arbitrage.datasets.hub import NAMED
 from arbitrage.datasets.named import problems
 from arbitrage.evaluation.figures.matched import MARGIN
@@ -31,6 +33,7 @@ from arbitrage.evaluation.figures.rates import Rates
 from arbitrage.evaluation.figures.summary import Evidence, evidence_of
 from arbitrage.evaluation.running.execute import Execution
 from arbitrage.evaluation.running.folder import Run
+from arbitrage.evaluation.running.in_flight import AUTO, best_in_flight, parse_in_flight, trials
 from arbitrage.evaluation.running.plan import Plan, needs_audit, resolved_entries, solvers_of
 from arbitrage.evaluation.running.settings import run_settings
 from arbitrage.evaluation.running.solutions import Graded, graded
@@ -42,6 +45,7 @@ from arbitrage.report.export import evidence_record
 from arbitrage.report.files import SCHEMA, write_run
 from arbitrage.report.tables import terminal_table
 from arbitrage.report.words import summary_lines
+from arbitrage.runtime.store import MANIFEST, read_manifest
 
 DATASET_HELP = f"tiny:test, tiny:ood, …, {', '.join(NAMED)}, hub:OWNER/NAME, or a JSONL or Parquet file."
 
@@ -71,7 +75,13 @@ def evaluate(
         bool, typer.Option(help="Offer rejected draft steps to the target as token proposals.")
     ] = True,
     jobs: Annotated[
-        int, typer.Option(help="Solutions in flight. 1 measures latency, more measure throughput under that load.")
+        int,
+        typer.Option(
+            parser=parse_in_flight,
+            metavar="<int|auto>",
+            help="Solutions in flight. 1 measures latency, more measure throughput under that load; auto doubles them "
+            "until the first policy's throughput stops growing.",
+        ),
     ] = 1,
     audit: Annotated[
         bool | None,
@@ -120,7 +130,9 @@ def evaluate(
     is_audited = needs_audit(specs, jobs, audit)
     loaded = load(pair, policies=specs, with_prm=is_audited)
     entries = resolved_entries(loaded, specs)
-    plan = Plan(problems=problem_list, entries=entries, setting=setting, num_attempts=samples, jobs=jobs)
+    plan = Plan(problems=problem_list, entries=entries, setting=setting, num_attempts=samples, jobs=jobs or 1)
+    if jobs == AUTO:
+        plan = replace(plan, jobs=_found_jobs(loaded, plan, out))
     run, solutions = _solved(loaded, plan, dataset, is_audited=is_audited, out=out, traces=traces)
     evidence = evidence_of(solutions, rates=rates, margin=margin, seed=seed)
     if run:
@@ -131,6 +143,22 @@ def evaluate(
         print(json.dumps({"schema": SCHEMA, **about, **evidence_record(evidence)}))  # noqa: T201
     if all(solution.is_failed for of_entry in solutions.values() for solution in of_entry):
         raise typer.Exit(1)
+
+
+def _found_jobs(loaded: LoadedPair, plan: Plan, out: Path | None) -> int:
+    """The number of solutions in flight: that of the run which is continued, or the one that trials speak for."""
+    if out is not None and (out / MANIFEST).exists():
+        return int(read_manifest(out).get("jobs", 1))
+    solver = loaded.method(plan.entries[0].method)
+
+    async def solve(problem: Problem) -> int:
+        return (await solver.solve(problem, plan.setting)).num_tokens
+
+    measured = asyncio.run(trials(solve, plan.problems))
+    chosen = best_in_flight(measured)
+    rates = ", ".join(f"{trial.in_flight}: {trial.tokens_per_s:,.0f}" for trial in measured)
+    typer.echo(f"{chosen} solutions in flight; tokens a second of {solver.name} by their number: {rates}", err=True)
+    return chosen
 
 
 def _solved(
