@@ -57,6 +57,12 @@ def resident_mb(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
+def cpu_seconds(pid: int) -> float:
+    """Processor time of a process so far."""
+    values = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(values[11]) + int(values[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def gauge(url: str, name: str) -> float:
     """One value of /metrics."""
     lines = urlopen(f"{url}/metrics").read().decode().splitlines()
@@ -125,6 +131,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--streams", type=int, default=1000)
+    parser.add_argument("--warm-up", type=int, default=4000, help="Requests before memory is compared.")
     parser.add_argument("--in-flight", type=int, default=256)
     parser.add_argument("--token-s", type=float, default=0.005)
     parser.add_argument("--port", type=int, default=8765)
@@ -143,10 +150,10 @@ def main() -> None:
                     break
             except OSError:
                 time.sleep(0.1)
-        warm = asyncio.run(drive(options.port, server.pid, options.streams, options.streams))
-        before, started = resident_mb(server.pid), time.perf_counter()
+        warm = asyncio.run(drive(options.port, server.pid, options.warm_up, options.streams))
+        before, cpu_before, started = resident_mb(server.pid), cpu_seconds(server.pid), time.perf_counter()
         result = asyncio.run(drive(options.port, server.pid, options.requests, options.streams))
-        seconds = time.perf_counter() - started
+        seconds, cpu_s = time.perf_counter() - started, cpu_seconds(server.pid) - cpu_before
         time.sleep(2.0)
         after = resident_mb(server.pid)
         left = {name: gauge(url, name) for name in ("open_sessions", "arbitrage_running", "arbitrage_waiting")}
@@ -163,7 +170,9 @@ def main() -> None:
         "warm_up": warm["counts"],
         "counts": counts,
         "left": left,
+        "cpu_ms_per_request": round(1000.0 * cpu_s / options.requests, 2),
         "memory_mb": {"before": round(before, 1), "peak": peak, "after": round(after, 1)},
+        "memory_series_mb": [mb for _, mb in result["memory_mb"]],
         "memory_change": round(after / before - 1.0, 4),
     }
     print(json.dumps(record))

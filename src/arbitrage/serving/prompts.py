@@ -49,8 +49,10 @@ def prompt_ids(engine: Engine, problem: Problem) -> Sequence[int]:
         reason = first_line(error.__cause__) if error.__cause__ else "they cannot be encoded"
         raise bad_field("messages", f"the model does not take these messages: {reason[:300]}") from error
     if len(ids) >= text.context_length:
+        # Clients such as LiteLLM know this error by OpenAI's words.
         message = (
-            f"the messages are {len(ids)} tokens long, the model's context holds {text.context_length}: shorten them"
+            f"This model's maximum context length is {text.context_length} tokens. "
+            f"However, your messages resulted in {len(ids)} tokens. Please reduce the length of the messages."
         )
         raise bad_field("messages", message, code="context_length_exceeded")
     return ids

@@ -67,7 +67,6 @@ REFUSED: Final[Mapping[str, Callable[[Any], bool]]] = {
             "previous_response_id",
             "conversation",
             "background",
-            "include",
             "prompt_cache_retention",
         ),
         _UNLESS_EMPTY,
@@ -82,10 +81,10 @@ REFUSED: Final[Mapping[str, Callable[[Any], bool]]] = {
     "add_generation_prompt": _unless(None, True),
 }
 """Fields that would change the answer and that no engine honours: each is refused unless its value changes nothing."""
-REFUSED_OF_RESPONSES: Final = {
+REFUSED_OF_RESPONSES: Final[Mapping[str, Callable[[Any], bool]]] = {
     "reasoning": lambda value: bool(isinstance(value, dict) and value.get("effort")),
     "text": lambda value: isinstance(value, dict) and value.get("format") not in (None, {"type": "text"}),
-    "max_tool_calls": lambda value: False,
+    "include": lambda value: value != ["reasoning.encrypted_content"] and _UNLESS_EMPTY(value),
 }
 
 

@@ -144,7 +144,6 @@ class Service:
                         answer=AnswerText(self._splitter(problem, method), request.stops),
                         engine_of=ready.loaded.pair.engine,
                         request_id=request_id,
-                        counted=writers(method.spec)[0],
                         num_prompt=length,
                     )
                 )

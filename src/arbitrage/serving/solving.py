@@ -46,9 +46,8 @@ class Solution:
     answer: AnswerText
     engine_of: Callable[[Source], Engine]
     request_id: str
-    counted: Source
-    """Whose prompt is counted."""
     num_prompt: int
+    """Tokens of the prompt, as the target reads it; as the draft does where only the draft writes."""
     started: float = field(default_factory=time.monotonic)
     trace: Trace | None = None
     error: APIError | None = None

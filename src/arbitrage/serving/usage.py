@@ -66,8 +66,7 @@ class Usage:
 
 
 def _num_cached(solution: Solution) -> int:
-    """What the first call of the model whose prompt is counted found in its cache."""
-    wanted = solution.counted
-    made = (made for step in solution.steps for made in step.candidates if made.source is wanted)
-    first = next(made, None)
-    return 0 if first is None else min(solution.num_prompt, first.cost.num_cached)
+    """What the first call of the solution found in its cache; later ones find what the solution itself has computed."""
+    if not solution.steps:
+        return 0
+    return min(solution.num_prompt, solution.steps[0].candidates[0].cost.num_cached)
