@@ -175,6 +175,20 @@ def start(out: Path, name: str) -> "subprocess.Popen[bytes]":
         return subprocess.Popen([sys.executable, "-m", "arbitrage", *map(str, command)], stdout=log, stderr=log)
 
 
+def killed(process: "subprocess.Popen[bytes]", traces: Path, seconds: float) -> bool:
+    """Kill a process some seconds after it wrote its first solution; False if it ended before."""
+    before = traces.stat().st_size if traces.exists() else 0
+    while process.poll() is None and (traces.stat().st_size if traces.exists() else 0) == before:
+        time.sleep(0.05)
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        return True
+    return False
+
+
 def solutions(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """Records by solution."""
     found: dict[str, list[dict[str, Any]]] = {}
@@ -212,14 +226,13 @@ def main() -> None:
         num_killed, ended, began = 0, False, time.monotonic()
         while not ended and time.monotonic() < began + given.limit_s:
             process = start(given.out, "disturbed")
-            wait_s = rng.uniform(4.0, 15.0) if num_killed < given.kills else given.limit_s
-            try:
-                process.wait(wait_s)
-                ended = True
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                process.wait()
-                num_killed += 1
+            if num_killed < given.kills:
+                ended = not killed(process, given.out / "disturbed" / "traces.jsonl", rng.uniform(0.0, 6.0))
+                num_killed += not ended
+            else:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    ended = process.wait(began + given.limit_s - time.monotonic()) is not None
+                process.kill()
     expected, found = solutions(given.out / "undisturbed"), solutions(given.out / "disturbed")
     failed = {id for id, records in found.items() if records[0]["finish"] == "failed" and records[0]["error"]}
     compared = [id for id in found if id in expected and id not in failed]
