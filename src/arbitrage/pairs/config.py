@@ -13,7 +13,7 @@ from arbitrage.core.types import Source
 from arbitrage.engines.prompt import Example
 from arbitrage.pairs.addresses import FILE
 from arbitrage.pairs.engines import ENGINES, default_engine, servers
-from arbitrage.pairs.model import ModelConfig, check_choice
+from arbitrage.pairs.model import ModelConfig, check_at_least, check_choice
 from arbitrage.pairs.parsing import check_keys, parse, strings, table
 from arbitrage.pairs.roles import KINDS, Role
 from arbitrage.policies.spec import MethodSpec
@@ -22,6 +22,32 @@ MARKS: Final[Mapping[str, str]] = {"draft": "Model 0: ", "target": "Model 1: "}
 """The paper's history annotation."""
 RENAMED: Final[Mapping[str, str]] = {"serve": "server_args", "env": "server_env"}
 """Options of models that earlier versions called otherwise, with their names of today."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RayOptions:
+    """The actors of a pair on a Ray cluster.
+
+    Raises:
+        ConfigError: If a number is out of range.
+    """
+
+    actors: int | None = None
+    """Their number; None for as many as fit into the cluster."""
+    num_cpus: float = 1.0
+    """CPUs that Ray reserves for each."""
+    num_gpus: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_at_least(1, actors=self.actors)
+        for name, number in self.resources.items():
+            if number < 0.0:
+                raise ConfigError(f"num_{name.lower()}s must be at least 0, got {number:g}")
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """What an actor needs, by Ray's names."""
+        return {"CPU": self.num_cpus, "GPU": self.num_gpus}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +71,8 @@ class PairConfig:
     for none."""
     launch: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The command by which ``arbitrage up`` starts a kind of server, where it is not the usual one."""
+    ray: RayOptions = field(default_factory=RayOptions)
+    """Used with ``--ray``."""
     default_method: str = ""
     """The method that is used if none is named, such as ``router+speculative``. If it is left out, it is ``router`` for
     a pair with a router, and ``confidence`` for others, since that needs no trained model."""
@@ -135,6 +163,7 @@ def read_pair(path: Path, *, is_shipped: bool = False) -> PairConfig:
         **record,
         **models,
         "routers": {name: _model(value, Role("router", name).table, path, located) for name, value in routers.items()},
+        "ray": parse(RayOptions, table(record.get("ray", {}), f"{path}: ray"), f"{path} [ray]"),
         "launch": {name: strings(words, f"{path} [launch] {name}") for name, words in launch.items()},
     }
     return parse(PairConfig, values, str(path))

@@ -1,16 +1,16 @@
 """The plan of a comparison: which problems are solved by which methods, and in which order. It holds no model."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Protocol
 
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.policy import Solver
+from arbitrage.core.ports import Scorer
 from arbitrage.core.turn import Setting
 from arbitrage.core.types import Problem
 from arbitrage.evaluation.running.entry import Entry
-from arbitrage.pairs.loaded import LoadedPair
 from arbitrage.policies.spec import MethodSpec
 
 CHUNK: Final = 8
@@ -58,7 +58,32 @@ class Plan:
                     yield attempt, entry, self.problems[start : start + size]
 
 
-def resolved_entries(pair: LoadedPair, methods: Sequence[MethodSpec]) -> list[Entry]:
+class SolvingPair(Protocol):
+    """What an evaluation needs of a pair, whether its models are in this process or elsewhere."""
+
+    @property
+    def name(self) -> str:
+        """The pair's name."""
+
+    @property
+    def auditor(self) -> Scorer | None:
+        """Scores every candidate of finished solutions, where it can."""
+
+    @property
+    def paths(self) -> Mapping[str, str]:
+        """How forward passes of draft and target run, by role."""
+
+    def resolved(self, method: MethodSpec) -> MethodSpec:
+        """See :meth:`arbitrage.pairs.loaded.LoadedPair.resolved`."""
+
+    def method(self, method: MethodSpec) -> Solver:
+        """See :meth:`arbitrage.pairs.loaded.LoadedPair.method`."""
+
+    def identity(self, roles: Sequence[str]) -> Mapping[str, Any]:
+        """See :meth:`arbitrage.pairs.loaded.LoadedPair.identity`."""
+
+
+def resolved_entries(pair: SolvingPair, methods: Sequence[MethodSpec]) -> list[Entry]:
     """The entries of methods with default thresholds filled in: a later version may have other defaults.
 
     Raises:
@@ -67,7 +92,7 @@ def resolved_entries(pair: LoadedPair, methods: Sequence[MethodSpec]) -> list[En
     return list(dict.fromkeys(Entry(pair.resolved(method)) for method in methods))
 
 
-def solvers_of(pair: LoadedPair, plan: Plan) -> dict[Entry, Solver]:
+def solvers_of(pair: SolvingPair, plan: Plan) -> dict[Entry, Solver]:
     """Build the methods of a plan on a loaded pair.
 
     Raises:

@@ -9,11 +9,10 @@ from typing import Any
 
 from arbitrage.core.trace import SCHEMA
 from arbitrage.core.types import Problem
-from arbitrage.evaluation.running.plan import Plan, solvers_of
-from arbitrage.pairs.loaded import LoadedPair
+from arbitrage.evaluation.running.plan import Plan, SolvingPair, solvers_of
 
 
-def run_settings(pair: LoadedPair, plan: Plan, dataset: str, *, is_audited: bool) -> dict[str, Any]:
+def run_settings(pair: SolvingPair, plan: Plan, dataset: str, *, is_audited: bool) -> dict[str, Any]:
     """Everything that changes an evaluation's results, timings included.
 
     Args:

@@ -1,0 +1,1 @@
+"""Past one machine: solutions on the actors of a Ray cluster."""
