@@ -12,7 +12,7 @@ from arbitrage.engines.tokens import CONTEXT_IDS, TokenText
 _HALF: Final = "\ufffd"
 """What a part of a character is decoded to."""
 
-INTERVAL_S: float = 0.01
+INTERVAL_S: float = 0.02
 """Parts are at least so far apart: each one wakes the event loop, which then competes with the thread that writes."""
 
 
