@@ -10,6 +10,7 @@ from arbitrage.core.ports import Rewindable
 from arbitrage.core.solve import solve
 from arbitrage.core.turn import Pair
 from arbitrage.core.types import Finish, Problem, Sampling, Source
+from arbitrage.engines import text_parts
 from arbitrage.policies import DraftOnly, Oracle, RandomEscalation, RouterPolicy, TargetOnly
 from arbitrage.scorers.scripted import ScriptedScorer
 from helpers import Watched, candidate, opened, request, setting
@@ -274,7 +275,8 @@ async def test_closing_twice_is_safe(kit):
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-async def test_the_parts_of_a_step_join_to_its_text_and_change_nothing(kit, temperature):
+async def test_the_parts_of_a_step_join_to_its_text_and_change_nothing(kit, temperature, monkeypatch):
+    monkeypatch.setattr(text_parts, "INTERVAL_S", 0.0)
     async with opened(kit.build(3), PROBLEM) as session, opened(kit.build(3), PROBLEM) as plain:
         proposal, numbers = None, []
         for max_tokens in (12, 12, 3, 1, 12):
@@ -288,6 +290,16 @@ async def test_the_parts_of_a_step_join_to_its_text_and_change_nothing(kit, temp
             for one in (session, plain):
                 await one.commit(made)
         assert max(numbers) > 1 or not kit.streams
+
+
+async def test_parts_of_a_fast_model_are_sent_together(kit, monkeypatch):
+    monkeypatch.setattr(text_parts, "INTERVAL_S", 1000.0)
+    async with opened(kit.build(3), PROBLEM) as session:
+        for _ in range(3):
+            parts = []
+            made = await session.propose(request(12, on_text=parts.append))
+            assert "".join(parts) == made.text
+            await session.commit(made)
 
 
 async def test_only_a_step_that_is_sure_to_be_kept_is_shown_early(pair):

@@ -5,6 +5,7 @@ import pytest
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.types import Problem
 from arbitrage.engines.prompt import PROMPTS, ChatPrompt, Example, PlainPrompt, prompt_of
+from arbitrage.engines.tokens import TokenText
 from arbitrage.pairs.catalogue import pair_config
 from arbitrage.scorers.format import InputFormat
 
@@ -123,3 +124,26 @@ def test_a_bad_prompt_in_a_configuration_is_one_clear_error(tmp_path, old, new, 
 
 def test_a_scorers_format_may_name_a_prompt():
     assert InputFormat(kind="prm", prompt="llama3-step").question_prompt == PROMPTS["llama3-step"]
+
+
+def test_a_prompt_is_encoded_once_and_given_out_as_a_copy():
+    class Counting:
+        calls = 0
+
+        def check(self, tokenizer):
+            pass
+
+        def encode(self, tokenizer, problem):
+            self.calls += 1
+            return [1, 2, len(problem.question)]
+
+    text = TokenText(None, "model", prompt := Counting())
+    text.context_length = 9
+    first = text.prompt_ids(Problem(id="a", question="one"))
+    first.append(7)
+    assert text.encoded_prompt(Problem(id="b", question="one")) == [1, 2, 3]
+    assert prompt.calls == 1
+    for number in range(200):
+        text.prompt_ids(Problem(id="c", question=f"{number}"))
+    assert prompt.calls == 201
+    assert len(text._prompts) == 64

@@ -4,6 +4,8 @@ import asyncio
 import json
 import random
 import socket
+import subprocess
+import sys
 import time
 from urllib.parse import urlsplit
 
@@ -239,3 +241,12 @@ def test_loopback(host, is_local):
     from arbitrage.serving.server import is_loopback
 
     assert is_loopback(host) is is_local
+
+
+@pytest.mark.parametrize("package", ["uvicorn", "fastapi", "prometheus_client"])
+def test_without_the_extra_the_command_says_what_to_install(package):
+    code = f"import sys; sys.modules[{package!r}] = None; sys.argv[1:] = ['serve', '--port', '0']; "
+    code += "from arbitrage.cli.main import run; run()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: this needs the extra 'serve'")

@@ -1,6 +1,7 @@
 """The text of a step while its tokens are written, for a watcher on the event loop."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -10,6 +11,9 @@ from arbitrage.engines.tokens import CONTEXT_IDS, TokenText
 
 _HALF: Final = "\ufffd"
 """What a part of a character is decoded to."""
+
+INTERVAL_S: float = 0.02
+"""Parts are at least so far apart: each one wakes the event loop, which then competes with the thread that writes."""
 
 
 @dataclass(slots=True)
@@ -23,6 +27,7 @@ class TextParts:
     _num_sent: int = field(default=0, init=False)
     """Tokens that were sent."""
     _sent: str = field(default="", init=False)
+    _sent_at: float = field(default=0.0, init=False)
 
     @classmethod
     def on_loop(cls, text: TokenText, on_text: Callable[[str], None]) -> "TextParts":
@@ -31,11 +36,14 @@ class TextParts:
         return cls(text, lambda part: loop.call_soon_threadsafe(on_text, part))
 
     def add(self, step: Writing) -> None:
-        """Send what the new tokens say, unless they end inside a character."""
+        """Send what the new tokens say, unless they end inside a character or the last part was sent just now."""
+        now = time.monotonic()
+        if now - self._sent_at < INTERVAL_S:
+            return
         start = self._num_sent
         part = self.text.decode(step.new[start:], [*step.prefix[-CONTEXT_IDS:], *step.new[:start]])
         if part and not part.endswith(_HALF):
-            self._num_sent = len(step.new)
+            self._num_sent, self._sent_at = len(step.new), now
             self._send(part)
 
     def end(self, whole: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from arbitrage.core.delimiter import may_end_step, step_end
 from arbitrage.core.errors import CheckpointError, ContextOverflow, MissingExtra, first_line
-from arbitrage.core.types import Candidate, Problem, Source
+from arbitrage.core.types import Candidate, Message, Problem, Source
 from arbitrage.engines.encoding import text_ids
 from arbitrage.engines.gguf_files import is_gguf
 from arbitrage.engines.gguf_metadata import GGUFFile
@@ -14,6 +14,8 @@ from arbitrage.engines.prompt import ChatPrompt, Prompt
 
 CONTEXT_IDS: Final = 8
 """A step is decoded behind this many ids, since some tokenizers decode the first token of a text differently."""
+_KEPT_PROMPTS: Final = 64
+"""Encoded prompts that are kept."""
 
 
 def load_tokenizer(path: str) -> Any:
@@ -56,6 +58,7 @@ class TokenText:
         self.tokenizer, self._name, self.prompt = tokenizer, name, prompt or ChatPrompt()
         self.prompt.check(tokenizer)
         self._token_texts: dict[int, str] = {}
+        self._prompts: dict[tuple[Prompt, tuple[Message, ...]], tuple[int, ...]] = {}
 
     @property
     def name(self) -> str:
@@ -70,13 +73,30 @@ class TokenText:
             ProblemError: If the tokenizer cannot encode them.
             ContextOverflow: If they leave no room for an answer.
         """
-        ids = self.prompt.encode(self.tokenizer, problem)
+        ids = self.encoded_prompt(problem)
         if len(ids) >= self.context_length:
             raise ContextOverflow(
                 f"the prompt of problem {problem.id!r} has {len(ids)} tokens, "
                 f"the context of {self.name} has {self.context_length}"
             )
         return ids
+
+    def encoded_prompt(self, problem: Problem) -> list[int]:
+        """Ids of a problem, however many there are; those of the latest problems are kept.
+
+        So a server can encode a long prompt on another thread before its session opens on the event loop.
+
+        Raises:
+            ConfigError: See :meth:`prompt_ids`.
+            ProblemError: See :meth:`prompt_ids`.
+        """
+        key = self.prompt, problem.messages
+        ids = self._prompts.get(key)
+        if ids is None:
+            ids = self._prompts[key] = tuple(self.prompt.encode(self.tokenizer, problem))
+            while len(self._prompts) > _KEPT_PROMPTS:  # Another thread may do the same.
+                self._prompts.pop(next(iter(self._prompts)), None)
+        return list(ids)
 
     def room(self, ids: Sequence[int]) -> int:
         """The number of tokens that may follow ``ids``.

@@ -44,7 +44,7 @@ def prompt_ids(engine: Engine, problem: Problem) -> Sequence[int]:
     if isinstance(text, ScriptedEngine):
         return text.encode(problem.text + problem.prefix)
     try:
-        ids = text.prompt.encode(text.tokenizer, problem)
+        ids = text.encoded_prompt(problem)
     except (ConfigError, ProblemError) as error:
         reason = first_line(error.__cause__) if error.__cause__ else "they cannot be encoded"
         raise bad_field("messages", f"the model does not take these messages: {reason[:300]}") from error

@@ -144,6 +144,7 @@ class Service:
                         answer=AnswerText(self._splitter(problem, method), request.stops),
                         engine_of=ready.loaded.pair.engine,
                         request_id=request_id,
+                        shows_parts=request.streams or bool(request.stops),
                         num_prompt=length,
                     )
                 )

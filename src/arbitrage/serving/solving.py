@@ -46,6 +46,8 @@ class Solution:
     answer: AnswerText
     engine_of: Callable[[Source], Engine]
     request_id: str
+    shows_parts: bool
+    """Whether text is wanted while a step is written: for a stream, or to stop at a stop string."""
     num_prompt: int
     """Tokens of the prompt, as the target reads it; as the draft does where only the draft writes."""
     started: float = field(default_factory=time.monotonic)
@@ -90,7 +92,8 @@ class Solution:
         def watch(trace: Trace) -> None:
             self._take(trace, show, watcher)
 
-        work = asyncio.ensure_future(self.method.solver.solve(self.problem, self.setting, watch=watch, on_text=on_text))
+        parts = on_text if self.shows_parts else None
+        work = asyncio.ensure_future(self.method.solver.solve(self.problem, self.setting, watch=watch, on_text=parts))
         try:
             watch(await work)
         except asyncio.CancelledError:
