@@ -135,7 +135,7 @@ async def test_a_client_that_closes_its_stream_stops_both_models():
 
 def test_an_error_in_a_stream_raises_in_the_sdk():
     with (
-        running(scripted_pair(clock=RealClock(), seconds_per_token=0.05), deadline_s=0.5) as server,
+        running(scripted_pair(clock=RealClock(), seconds_per_token=0.2), deadline_s=1.5) as server,
         openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client,
     ):
         with pytest.raises(openai.APIError, match="not complete") as caught:
