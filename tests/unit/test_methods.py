@@ -151,7 +151,7 @@ class EveryOther:
 
 
 async def test_a_new_rule_is_one_class_and_one_row(monkeypatch):
-    row = Rule(build=lambda models, name, t: EveryOther(t), source="this test", default_threshold=0.25)
+    row = Rule(build=lambda models, values: EveryOther(values.threshold), source="this test", default_threshold=0.25)
     monkeypatch.setitem(METHODS, "every-other", row)
     spec = MethodSpec.parse("every-other+speculative:3@0.5")
     assert (spec.rule, spec.solver, spec.threshold) == ("every-other", "speculative", 0.5)

@@ -45,7 +45,7 @@ def check_needs(spec: MethodSpec, config: PairConfig, models: Models) -> None:
 
 def _probe_needs(spec: MethodSpec, models: Models) -> frozenset[Need]:
     """What the method's router reads of the engines; nothing unless it is a probe."""
-    router = models.routers.get(spec.rule_name)
+    router = models.routers.get(spec.router_role)
     if router is None:
         return frozenset()
     return next((needs for inputs, needs in OF_PROBES.items() if reads(router, inputs)), frozenset())

@@ -23,7 +23,7 @@ def run_settings(pair: LoadedPair, plan: Plan, dataset: str, *, is_audited: bool
         is_audited: Whether the PRM scores all candidates of finished solutions.
     """
     roles = ["draft", "target", "prm"]
-    roles += dict.fromkeys(entry.method.rule_name for entry in plan.entries if entry.method.is_router)
+    roles += dict.fromkeys(entry.method.router_role for entry in plan.entries if entry.method.is_router)
     models = pair.identity(roles)
     return {
         "kind": "evaluation",
