@@ -19,6 +19,10 @@ class StepRequest:
     """Another model's step from the same prefix. An engine may verify its tokens in one forward pass and keep
     the agreeing prefix. Where its forward passes over one and over several tokens give the same logits, the step is
     token for token the one without a proposal; other engines use proposals only if they are configured to do so."""
+    num_taken: int = 0
+    """The step begins with so many tokens of the proposal, and the model writes on behind them; budget and delimiter
+    count from the step's beginning. The proposal's ids must be this model's. A beginning that ends inside a character
+    is shortened to the whole ones."""
     after: Candidate | None = None
     """Continue from this candidate although it is not committed, to draft ahead."""
     on_text: Callable[[str], None] | None = field(default=None, compare=False, repr=False)
@@ -45,7 +49,7 @@ class Session(Protocol):
         """Write independent steps from the committed prefix, together where the backend can.
 
         Each is the step that :meth:`propose` would write with that seed, up to the rounding of batched sums. A proposal
-        in ``request`` may be ignored, ``on_text`` is not called, and no hidden state is kept.
+        in ``request`` may be ignored, with ``num_taken``, ``on_text`` is not called, and no hidden state is kept.
 
         Raises:
             ContextOverflow: If the prefix leaves no room for a token.

@@ -171,6 +171,7 @@ class Turn:
         sample: int = 0,
         *,
         sampling: Sampling | None = None,
+        num_taken: int = 0,
         on_text: Callable[[str], None] | None = None,
     ) -> Candidate:
         """A step that ``source`` writes from this prefix; only the first call writes it.
@@ -179,11 +180,14 @@ class Turn:
             source: The author.
             sample: Different numbers are independent samples, each with a seed of its own.
             sampling: How tokens are chosen at the first call; None for the setting's.
+            num_taken: The step begins with so many tokens of the draft's step, which must be written already. Draft and
+                target must share a vocabulary.
             on_text: Gets the text while the first call writes it.
         """
         key = (source, sample)
         if key not in self._candidates or self._candidates[key].cancelled():
-            work = self._propose(source, sample, sampling or self.setting.sampling, on_text)
+            request = replace(self._request(source, sample, sampling or self.setting.sampling), on_text=on_text)
+            work = self._propose(source, sample, self._with_proposal(request, source, num_taken))
             self._candidates[key] = asyncio.ensure_future(work)
         return await self._candidates[key]
 
@@ -207,17 +211,17 @@ class Turn:
 
     async def score(self, scorer: Scorer, candidate: Candidate) -> float:
         """The score that ``scorer`` gives a candidate of this turn; only the first call computes it."""
+        return (await self.scored(scorer, candidate)).value
+
+    async def scored(self, scorer: Scorer, candidate: Candidate) -> Score:
+        """The same with all that the scorer says about the candidate."""
         key = (scorer.name, candidate.source, candidate.sample)
         if key not in self._scores or self._scores[key].cancelled():
             self._scores[key] = asyncio.ensure_future(self._score(scorer, candidate))
-        return (await self._scores[key]).value
+        return await self._scores[key]
 
-    async def _propose(
-        self, source: Source, sample: int, sampling: Sampling, on_text: Callable[[str], None] | None
-    ) -> Candidate:
+    async def _propose(self, source: Source, sample: int, request: StepRequest) -> Candidate:
         session = await self.history.session(source)
-        request = self._request(source, sample, sampling)
-        request = replace(request, proposal=self._proposal(source), on_text=on_text)
         return replace(await session.propose(request), sample=sample)
 
     async def _propose_many(self, source: Source, samples: Sequence[int], sampling: Sampling) -> list[Candidate]:
@@ -231,10 +235,16 @@ class Turn:
         seed = derive_seed(setting.seed, self.history.problem.id, setting.attempt, self.index, source, sample)
         return StepRequest(max_tokens=self.max_tokens, delimiter=setting.limits.delimiter, sampling=sampling, seed=seed)
 
-    def _proposal(self, source: Source) -> Candidate | None:
+    def _with_proposal(self, request: StepRequest, source: Source, num_taken: int) -> StepRequest:
+        """The request with the draft's step, where it exists, as far as the setting and ``num_taken`` want it."""
         drafted = self._candidates.get((Source.DRAFT, 0))
-        is_useful = self.setting.use_proposals and source is Source.TARGET
-        return next(iter(_results([drafted])), None) if is_useful and drafted else None
+        proposal = next(iter(_results([drafted])), None) if source is Source.TARGET and drafted else None
+        if proposal is None or not (num_taken or self.setting.use_proposals):
+            return request
+        if num_taken:
+            end = None if self.setting.use_proposals else num_taken
+            proposal = replace(proposal, source=source, token_ids=proposal.token_ids[:end])
+        return replace(request, proposal=proposal, num_taken=num_taken)
 
     async def _score(self, scorer: Scorer, candidate: Candidate) -> Score:
         session = await self.history.scoring(scorer)
@@ -246,7 +256,9 @@ class Turn:
         A candidate that the decision did not need is written now: :attr:`on_text` gets its text early.
         """
         on_text = partial(self.on_text, decision.source) if self.on_text else None
-        candidate = await self.candidate(decision.source, decision.sample, on_text=on_text)
+        candidate = await self.candidate(
+            decision.source, decision.sample, num_taken=decision.num_taken, on_text=on_text
+        )
         await self.abandon()
         await self.history.commit(candidate)
         return Step(

@@ -48,7 +48,10 @@ class Writing:
     pick: Picker
     new: list[int] = field(default_factory=list)
     """Ids without end-of-sequence."""
+    num_taken: int = 0
+    """How many of these, from the first, were given."""
     logprobs: list[Any] = field(default_factory=list)
+    """Of the others."""
     first_entropy: Any = None
     finish: Finish = Finish.TOKEN_LIMIT
     is_complete: bool = False
@@ -66,15 +69,24 @@ class Writing:
 
     @classmethod
     def start(
-        cls, model: LanguageModel, prefix: Sequence[int], request: StepRequest, max_tokens: int, *, seed: int
+        cls,
+        model: LanguageModel,
+        prefix: Sequence[int],
+        request: StepRequest,
+        max_tokens: int,
+        *,
+        seed: int,
+        taken: Sequence[int] = (),
     ) -> "Writing":
-        """Begin a step behind ``prefix``."""
+        """Begin a step behind ``prefix``, with the tokens ``taken``."""
         return cls(
             model=model,
             prefix=prefix,
             delimiter=request.delimiter,
             max_tokens=max_tokens,
             pick=model.picker(request.sampling, seed),
+            new=list(taken),
+            num_taken=len(taken),
         )
 
     @property
@@ -112,9 +124,9 @@ class Writing:
         """The price of the call."""
         return Cost(
             num_calls=1,
-            num_computed=len(self.prefix) - self.num_cached,
+            num_computed=len(self.prefix) + self.num_taken - self.num_cached,
             num_cached=self.num_cached,
-            num_generated=len(self.new) + (self.finish is Finish.END_OF_SEQUENCE),
+            num_generated=len(self.new) - self.num_taken + (self.finish is Finish.END_OF_SEQUENCE),
             num_reused=self.num_reused,
             num_guessed=self.num_guessed,
             num_confirmed=self.num_confirmed,
@@ -160,20 +172,23 @@ class Decoder:
         Args:
             prefix: Ids of prompt and committed steps.
             proposed: Ids that may come next; ignored if the model takes no proposals.
-            request: Delimiter, sampling and seed.
+            request: Delimiter, sampling and seed; and how many of ``proposed`` the step begins with.
             max_tokens: Budget of the step.
             flag: Checked before each token.
             on_token: See :attr:`Writing.on_token`.
         """
-        step = Writing.start(self._model, prefix, request, max_tokens, seed=request.seed)
+        taken = self._model.whole_characters(list(proposed[: min(request.num_taken, max_tokens - 1)]), prefix)
+        step = Writing.start(self._model, prefix, request, max_tokens, seed=request.seed, taken=taken)
         step.on_token = on_token
-        sequence, ahead = self._sequence, list(proposed[: max_tokens - 1]) if self._model.takes_proposals else []
+        sequence, ahead = self._sequence, list(proposed[len(taken) : max_tokens - 1])
+        if not self._model.takes_proposals:
+            ahead = []
         is_guessing = not ahead
         if is_guessing:
             ahead = self._guess(step, flag)
-        rows, num_cached = self._continue([*prefix, *ahead], len(ahead) + 1)
-        step.num_cached, row = min(len(prefix), num_cached), 0
-        step.first_entropy = self._model.entropy(rows[0])
+        rows, num_cached = self._continue([*step.so_far, *ahead], len(ahead) + 1)
+        step.num_cached, row = min(len(step.so_far), num_cached), 0
+        step.first_entropy = None if taken else self._model.entropy(rows[0])
         while True:
             flag.check()
             token = step.take(rows[row])

@@ -18,6 +18,7 @@ from arbitrage.engines.speculative import SpeculativeEngine
 from arbitrage.policies.basic import DraftOnly, RandomEscalation, TargetOnly
 from arbitrage.policies.gates import Confidence, FirstEntropy, Judge
 from arbitrage.policies.learned import Oracle, RouterPolicy
+from arbitrage.policies.repair import Repair
 from arbitrage.policies.rsd import RSD
 from arbitrage.policies.solvers import Majority
 from arbitrage.scorers.format import InputFormat
@@ -239,6 +240,13 @@ METHODS: Final[dict[str, Rule | WholeSolver | GuessingTarget]] = {
         source="arXiv 2512.05033",
         default_threshold=_calibrated,
         needs=frozenset({Need.ROUTER}),
+    ),
+    "repair": Rule(
+        build=lambda models, values: Repair(models.required_router(), values.threshold, values.parameter),
+        source="after arXiv 2302.07863",
+        default_threshold=0.02,
+        default_parameter=0.15,
+        needs=frozenset({Need.ROUTER, Need.LIKELIHOOD, Need.ONE_VOCABULARY}),
     ),
     "speculative": GuessingTarget(
         target=_speculative,
