@@ -137,7 +137,8 @@ class Turn:
     """Budget of this step, in tokens."""
     on_text: OnText | None = None
     """Called while :meth:`keep` has a step written that no rule needed for its decision."""
-    _candidates: dict[tuple[Source, int], asyncio.Task[Candidate]] = field(default_factory=dict)
+    _candidates: dict[tuple[Source, int, int], asyncio.Task[Candidate]] = field(default_factory=dict)
+    """By author, sample and number of tokens taken over."""
     _scores: dict[tuple[str, Source, int], asyncio.Task[Score]] = field(default_factory=dict)
     _batches: list[asyncio.Task[list[Candidate]]] = field(default_factory=list)
     """Calls that write several candidates together."""
@@ -184,7 +185,7 @@ class Turn:
                 target must share a vocabulary.
             on_text: Gets the text while the first call writes it.
         """
-        key = (source, sample)
+        key = (source, sample, num_taken)
         if key not in self._candidates or self._candidates[key].cancelled():
             request = replace(self._request(source, sample, sampling or self.setting.sampling), on_text=on_text)
             work = self._propose(source, sample, self._with_proposal(request, source, num_taken))
@@ -199,10 +200,10 @@ class Turn:
             count: The number of steps; their sample numbers are 0, 1, …
             sampling: As for :meth:`candidate`.
         """
-        keys = [(source, sample) for sample in range(count)]
+        keys = [(source, sample, 0) for sample in range(count)]
         missing = [key for key in keys if key not in self._candidates or self._candidates[key].cancelled()]
         if missing:
-            work = self._propose_many(source, [sample for _, sample in missing], sampling or self.setting.sampling)
+            work = self._propose_many(source, [sample for _, sample, _ in missing], sampling or self.setting.sampling)
             together = asyncio.ensure_future(work)
             self._batches.append(together)
             for index, key in enumerate(missing):
@@ -237,7 +238,7 @@ class Turn:
 
     def _with_proposal(self, request: StepRequest, source: Source, num_taken: int) -> StepRequest:
         """The request with the draft's step, where it exists, as far as the setting and ``num_taken`` want it."""
-        drafted = self._candidates.get((Source.DRAFT, 0))
+        drafted = self._candidates.get((Source.DRAFT, 0, 0))
         proposal = next(iter(_results([drafted])), None) if source is Source.TARGET and drafted else None
         if proposal is None or not (num_taken or self.setting.use_proposals):
             return request
