@@ -65,9 +65,10 @@ MUTATIONS: Final = (
     Mutation(
         "candidates that only measure are discarded tokens",
         "solutions",
-        "elif candidate.source not in step.decision.measured:",
-        "elif True:",
+        "if candidate is step.candidate or candidate.source not in step.decision.measured:",
+        "if True:",
     ),
+    Mutation("a repaired step's beginning counts twice", "solutions", "candidate.num_written", "candidate.num_tokens"),
     Mutation("tokens that the draft reused count", "solutions", "if candidate.source is Source.TARGET else 0", ""),
     Mutation(
         "discarded target tokens are lost in sums",

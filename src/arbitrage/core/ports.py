@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from arbitrage.core.types import Candidate, Likelihood, Problem, Sampling, Score, Source
+from arbitrage.core.types import Candidate, Likelihood, Problem, Progress, Sampling, Score, Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +25,10 @@ class StepRequest:
     is shortened to the whole ones."""
     after: Candidate | None = None
     """Continue from this candidate although it is not committed, to draft ahead."""
+    stop: Callable[[Progress], bool] | None = field(default=None, compare=False, repr=False)
+    """Asked after each token but the last ones of the budget; True ends the step as
+    :attr:`~arbitrage.core.types.Finish.GIVEN_UP`. An engine
+    that gets a step as a whole does not ask."""
     on_text: Callable[[str], None] | None = field(default=None, compare=False, repr=False)
     """Called on the event loop with each new part of the step, in whole characters, before the step is returned. Joined
     parts are the step's text. An engine that gets a step as a whole calls it once."""
@@ -122,6 +126,14 @@ class ScoringSession(Protocol):
 
     async def close(self) -> None:
         """Free the session's memory; safe to call twice."""
+
+
+@runtime_checkable
+class BoundsScores(Protocol):
+    """A scorer that knows a bound of a step's score while the step is being written."""
+
+    def lowest(self, progress: Progress) -> float:
+        """The score that a step with this beginning gets at least, however it goes on."""
 
 
 class Scorer(Protocol):

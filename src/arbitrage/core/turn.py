@@ -4,16 +4,30 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.ports import Engine, Rewindable, Scorer, ScoringSession, Session, StepRequest
-from arbitrage.core.types import Candidate, Decision, Limits, Problem, Sampling, Score, Source, Step, derive_seed
+from arbitrage.core.types import (
+    Candidate,
+    Decision,
+    Finish,
+    Limits,
+    Problem,
+    Progress,
+    Sampling,
+    Score,
+    Source,
+    Step,
+    derive_seed,
+)
 
 OnText = Callable[[Source, str], None]
 """Gets each new part of a step that is sure to be kept while its author writes it: the author, and whole characters."""
 T = TypeVar("T", Session, ScoringSession)
 R = TypeVar("R", Candidate, Score)
+DRAFTED: Final = (Source.DRAFT, 0)
+"""Author and sample of the step that is offered to the target."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +54,8 @@ class Setting:
     use_proposals: bool = True
     """Offer a rejected draft step to the target as token proposals; an engine whose text they could change ignores them
     (see :class:`arbitrage.core.ports.StepRequest`)."""
+    gives_up: bool = True
+    """Let the draft stop within a step that the rule rejects however it goes on. It changes no decision and no text."""
 
 
 class History:
@@ -139,7 +155,7 @@ class Turn:
     """Called while :meth:`keep` has a step written that no rule needed for its decision."""
     _candidates: dict[tuple[Source, int, int], asyncio.Task[Candidate]] = field(default_factory=dict)
     """By author, sample and number of tokens taken over."""
-    _scores: dict[tuple[str, Source, int], asyncio.Task[Score]] = field(default_factory=dict)
+    _scores: dict[tuple[str, Source, int, int], asyncio.Task[Score]] = field(default_factory=dict)
     _batches: list[asyncio.Task[list[Candidate]]] = field(default_factory=list)
     """Calls that write several candidates together."""
 
@@ -158,9 +174,19 @@ class Turn:
         """The candidates that are written by now, in the order of the calls."""
         return _results(self._candidates.values())
 
-    async def draft(self) -> Candidate:
-        """The draft's step."""
-        return await self.candidate(Source.DRAFT)
+    async def draft(self, stop: Callable[[Progress], bool] | None = None) -> Candidate:
+        """The draft's step.
+
+        Args:
+            stop: Whether the rule rejects the step however it goes on; the first call's then ends as ``GIVEN_UP``.
+        """
+        return await self.candidate(Source.DRAFT, stop=stop if self.setting.gives_up else None)
+
+    async def completed_draft(self) -> Candidate:
+        """The draft's step, completed where it was given up."""
+        draft = await self.candidate(Source.DRAFT)
+        is_whole = draft.finish is not Finish.GIVEN_UP
+        return draft if is_whole else await self.candidate(Source.DRAFT, num_taken=draft.num_tokens)
 
     async def target(self) -> Candidate:
         """The target's step. A draft step that was written before goes along as a proposal."""
@@ -173,6 +199,7 @@ class Turn:
         *,
         sampling: Sampling | None = None,
         num_taken: int = 0,
+        stop: Callable[[Progress], bool] | None = None,
         on_text: Callable[[str], None] | None = None,
     ) -> Candidate:
         """A step that ``source`` writes from this prefix; only the first call writes it.
@@ -183,11 +210,13 @@ class Turn:
             sampling: How tokens are chosen at the first call; None for the setting's.
             num_taken: The step begins with so many tokens of the draft's step, which must be written already. Draft and
                 target must share a vocabulary.
+            stop: See :attr:`arbitrage.core.ports.StepRequest.stop`.
             on_text: Gets the text while the first call writes it.
         """
         key = (source, sample, num_taken)
         if key not in self._candidates or self._candidates[key].cancelled():
-            request = replace(self._request(source, sample, sampling or self.setting.sampling), on_text=on_text)
+            request = self._request(source, sample, sampling or self.setting.sampling)
+            request = replace(request, stop=stop, on_text=on_text)
             work = self._propose(source, sample, self._with_proposal(request, source, num_taken))
             self._candidates[key] = asyncio.ensure_future(work)
         return await self._candidates[key]
@@ -216,7 +245,7 @@ class Turn:
 
     async def scored(self, scorer: Scorer, candidate: Candidate) -> Score:
         """The same with all that the scorer says about the candidate."""
-        key = (scorer.name, candidate.source, candidate.sample)
+        key = (scorer.name, candidate.source, candidate.sample, candidate.num_taken)
         if key not in self._scores or self._scores[key].cancelled():
             self._scores[key] = asyncio.ensure_future(self._score(scorer, candidate))
         return await self._scores[key]
@@ -237,11 +266,13 @@ class Turn:
         return StepRequest(max_tokens=self.max_tokens, delimiter=setting.limits.delimiter, sampling=sampling, seed=seed)
 
     def _with_proposal(self, request: StepRequest, source: Source, num_taken: int) -> StepRequest:
-        """The request with the draft's step, where it exists, as far as the setting and ``num_taken`` want it."""
-        drafted = self._candidates.get((Source.DRAFT, 0, 0))
-        proposal = next(iter(_results([drafted])), None) if source is Source.TARGET and drafted else None
-        if proposal is None or not (num_taken or self.setting.use_proposals):
+        """The request with the draft's latest step, as far as the setting and ``num_taken`` want it."""
+        drafted = _results(
+            task for (author, sample, _), task in self._candidates.items() if (author, sample) == DRAFTED
+        )
+        if not drafted or not (num_taken or (self.setting.use_proposals and source is Source.TARGET)):
             return request
+        proposal = drafted[-1]
         if num_taken:
             end = None if self.setting.use_proposals else num_taken
             proposal = replace(proposal, source=source, token_ids=proposal.token_ids[:end])

@@ -32,6 +32,8 @@ class Finish(enum.StrEnum):
     REPEATED_STEP = "repeated_step"
     """A step with the text of the previous one."""
     STEP_LIMIT = "step_limit"
+    GIVEN_UP = "given_up"
+    """The author stopped within the step, since the rule would reject it however it went on."""
     CANCELLED = "cancelled"
     FAILED = "failed"
     ANSWERED = "answered"
@@ -312,6 +314,19 @@ class Candidate:
         They are for its own step, and for one that both wrote: models that share a step share a vocabulary.
         """
         return bool(self.token_ids) and (source is self.source or self.num_taken > 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """A step while its author writes it, as a rule sees it that may stop it."""
+
+    num_tokens: int
+    max_tokens: int
+    """Budget of the step."""
+    logprob: float
+    """The lowest sum of the log-probabilities of the tokens up to any of these; it never rises."""
+    first_entropy: float | None
+    """See :attr:`Candidate.first_entropy`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

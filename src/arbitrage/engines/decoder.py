@@ -5,13 +5,16 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from arbitrage.core.ports import StepRequest
-from arbitrage.core.types import Cost, Finish
+from arbitrage.core.types import Cost, Finish, Progress
 from arbitrage.engines.cache import CachedTokens, Rows, common_length
 from arbitrage.engines.language_model import LanguageModel, Picker
 from arbitrage.engines.worker import CancelFlag
+
+MOST_TOKENS_OF_A_CHARACTER: Final = 4
+"""As many as its bytes in UTF-8."""
 
 
 class Guesser(Protocol):
@@ -64,6 +67,12 @@ class Writing:
     """Guessed tokens that were right."""
     guessing_s: float = 0.0
     seconds: float = 0.0
+    stop: Callable[[Progress], bool] | None = None
+    """See :attr:`arbitrage.core.ports.StepRequest.stop`."""
+    logprob: float = 0.0
+    """Sum of log-probabilities, where a stop reads it."""
+    lowest_logprob: float = 0.0
+    """Its lowest value so far."""
     on_token: Callable[["Writing"], None] | None = None
     """Called after each token of the step, on the thread that writes."""
 
@@ -87,6 +96,7 @@ class Writing:
             pick=model.picker(request.sampling, seed),
             new=list(taken),
             num_taken=len(taken),
+            stop=request.stop,
         )
 
     @property
@@ -115,9 +125,24 @@ class Writing:
             self.finish, self.is_complete = Finish.STEP_END, True
         elif not self.num_left:
             self.is_complete = True
+        elif self.stop is not None and self._is_given_up(self.stop, float(logprob)):
+            self.finish, self.is_complete = Finish.GIVEN_UP, True
         if self.on_token is not None:
             self.on_token(self)
         return token
+
+    def _is_given_up(self, stop: Callable[[Progress], bool], logprob: float) -> bool:
+        self.logprob += logprob
+        self.lowest_logprob = min(self.lowest_logprob, self.logprob)
+        # A step that its budget ends inside a character loses the tokens of that one, which no rule then reads.
+        return self.num_left >= MOST_TOKENS_OF_A_CHARACTER and stop(
+            Progress(
+                num_tokens=len(self.new),
+                max_tokens=self.max_tokens,
+                logprob=self.lowest_logprob,
+                first_entropy=None if self.first_entropy is None else float(self.first_entropy),
+            )
+        )
 
     @property
     def cost(self) -> Cost:

@@ -5,13 +5,13 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Protocol
 
 from arbitrage.core.delimiter import split_steps
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.ports import StepRequest
-from arbitrage.core.types import Candidate, Cost, Finish, Likelihood, Limits, Problem, Source
+from arbitrage.core.types import Candidate, Cost, Finish, Likelihood, Limits, Problem, Progress, Source
 from arbitrage.engines.cache import common_length
 from arbitrage.engines.committed import CommittedIds
 from arbitrage.engines.taken import with_beginning
@@ -75,6 +75,8 @@ class ScriptedEngine:
     """Seconds of one forward pass over so many tokens of a prompt or of a step that is read."""
     unlikely: float = -1.0
     """Log-probability of a token that is not the script's."""
+    logprob: Callable[[str], float] = lambda token: 0.0
+    """The engine's log-probability of a token of its own."""
     clock: Clock = field(default_factory=VirtualClock)
     faults: Mapping[int, Exception] = field(default_factory=dict)
     """Errors to raise, by number of the call (from 0, over all sessions)."""
@@ -146,6 +148,8 @@ class ScriptedSession:
         offered = self._encode_any(request.proposal) if request.proposal else []
         num_taken = min(request.num_taken, len(offered), request.max_tokens - 1)
         tokens = [*(engine.token_of(id) for id in offered[:num_taken]), *tokens[num_taken:]]
+        if (num_stopped := self._num_before_stop(tokens, request)) < len(tokens):
+            tokens, finish = tokens[:num_stopped], Finish.GIVEN_UP
         ids = [engine.id_of(token) for token in tokens]
         num_agreeing = common_length(ids, offered)
         num_cached, self._num_computed = self._num_computed, len(self._ids) + num_taken
@@ -161,7 +165,7 @@ class ScriptedSession:
             text="".join(tokens),
             token_ids=tuple(ids),
             finish=finish,
-            logprobs=(0.0,) * (len(ids) - num_taken),
+            logprobs=tuple(map(engine.logprob, tokens[num_taken:])),
             first_entropy=0.0,
             cost=Cost(
                 num_calls=1,
@@ -205,6 +209,18 @@ class ScriptedSession:
         if len(tokens) > request.max_tokens:
             return tokens[: request.max_tokens], Finish.TOKEN_LIMIT
         return tokens, Finish.END_OF_SEQUENCE if is_last else Finish.STEP_END
+
+    def _num_before_stop(self, tokens: Sequence[str], request: StepRequest) -> int:
+        """How many tokens are written before the request's stop ends the step."""
+        sums = list(accumulate(map(self._engine.logprob, tokens)))
+        lowest = list(accumulate(sums, min))
+        for number in range(1, len(tokens) if request.stop else 0):
+            progress = Progress(
+                num_tokens=number, max_tokens=request.max_tokens, logprob=lowest[number - 1], first_entropy=0.0
+            )
+            if request.stop and request.stop(progress):
+                return number
+        return len(tokens)
 
     def _encode_any(self, candidate: Candidate) -> list[int]:
         has_ids = candidate.has_ids_of(self._source)

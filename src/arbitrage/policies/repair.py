@@ -7,8 +7,9 @@ from typing import Final
 
 from arbitrage.core.ports import Scorer
 from arbitrage.core.turn import Turn
-from arbitrage.core.types import Decision, Source
+from arbitrage.core.types import Candidate, Decision, Finish, Source
 from arbitrage.policies.basic import check_threshold
+from arbitrage.policies.learned import Rejection
 from arbitrage.scorers.likelihood import LikelihoodScorer
 
 READER: Final = LikelihoodScorer(name="likelihood", shares_ids=True)
@@ -37,15 +38,25 @@ class Repair:
 
     async def decide(self, turn: Turn) -> Decision:
         """One call of the router; where it escalates, one of the target to read the step."""
-        draft = await turn.draft()
-        gain = await turn.score(self.router, draft)
+        # A step is completed with other random numbers than it was begun: only a greedy one stays the same.
+        is_greedy = turn.setting.sampling.temperature == 0.0
+        stop = Rejection.of(self.router, self.threshold) if is_greedy else None
+        draft = await turn.draft(stop)
+        is_given_up = stop is not None and draft.finish is Finish.GIVEN_UP
+        gain = stop.score if stop and is_given_up else await turn.score(self.router, draft)
         if gain <= self.threshold:
             return Decision(source=Source.DRAFT, score=gain)
-        read = await turn.scored(self.reader, draft)
-        cut = first_objection(read.logprobs or (), self.epsilon)
+        cut = await self._cut(turn, draft)
+        if cut is None and is_given_up:
+            draft = await turn.completed_draft()
+            cut = await self._cut(turn, draft)
         if cut is None:
-            return Decision(source=Source.DRAFT, score=gain)
+            return Decision(source=Source.DRAFT, score=gain, num_taken=draft.num_taken)
         return Decision(source=Source.TARGET, score=gain, num_taken=cut)
+
+    async def _cut(self, turn: Turn, draft: Candidate) -> int | None:
+        read = await turn.scored(self.reader, draft)
+        return first_objection(read.logprobs or (), self.epsilon)
 
 
 def first_objection(logprobs: Sequence[float], epsilon: float) -> int | None:

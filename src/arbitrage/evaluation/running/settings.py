@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from arbitrage.core.trace import SCHEMA
+from arbitrage.core.turn import Setting
 from arbitrage.core.types import Problem
 from arbitrage.evaluation.running.plan import Plan, solvers_of
 from arbitrage.pairs.loaded import LoadedPair
@@ -38,10 +39,16 @@ def run_settings(pair: LoadedPair, plan: Plan, dataset: str, *, is_audited: bool
         "is_audited": is_audited,
         "dataset": dataset,
         "problems": {"count": len(plan.problems), "hash": problems_hash(plan.problems)},
-        "setting": asdict(plan.setting),
+        "setting": _setting(plan.setting),
         "samples": plan.num_attempts,
         "jobs": plan.jobs,
     }
+
+
+def _setting(setting: Setting) -> dict[str, Any]:
+    """The setting; what it changes in nothing but seconds stands only where it is off, as in runs made before it."""
+    values = asdict(setting)
+    return {name: value for name, value in values.items() if name != "gives_up" or not value}
 
 
 def problems_hash(problems: Sequence[Problem]) -> str:
