@@ -102,7 +102,7 @@ MUTATIONS: Final = (
     Mutation(
         "waste counts steps, not tokens",
         "metrics",
-        "sum(step.num_tokens for step in self.audited if",
+        "sum(step.num_target_tokens for step in self.audited if",
         "sum(1 for step in self.audited if",
     ),
     Mutation("the 95th percentile is the 90th", "metrics", "quantile(values, 0.95)", "quantile(values, 0.9)"),

@@ -56,10 +56,7 @@ def calibrate(
         )
     folder = router_folder(pair, router)
     if floor is not None:
-        from arbitrage.evaluation.floors import write_floor  # Imports numpy.
-
-        for score, bound in write_floor(folder, traces, purity=floor):
-            typer.echo(f"a step below a log-probability of {bound:.2f} nats has a score of at least {score:g}")
+        _give_up(folder, traces, floor)
     calibrations = calibrate_router(folder, traces, budget or (), confidence=confidence, seed=seed)
     console, columns = table_console(), _columns(confidence)
     for one in calibrations:
@@ -68,6 +65,14 @@ def calibrate(
     typer.echo(f"written into {folder}")
     if as_json:
         print(json.dumps({"schema": 1, "budgets": [asdict(one) for one in calibrations]}))  # noqa: T201
+
+
+def _give_up(folder: Path, traces: Path, purity: float) -> None:
+    """Write a probe's floor, and print it."""
+    from arbitrage.evaluation.floors import write_floor  # Imports numpy.
+
+    for score, bound in write_floor(folder, traces, purity=purity):
+        typer.echo(f"a step below a log-probability of {bound:.2f} nats has a score of at least {score:g}")
 
 
 def _columns(confidence: float) -> Sequence[Column[Any]]:
