@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import arbitrage as arb
-from arbitrage.cli.evaluate import problems
 from arbitrage.core.policy import Policy
 from arbitrage.core.trace import Trace
 from arbitrage.core.turn import Turn
 from arbitrage.core.types import Candidate, Source
+from arbitrage.datasets.named import problems
 from arbitrage.evaluation.running.solutions import Fates
 from arbitrage.grading import is_correct
 from arbitrage.policies import Repair
@@ -42,7 +42,7 @@ class Cutting(Repair):
 def least_likely(epsilon: float) -> Cut:
     """The least likely token, if its probability is below ``epsilon``."""
 
-    def choose(draft: Candidate, logprobs: Sequence[float]) -> int | None:
+    def choose(_: Candidate, logprobs: Sequence[float]) -> int | None:
         lowest = min(logprobs, default=0.0)
         return logprobs.index(lowest) if lowest < math.log(epsilon) else None
 

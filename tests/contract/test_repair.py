@@ -130,3 +130,25 @@ async def test_a_beginning_leaves_room_for_one_token(kit):
         made = await session.propose(request(4, proposal=replace(wanted), num_taken=wanted.num_tokens))
         assert made.num_taken <= 3
         assert made.num_tokens <= 4
+
+
+async def test_a_step_that_is_given_up_can_be_completed_to_the_whole_one(kit):
+    async with opened(kit.build(3), PROBLEM) as session, opened(kit.build(3), PROBLEM) as plain:
+        for _ in range(2):
+            wanted = await plain.propose(request(12))
+            assert wanted.num_tokens > 3
+            seen = []
+            made = await session.propose(request(12, stop=lambda p, seen=seen: seen.append(p) or p.num_tokens == 2))
+            if not seen:
+                pytest.skip("a step that a server writes is not stopped")
+            assert [p.num_tokens for p in seen] == [1, 2]
+            assert made.finish is Finish.GIVEN_UP
+            assert made.token_ids == wanted.token_ids[:2]
+            assert made.cost.num_generated == 2
+            assert seen[-1].logprob == pytest.approx(min(sum(wanted.logprobs[:2]), wanted.logprobs[0]), abs=1e-3)
+            assert seen[-1].first_entropy == pytest.approx(wanted.first_entropy, abs=1e-3)
+            whole = await session.propose(request(12, proposal=made, num_taken=2))
+            assert essence(whole) == essence(wanted)
+            assert whole.cost.num_generated == wanted.cost.num_generated - 2
+            for one in (session, plain):
+                await one.commit(wanted)
