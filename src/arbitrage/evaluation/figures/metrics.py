@@ -126,7 +126,7 @@ def figures_of(
         accuracy_low=interval.low if interval else None,
         accuracy_high=interval.high if interval else None,
         acceptance_rate=acceptance,
-        repair_rate=_mean(step.num_taken > 0 and step.source is Source.TARGET for step in steps),
+        repair_rate=_mean(step.num_taken > 0 for step in steps),
         token_acceptance_rate=tokens.draft_accepted / num_tokens if num_tokens else None,
         target_token_share=tokens.target_kept / num_tokens if num_tokens else None,
         wasted_escalation_rate=waste.rate,

@@ -55,7 +55,7 @@ class StepFacts:
         return cls(
             source=step.source,
             num_tokens=step.candidate.num_tokens,
-            num_taken=step.candidate.num_taken,
+            num_taken=step.candidate.num_taken if step.source is Source.TARGET else 0,
             decided_on=step.decision.score,
             draft_score=draft,
             target_score=target,
