@@ -65,9 +65,10 @@ MUTATIONS: Final = (
     Mutation(
         "candidates that only measure are discarded tokens",
         "solutions",
-        "elif candidate.source not in step.decision.measured:",
-        "elif True:",
+        "if candidate is step.candidate or candidate.source not in step.decision.measured:",
+        "if True:",
     ),
+    Mutation("a repaired step's beginning counts twice", "solutions", "candidate.num_written", "candidate.num_tokens"),
     Mutation("tokens that the draft reused count", "solutions", "if candidate.source is Source.TARGET else 0", ""),
     Mutation(
         "discarded target tokens are lost in sums",
@@ -101,7 +102,7 @@ MUTATIONS: Final = (
     Mutation(
         "waste counts steps, not tokens",
         "metrics",
-        "sum(step.num_tokens for step in self.audited if",
+        "sum(step.num_target_tokens for step in self.audited if",
         "sum(1 for step in self.audited if",
     ),
     Mutation("the 95th percentile is the 90th", "metrics", "quantile(values, 0.95)", "quantile(values, 0.9)"),

@@ -53,8 +53,8 @@ def request(max_tokens: int = 32, *, temperature: float = 0.0, seed: int = 0, **
 
 
 def setting(**values: Any) -> Setting:
-    """A setting with the given limits; ``sampling``, ``seed`` and ``use_proposals`` go where they belong."""
-    own = {name: values.pop(name) for name in ("sampling", "seed", "use_proposals") if name in values}
+    """A setting with the given limits; values that are no limits go where they belong."""
+    own = {name: values.pop(name) for name in ("sampling", "seed", "use_proposals", "gives_up") if name in values}
     return Setting(limits=Limits(**values), **own)
 
 

@@ -1,6 +1,7 @@
 import json
 import math
 import random
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,9 @@ from arbitrage.scorers.format import InputFormat
 from arbitrage.scorers.probe import NUM_FEATURES, Inputs, ProbeHead, ProbeScorer, features, is_probe
 from arbitrage.training.probe import ProbeRecipe, rows_for_head, train_probe
 from arbitrage.training.row_scores import score_rows
-from helpers import PROBLEM, Watched, candidate, row, scripted
+from command_line import command
+from helpers import PROBLEM, Watched, candidate, row, score, scripted, solved, written
+from helpers import step as step_of
 
 FORMAT = InputFormat(kind="router", annotation={"draft": "a", "target": "b"})
 STATE = ProbeRecipe(inputs=Inputs.STATE)
@@ -261,3 +264,43 @@ def test_a_sample_becomes_a_candidate_with_its_text_and_features():
     sample = rows(1)[0].draft
     draft = sample.as_candidate(Source.DRAFT)
     assert (draft.text, draft.logprobs, draft.hidden_state) == (sample.text, sample.logprobs, sample.hidden_state)
+
+
+def test_calibrate_gives_a_probe_its_floor(probe, tmp_path):
+    folder, traces = tmp_path / "probe", tmp_path / "traces.jsonl"
+    shutil.copytree(probe[0], folder)
+    lines = []
+    for number in range(80):
+        is_doubtful = number % 2 == 0
+        drafted = written(Source.DRAFT, 2)
+        drafted = replace(drafted, logprobs=(0.0, -(2.0 + number / 100) if is_doubtful else -0.1 - number / 1000))
+        one = step_of(drafted, scores=(score("router", Source.DRAFT, 0.4 if is_doubtful else 0.01),))
+        lines.append(json.dumps(solved(one, problem=f"p{number}").to_json()))
+    traces.write_text("\n".join(lines) + "\n")
+    before = ProbeHead.load(folder)
+    status, out, err = command("calibrate", traces, "--router", folder, "--floor", 1.0)
+    assert status == 0, err
+    assert "a step below a log-probability of -2.00 nats has a score of at least 0.305" in out
+    head = ProbeHead.load(folder)
+    assert dict(head.floor)[0.305] == pytest.approx(-2.0)
+    assert 0.505 not in dict(head.floor)
+    assert head.lowest(-2.5) == 0.305
+    assert head.lowest(-1.0) == before.lowest(-2.5) == 0.0
+    status, _, err = command("calibrate", traces, "--router", folder)
+    assert (status, "neither --budget nor --floor" in err) == (2, True)
+    status, _, err = command("calibrate", traces, "--router", folder, "--floor", 1.5)
+    assert (status, r"purity must be in (0, 1], got 1.5" in err) == (2, True)
+
+
+async def test_a_floor_raises_the_score_of_a_step_with_an_unlikely_beginning():
+    likely = candidate("a b", logprobs=(-0.1, -0.1), first_entropy=0.0)
+    unlikely = replace(likely, logprobs=(-3.0, 0.0))
+    weights = {"mean": 6, "scale": 6, "inner": (6, 2), "inner_bias": 2, "outer": 2, "outer_bias": 1}
+    zeros = {name: np.full(shape, name == "scale", np.float32) for name, shape in weights.items()}
+    head = ProbeHead(inputs=Inputs.CONFIDENCE, **zeros)
+    values = []
+    for one in (head, replace(head, floor=((0.3, -1.0), (0.8, -2.0)))):
+        scorer = ProbeScorer(one, name="router", input_format=InputFormat(kind="router"))
+        session = await scorer.open(History(PROBLEM, None))
+        values.append([(await session.score(step)).value for step in (likely, unlikely)])
+    assert values == [[0.5, 0.5], [0.5, 0.8]]

@@ -215,4 +215,4 @@ async def test_parquet_has_the_same_values_as_the_rows(tmp_path):
     table = parquet.read_table(tmp_path / "rows.parquet").to_pylist()
     assert [record["advantage"] for record in table] == [row.advantage for row in logged]
     assert table[2]["targets"][1]["score"] == 0.75
-    assert table[2]["history"][1] == {"source": "draft", "text": "d2\n\n"}
+    assert table[2]["history"][1] == {"source": "draft", "text": "d2\n\n", "num_taken_chars": None}

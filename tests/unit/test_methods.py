@@ -30,7 +30,8 @@ def specs(draw: st.DrawFn) -> MethodSpec:
     rule = draw(st.sampled_from(["", *rules()]))
     solver = draw(st.sampled_from(SOLVERS if not rule else ["", *GUESSING]))
     router = draw(st.just("") | ROUTERS) if rule == "router" else ""
-    spec = MethodSpec(rule, router, solver, draw(COUNTS) if solver else None)
+    parameter = draw(THRESHOLDS) if rule == "repair" else None
+    spec = MethodSpec(rule, router, solver, draw(COUNTS) if solver else None, parameter=parameter)
     return spec.at(draw(THRESHOLDS)) if spec.has_threshold else spec
 
 
@@ -62,6 +63,9 @@ def test_any_text_is_a_method_or_one_clear_error(text):
         ("majority:5", ("", "", "majority", 5, None)),
         ("target+ngram", ("target", "", "ngram", None, None)),
         ("rsd@0", ("rsd", "", "", None, 0.0)),
+        ("repair", ("repair", "", "", None, None)),
+        ("repair:0.15@0.02", ("repair", "", "", None, 0.02, 0.15)),
+        ("repair:0.05+speculative:6@0.02", ("repair", "", "speculative", 6, 0.02, 0.05)),
     ],
 )
 def test_a_name_is_taken_apart(text, parts):
@@ -76,6 +80,9 @@ def test_a_name_is_taken_apart(text, parts):
         ("telepathy", "unknown policy 'telepathy'"),
         ("router:", "unknown policy 'router:'"),
         ("draft:b", "unknown policy 'draft:b'"),
+        ("repair:", "unknown policy 'repair:'"),
+        ("repair:model", "the number in 'repair:model' must be a number in"),
+        ("repair:1.5", "the number in 'repair:1.5' must be in"),
         ("+speculative", r"unknown policy '\+speculative'"),
         ("router+", r"unknown policy 'router\+'"),
         ("speculative+router", r"unknown policy 'speculative\+router'"),
@@ -119,7 +126,7 @@ def test_every_row_says_what_it_needs_and_where_it_comes_from(name):
     assert row.source
     assert spec.needs == row.needs
     assert spec.standing is row.standing
-    assert spec.is_router is (Need.ROUTER in row.needs) is (name == "router")
+    assert spec.is_router is (Need.ROUTER in row.needs) is (name in ("router", "repair"))
     if isinstance(row, Rule) and isinstance(row.default_threshold, float):
         assert resolved(spec, MODELS).threshold == row.default_threshold
 
@@ -151,7 +158,7 @@ class EveryOther:
 
 
 async def test_a_new_rule_is_one_class_and_one_row(monkeypatch):
-    row = Rule(build=lambda models, name, t: EveryOther(t), source="this test", default_threshold=0.25)
+    row = Rule(build=lambda models, values: EveryOther(values.threshold), source="this test", default_threshold=0.25)
     monkeypatch.setitem(METHODS, "every-other", row)
     spec = MethodSpec.parse("every-other+speculative:3@0.5")
     assert (spec.rule, spec.solver, spec.threshold) == ("every-other", "speculative", 0.5)

@@ -1,12 +1,16 @@
 """A method that reads values which an engine does not return fails when it is built, not at the first problem."""
 
+import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.turn import Pair
+from arbitrage.engines.prompt import PlainPrompt
+from arbitrage.engines.tokens import TokenText
 from arbitrage.grading import is_same
 from arbitrage.pairs.config import PairConfig
 from arbitrage.pairs.hf import HFModel
@@ -50,6 +54,7 @@ def loaded(draft="hf", target="hf", router=None):
         ("entropy", {"draft": "sglang"}, r"draft's engine \(sglang\) returns no first-token entropy;"),
         ("likelihood", {"target": "llama-server"}, r"\(llama-server\) returns no log-probabilities of a given step;"),
         ("judge", {"target": "llama-server"}, r"\(llama-server\) returns no log-probabilities of a given step;"),
+        ("repair:0.1", {"target": "llama-server"}, r"\(llama-server\) returns no log-probabilities of a given step;"),
     ],
 )
 def test_values_that_an_engine_does_not_return_are_one_error_at_build_time(policy, engines, message):
@@ -98,3 +103,20 @@ def test_every_need_has_one_check():
     model = LlamaServerModel(path="m", url="http://127.0.0.1:1")
     assert model.lacks == set(OF_ENGINES)
     assert replace(model, name="other").identity == {"path": "m", "name": "other", "engine": "llama-server"}
+
+
+@pytest.mark.parametrize("policy", ["repair:0.1", "repair:0.1+speculative"])
+def test_models_that_share_no_vocabulary_cannot_share_a_step(policy):
+    words = [SimpleNamespace(get_vocab=lambda words=words: dict(words)) for words in ({"a": 0, "b": 1}, {"a": 1})]
+    draft, target, same = (
+        TokenText(tokenizer, name, PlainPrompt())
+        for tokenizer, name in ((words[0], "small"), (words[1], "large"), (words[0], "twin"))
+    )
+    pair = loaded(router=probe(Inputs.LIKELIHOODS))
+    other, shared = (
+        replace(pair, models=replace(pair.models, pair=Pair(draft=draft, target=engine))) for engine in (target, same)
+    )
+    message = rf"the policy '{re.escape(policy)}' needs one vocabulary, those of 'small' and 'large' differ .*router"
+    with pytest.raises(ConfigError, match=message):
+        other.method(f"{policy}@0.1")
+    assert shared.policy("repair:0.1@0.1").epsilon == 0.1

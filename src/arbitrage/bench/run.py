@@ -137,5 +137,6 @@ async def _run_all(runs: Sequence[WriterRun | ScorerRun], num_rounds: int, progr
 
 def default_rule(config: PairConfig, advice: Advice) -> str:
     """The rule of the pair's default method where its costs were measured, else the rule that costs nothing."""
-    name = MethodSpec.parse(config.default_method).rule_name
+    spec = MethodSpec.parse(config.default_method)
+    name = spec.router_role or spec.rule_name
     return name if name in advice.scoring else NO_SCORER

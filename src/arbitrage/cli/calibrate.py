@@ -10,7 +10,7 @@ import typer
 
 from arbitrage.cli.options import PairOption, SeedOption
 from arbitrage.cli.show import rich_table, table_console
-from arbitrage.core.errors import StoreError
+from arbitrage.core.errors import ConfigError, StoreError
 from arbitrage.pairs.catalogue import router_folder
 from arbitrage.report.columns import Column, Table
 from arbitrage.training.rows import FILE
@@ -21,9 +21,16 @@ def calibrate(
         Path, typer.Argument(help="Run folder of `arbitrage eval --policies target,router`, or its --traces file.")
     ],
     budget: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(help="'target-tokens<=0.3', 'seconds<=1.2' or 'accuracy-loss<=0.02'; may be given many times."),
-    ],
+    ] = None,
+    floor: Annotated[
+        float | None,
+        typer.Option(
+            help="For a probe: let the draft stop within a step whose log-probability is so low that at least this "
+            "share of such steps, such as 0.98, is rejected anyway; the others are rejected too from now on."
+        ),
+    ] = None,
     router: Annotated[str, typer.Option(help="A router's checkpoint folder; empty for the pair's router.")] = "",
     pair: PairOption = "tiny",
     confidence: Annotated[
@@ -40,13 +47,17 @@ def calibrate(
     """
     from arbitrage.evaluation.calibration import calibrate_router  # Imports scipy.
 
+    if not budget and floor is None:
+        raise ConfigError("nothing to calibrate: neither --budget nor --floor is given")
     if (traces / FILE).is_file():
         raise StoreError(
             f"{str(traces)!r} holds rows, but a threshold is chosen from solved problems",
             hint="solve some with `arbitrage eval --policies target,router --thresholds … --out RUN`, and name RUN",
         )
     folder = router_folder(pair, router)
-    calibrations = calibrate_router(folder, traces, budget, confidence=confidence, seed=seed)
+    if floor is not None:
+        _give_up(folder, traces, floor)
+    calibrations = calibrate_router(folder, traces, budget or (), confidence=confidence, seed=seed)
     console, columns = table_console(), _columns(confidence)
     for one in calibrations:
         table = Table.of(f"{one.budget}: threshold {one.threshold:g}", columns, one.tested)
@@ -54,6 +65,14 @@ def calibrate(
     typer.echo(f"written into {folder}")
     if as_json:
         print(json.dumps({"schema": 1, "budgets": [asdict(one) for one in calibrations]}))  # noqa: T201
+
+
+def _give_up(folder: Path, traces: Path, purity: float) -> None:
+    """Write a probe's floor, and print it."""
+    from arbitrage.evaluation.floors import write_floor  # Imports numpy.
+
+    for score, bound in write_floor(folder, traces, purity=purity):
+        typer.echo(f"a step below a log-probability of {bound:.2f} nats has a score of at least {score:g}")
 
 
 def _columns(confidence: float) -> Sequence[Column[Any]]:

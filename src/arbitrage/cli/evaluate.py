@@ -77,6 +77,7 @@ def evaluate(
     proposals: Annotated[
         bool, typer.Option(help="Offer rejected draft steps to the target as token proposals.")
     ] = True,
+    give_up: Annotated[bool, typer.Option(help="Let the draft stop within a step that is sure to be rejected.")] = True,
     jobs: Annotated[
         int,
         typer.Option(
@@ -128,6 +129,7 @@ def evaluate(
         sampling=Sampling(temperature=temperature),
         seed=seed,
         use_proposals=proposals,
+        gives_up=give_up,
     )
     problem_list = problems(dataset, limit, stratify=stratify, fields=fields)
     specs = methods(_split(policies), [parse_threshold(text) for text in _split(thresholds)])

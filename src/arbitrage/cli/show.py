@@ -26,7 +26,8 @@ Advance = Callable[..., None]
 def step_line(step: Step) -> Text:
     """One step, coloured by its author, with rejected candidates, scores, tokens and time."""
     line = Text(f"{step.source:>6} ", style=f"bold {COLOURS[step.source]}")
-    line.append(step.text.strip(), style=COLOURS[step.source])
+    for author, text in step.candidate.parts:
+        line.append(text.strip("\n"), style=COLOURS[author])
     for candidate in step.candidates:
         if candidate is not step.candidate:
             line.append("  ")
@@ -38,7 +39,8 @@ def step_line(step: Step) -> Text:
 def _details(step: Step) -> str:
     parts = [f"{score.scorer}({score.source}) {score.value:.2f}" for score in step.scores]
     seconds = sum(c.cost.seconds for c in step.candidates) + sum(s.cost.seconds for s in step.scores)
-    return " · ".join([*parts, f"{step.candidate.num_tokens} tokens", f"{seconds * 1000:.0f} ms"])
+    taken = f", {step.candidate.num_taken} by the draft" if len(step.candidate.parts) > 1 else ""
+    return " · ".join([*parts, f"{step.candidate.num_tokens} tokens{taken}", f"{seconds * 1000:.0f} ms"])
 
 
 def trace_footer(trace: Trace) -> Text:

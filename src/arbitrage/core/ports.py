@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from arbitrage.core.types import Candidate, Likelihood, Problem, Sampling, Score, Source
+from arbitrage.core.types import Candidate, Likelihood, Problem, Progress, Sampling, Score, Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,8 +19,16 @@ class StepRequest:
     """Another model's step from the same prefix. An engine may verify its tokens in one forward pass and keep
     the agreeing prefix. Where its forward passes over one and over several tokens give the same logits, the step is
     token for token the one without a proposal; other engines use proposals only if they are configured to do so."""
+    num_taken: int = 0
+    """The step begins with so many tokens of the proposal, and the model writes on behind them; budget and delimiter
+    count from the step's beginning. The proposal's ids must be this model's. A beginning that ends inside a character
+    is shortened to the whole ones."""
     after: Candidate | None = None
     """Continue from this candidate although it is not committed, to draft ahead."""
+    stop: Callable[[Progress], bool] | None = field(default=None, compare=False, repr=False)
+    """Asked after each token but the last ones of the budget; True ends the step as
+    :attr:`~arbitrage.core.types.Finish.GIVEN_UP`. An engine
+    that gets a step as a whole does not ask."""
     on_text: Callable[[str], None] | None = field(default=None, compare=False, repr=False)
     """Called on the event loop with each new part of the step, in whole characters, before the step is returned. Joined
     parts are the step's text. An engine that gets a step as a whole calls it once."""
@@ -45,7 +53,7 @@ class Session(Protocol):
         """Write independent steps from the committed prefix, together where the backend can.
 
         Each is the step that :meth:`propose` would write with that seed, up to the rounding of batched sums. A proposal
-        in ``request`` may be ignored, ``on_text`` is not called, and no hidden state is kept.
+        in ``request`` may be ignored, with ``num_taken``, ``on_text`` is not called, and no hidden state is kept.
 
         Raises:
             ContextOverflow: If the prefix leaves no room for a token.
@@ -118,6 +126,14 @@ class ScoringSession(Protocol):
 
     async def close(self) -> None:
         """Free the session's memory; safe to call twice."""
+
+
+@runtime_checkable
+class BoundsScores(Protocol):
+    """A scorer that knows a bound of a step's score while the step is being written."""
+
+    def lowest(self, progress: Progress) -> float:
+        """The score that a step with this beginning gets at least, however it goes on."""
 
 
 class Scorer(Protocol):

@@ -1,6 +1,6 @@
 """The one record of a solution: every candidate, decision, score, token count and second."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
@@ -59,7 +59,7 @@ class Trace:
 
     @property
     def acceptance_rate(self) -> float | None:
-        """Share of steps kept from the draft; None without steps."""
+        """Share of steps kept whole from the draft; None without steps."""
         if not self.steps:
             return None
         return sum(step.source is Source.DRAFT for step in self.steps) / len(self.steps)
@@ -69,7 +69,7 @@ class Trace:
         """Share of the kept tokens that the target wrote; None without tokens."""
         if not self.num_tokens:
             return None
-        return sum(s.candidate.num_tokens for s in self.steps if s.source is Source.TARGET) / self.num_tokens
+        return sum(step.candidate.num_tokens_by(Source.TARGET) for step in self.steps) / self.num_tokens
 
     @property
     def usage(self) -> dict[str, Cost]:
@@ -212,6 +212,7 @@ def _step_from_json(record: dict[str, Any]) -> Step:
             score=decision["score"],
             measured=frozenset(decision["measured"]),
             sample=decision.get("sample", 0),
+            num_taken=decision.get("num_taken", 0),
         ),
         finish=Finish(record["finish"]),
         candidates=candidates,
@@ -222,6 +223,7 @@ def _step_from_json(record: dict[str, Any]) -> Step:
                 value=score["value"],
                 cost=Cost(**score["cost"]),
                 sample=score.get("sample", 0),
+                logprobs=_floats(score.get("logprobs")),
             )
             for score in record["scores"]
         ),
@@ -229,14 +231,19 @@ def _step_from_json(record: dict[str, Any]) -> Step:
 
 
 def _candidate_from_json(record: dict[str, Any]) -> Candidate:
-    logprobs = record["logprobs"]
     return Candidate(
         source=Source(record["source"]),
         text=record["text"],
         token_ids=tuple(record["token_ids"]),
         finish=Finish(record["finish"]),
         cost=Cost(**record["cost"]),
-        logprobs=None if logprobs is None else tuple(logprobs),
+        logprobs=_floats(record["logprobs"]),
         first_entropy=record.get("first_entropy"),
         sample=record.get("sample", 0),
+        num_taken=record.get("num_taken", 0),
+        num_taken_chars=record.get("num_taken_chars", 0),
     )
+
+
+def _floats(values: Sequence[float] | None) -> tuple[float, ...] | None:
+    return None if values is None else tuple(values)

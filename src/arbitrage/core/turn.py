@@ -5,16 +5,30 @@ import contextlib
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.ports import Engine, Rewindable, Scorer, ScoringSession, Session, StepRequest
-from arbitrage.core.types import Candidate, Decision, Limits, Problem, Sampling, Score, Source, Step, derive_seed
+from arbitrage.core.types import (
+    Candidate,
+    Decision,
+    Finish,
+    Limits,
+    Problem,
+    Progress,
+    Sampling,
+    Score,
+    Source,
+    Step,
+    derive_seed,
+)
 
 OnText = Callable[[Source, str], None]
 """Gets each new part of a step that is sure to be kept while its author writes it: the author, and whole characters."""
 T = TypeVar("T", Session, ScoringSession)
 R = TypeVar("R", Candidate, Score)
+DRAFTED: Final = (Source.DRAFT, 0)
+"""Author and sample of the step that is offered to the target."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +55,8 @@ class Setting:
     use_proposals: bool = True
     """Offer a rejected draft step to the target as token proposals; an engine whose text they could change ignores them
     (see :class:`arbitrage.core.ports.StepRequest`)."""
+    gives_up: bool = True
+    """Let the draft stop within a step that the rule rejects however it goes on. It changes no decision and no text."""
 
 
 class History:
@@ -148,8 +164,9 @@ class Turn:
     """Budget of this step, in tokens."""
     on_text: OnText | None = None
     """Called while :meth:`keep` has a step written that no rule needed for its decision."""
-    _candidates: dict[tuple[Source, int], asyncio.Task[Candidate]] = field(default_factory=dict)
-    _scores: dict[tuple[str, Source, int], asyncio.Task[Score]] = field(default_factory=dict)
+    _candidates: dict[tuple[Source, int, int], asyncio.Task[Candidate]] = field(default_factory=dict)
+    """By author, sample and number of tokens taken over."""
+    _scores: dict[tuple[str, Source, int, int], asyncio.Task[Score]] = field(default_factory=dict)
     _batches: list[asyncio.Task[list[Candidate]]] = field(default_factory=list)
     """Calls that write several candidates together."""
 
@@ -168,9 +185,19 @@ class Turn:
         """The candidates that are written by now, in the order of the calls."""
         return _results(self._candidates.values())
 
-    async def draft(self) -> Candidate:
-        """The draft's step."""
-        return await self.candidate(Source.DRAFT)
+    async def draft(self, stop: Callable[[Progress], bool] | None = None) -> Candidate:
+        """The draft's step.
+
+        Args:
+            stop: Whether the rule rejects the step however it goes on; the first call's then ends as ``GIVEN_UP``.
+        """
+        return await self.candidate(Source.DRAFT, stop=stop if self.setting.gives_up else None)
+
+    async def completed_draft(self) -> Candidate:
+        """The draft's step, completed where it was given up."""
+        draft = await self.candidate(Source.DRAFT)
+        is_whole = draft.finish is not Finish.GIVEN_UP
+        return draft if is_whole else await self.candidate(Source.DRAFT, num_taken=draft.num_tokens)
 
     async def target(self) -> Candidate:
         """The target's step. A draft step that was written before goes along as a proposal."""
@@ -182,6 +209,8 @@ class Turn:
         sample: int = 0,
         *,
         sampling: Sampling | None = None,
+        num_taken: int = 0,
+        stop: Callable[[Progress], bool] | None = None,
         on_text: Callable[[str], None] | None = None,
     ) -> Candidate:
         """A step that ``source`` writes from this prefix; only the first call writes it.
@@ -190,11 +219,16 @@ class Turn:
             source: The author.
             sample: Different numbers are independent samples, each with a seed of its own.
             sampling: How tokens are chosen at the first call; None for the setting's.
+            num_taken: The step begins with so many tokens of the draft's step, which must be written already. Draft and
+                target must share a vocabulary.
+            stop: See :attr:`arbitrage.core.ports.StepRequest.stop`.
             on_text: Gets the text while the first call writes it.
         """
-        key = (source, sample)
+        key = (source, sample, num_taken)
         if key not in self._candidates or self._candidates[key].cancelled():
-            work = self._propose(source, sample, sampling or self.setting.sampling, on_text)
+            request = self._request(source, sample, sampling or self.setting.sampling)
+            request = replace(request, stop=stop, on_text=on_text)
+            work = self._propose(source, sample, self._with_proposal(request, source, num_taken))
             self._candidates[key] = asyncio.ensure_future(work)
         return await self._candidates[key]
 
@@ -206,10 +240,10 @@ class Turn:
             count: The number of steps; their sample numbers are 0, 1, …
             sampling: As for :meth:`candidate`.
         """
-        keys = [(source, sample) for sample in range(count)]
+        keys = [(source, sample, 0) for sample in range(count)]
         missing = [key for key in keys if key not in self._candidates or self._candidates[key].cancelled()]
         if missing:
-            work = self._propose_many(source, [sample for _, sample in missing], sampling or self.setting.sampling)
+            work = self._propose_many(source, [sample for _, sample, _ in missing], sampling or self.setting.sampling)
             together = asyncio.ensure_future(work)
             self._batches.append(together)
             for index, key in enumerate(missing):
@@ -218,17 +252,17 @@ class Turn:
 
     async def score(self, scorer: Scorer, candidate: Candidate) -> float:
         """The score that ``scorer`` gives a candidate of this turn; only the first call computes it."""
-        key = (scorer.name, candidate.source, candidate.sample)
+        return (await self.scored(scorer, candidate)).value
+
+    async def scored(self, scorer: Scorer, candidate: Candidate) -> Score:
+        """The same with all that the scorer says about the candidate."""
+        key = (scorer.name, candidate.source, candidate.sample, candidate.num_taken)
         if key not in self._scores or self._scores[key].cancelled():
             self._scores[key] = asyncio.ensure_future(self._score(scorer, candidate))
-        return (await self._scores[key]).value
+        return await self._scores[key]
 
-    async def _propose(
-        self, source: Source, sample: int, sampling: Sampling, on_text: Callable[[str], None] | None
-    ) -> Candidate:
+    async def _propose(self, source: Source, sample: int, request: StepRequest) -> Candidate:
         session = await self.history.session(source)
-        request = self._request(source, sample, sampling)
-        request = replace(request, proposal=self._proposal(source), on_text=on_text)
         return replace(await session.propose(request), sample=sample)
 
     async def _propose_many(self, source: Source, samples: Sequence[int], sampling: Sampling) -> list[Candidate]:
@@ -242,10 +276,18 @@ class Turn:
         seed = derive_seed(setting.seed, self.history.problem.id, setting.attempt, self.index, source, sample)
         return StepRequest(max_tokens=self.max_tokens, delimiter=setting.limits.delimiter, sampling=sampling, seed=seed)
 
-    def _proposal(self, source: Source) -> Candidate | None:
-        drafted = self._candidates.get((Source.DRAFT, 0))
-        is_useful = self.setting.use_proposals and source is Source.TARGET
-        return next(iter(_results([drafted])), None) if is_useful and drafted else None
+    def _with_proposal(self, request: StepRequest, source: Source, num_taken: int) -> StepRequest:
+        """The request with the draft's latest step, as far as the setting and ``num_taken`` want it."""
+        drafted = _results(
+            task for (author, sample, _), task in self._candidates.items() if (author, sample) == DRAFTED
+        )
+        if not drafted or not (num_taken or (self.setting.use_proposals and source is Source.TARGET)):
+            return request
+        proposal = drafted[-1]
+        if num_taken:
+            end = None if self.setting.use_proposals else num_taken
+            proposal = replace(proposal, source=source, token_ids=proposal.token_ids[:end])
+        return replace(request, proposal=proposal, num_taken=num_taken)
 
     async def _score(self, scorer: Scorer, candidate: Candidate) -> Score:
         session = await self.history.scoring(scorer)
@@ -257,7 +299,9 @@ class Turn:
         A candidate that the decision did not need is written now: :attr:`on_text` gets its text early.
         """
         on_text = partial(self.on_text, decision.source) if self.on_text else None
-        candidate = await self.candidate(decision.source, decision.sample, on_text=on_text)
+        candidate = await self.candidate(
+            decision.source, decision.sample, num_taken=decision.num_taken, on_text=on_text
+        )
         await self.abandon()
         await self.history.commit(candidate)
         return Step(

@@ -32,6 +32,8 @@ class Finish(enum.StrEnum):
     REPEATED_STEP = "repeated_step"
     """A step with the text of the previous one."""
     STEP_LIMIT = "step_limit"
+    GIVEN_UP = "given_up"
+    """The author stopped within the step, since the rule would reject it however it went on."""
     CANCELLED = "cancelled"
     FAILED = "failed"
     ANSWERED = "answered"
@@ -256,13 +258,18 @@ class Cost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One step that a model wrote, whether it is kept or not."""
+    """One step that a model wrote, whether it is kept or not.
+
+    A repaired step has two authors: its first :attr:`num_taken` tokens are those of the draft's step.
+    """
 
     source: Source
+    """Who wrote the step, or its end."""
     text: str
     """Includes its delimiter: joined steps reproduce the answer byte for byte."""
     token_ids: tuple[int, ...]
-    """The ids that were generated, without end-of-sequence; empty for a step of which only the text is known."""
+    """The ids that were generated or taken over, without end-of-sequence; empty for a step of which only the text is
+    known."""
     finish: Finish
     cost: Cost
     logprobs: tuple[float, ...] | None = None
@@ -273,11 +280,53 @@ class Candidate:
     """Nats; entropy at temperature 1 of the distribution that the first token was drawn from, where known."""
     sample: int = 0
     """Number among the candidates that the same author wrote for the same step."""
+    num_taken: int = 0
+    """How many of the tokens, from the first, were taken over from the draft's step."""
+    num_taken_chars: int = 0
+    """The characters of those tokens."""
 
     @property
     def num_tokens(self) -> int:
         """Length in the author's tokens, end-of-sequence not counted."""
         return len(self.token_ids)
+
+    @property
+    def num_written(self) -> int:
+        """Tokens that :attr:`source` wrote for this candidate."""
+        return self.num_tokens - self.num_taken
+
+    def num_tokens_by(self, author: Source) -> int:
+        """Tokens of the step that ``author`` wrote."""
+        taken = self.num_taken if author is Source.DRAFT else 0
+        return taken + (self.num_written if author is self.source else 0)
+
+    @property
+    def parts(self) -> tuple[tuple[Source, str], ...]:
+        """The text by author, in order: one part, or the draft's and then the target's."""
+        if not self.num_taken_chars or self.source is Source.DRAFT:
+            return ((self.source, self.text),)
+        end = self.num_taken_chars
+        return (Source.DRAFT, self.text[:end]), (self.source, self.text[end:])
+
+    def has_ids_of(self, source: Source) -> bool:
+        """Whether :attr:`token_ids` are ids of the model that plays ``source``.
+
+        They are for its own step, and for one that both wrote: models that share a step share a vocabulary.
+        """
+        return bool(self.token_ids) and (source is self.source or self.num_taken > 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """A step while its author writes it, as a rule sees it that may stop it."""
+
+    num_tokens: int
+    max_tokens: int
+    """Budget of the step."""
+    logprob: float
+    """The lowest sum of the log-probabilities of the tokens up to any of these; it never rises."""
+    first_entropy: float | None
+    """See :attr:`Candidate.first_entropy`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -300,6 +349,8 @@ class Score:
     cost: Cost
     sample: int = 0
     """Number of the scored candidate among its author's."""
+    logprobs: tuple[float, ...] | None = None
+    """Log-probability of each of the step's tokens, for a scorer that reads a step by its tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,6 +365,8 @@ class Decision:
     policy would not make them, so they do not count in its latency or its tokens."""
     sample: int = 0
     """Number of the kept candidate among those of ``source``."""
+    num_taken: int = 0
+    """The step begins with so many tokens of the draft's, where ``source`` is the target: it repairs the step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

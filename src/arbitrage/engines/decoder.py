@@ -5,13 +5,16 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from arbitrage.core.ports import StepRequest
-from arbitrage.core.types import Cost, Finish
+from arbitrage.core.types import Cost, Finish, Progress
 from arbitrage.engines.cache import CachedTokens, Rows, common_length
 from arbitrage.engines.language_model import LanguageModel, Picker
 from arbitrage.engines.worker import CancelFlag
+
+MOST_TOKENS_OF_A_CHARACTER: Final = 4
+"""As many as its bytes in UTF-8."""
 
 
 class Guesser(Protocol):
@@ -48,7 +51,10 @@ class Writing:
     pick: Picker
     new: list[int] = field(default_factory=list)
     """Ids without end-of-sequence."""
+    num_taken: int = 0
+    """How many of these, from the first, were given."""
     logprobs: list[Any] = field(default_factory=list)
+    """Of the others."""
     first_entropy: Any = None
     finish: Finish = Finish.TOKEN_LIMIT
     is_complete: bool = False
@@ -61,20 +67,36 @@ class Writing:
     """Guessed tokens that were right."""
     guessing_s: float = 0.0
     seconds: float = 0.0
+    stop: Callable[[Progress], bool] | None = None
+    """See :attr:`arbitrage.core.ports.StepRequest.stop`."""
+    logprob: float = 0.0
+    """Sum of log-probabilities, where a stop reads it."""
+    lowest_logprob: float = 0.0
+    """Its lowest value so far."""
     on_token: Callable[["Writing"], None] | None = None
     """Called after each token of the step, on the thread that writes."""
 
     @classmethod
     def start(
-        cls, model: LanguageModel, prefix: Sequence[int], request: StepRequest, max_tokens: int, *, seed: int
+        cls,
+        model: LanguageModel,
+        prefix: Sequence[int],
+        request: StepRequest,
+        max_tokens: int,
+        *,
+        seed: int,
+        taken: Sequence[int] = (),
     ) -> "Writing":
-        """Begin a step behind ``prefix``."""
+        """Begin a step behind ``prefix``, with the tokens ``taken``."""
         return cls(
             model=model,
             prefix=prefix,
             delimiter=request.delimiter,
             max_tokens=max_tokens,
             pick=model.picker(request.sampling, seed),
+            new=list(taken),
+            num_taken=len(taken),
+            stop=request.stop,
         )
 
     @property
@@ -103,18 +125,33 @@ class Writing:
             self.finish, self.is_complete = Finish.STEP_END, True
         elif not self.num_left:
             self.is_complete = True
+        elif self.stop is not None and self._is_given_up(self.stop, float(logprob)):
+            self.finish, self.is_complete = Finish.GIVEN_UP, True
         if self.on_token is not None:
             self.on_token(self)
         return token
+
+    def _is_given_up(self, stop: Callable[[Progress], bool], logprob: float) -> bool:
+        self.logprob += logprob
+        self.lowest_logprob = min(self.lowest_logprob, self.logprob)
+        # A step that its budget ends inside a character loses the tokens of that one, which no rule then reads.
+        return self.num_left >= MOST_TOKENS_OF_A_CHARACTER and stop(
+            Progress(
+                num_tokens=len(self.new),
+                max_tokens=self.max_tokens,
+                logprob=self.lowest_logprob,
+                first_entropy=None if self.first_entropy is None else float(self.first_entropy),
+            )
+        )
 
     @property
     def cost(self) -> Cost:
         """The price of the call."""
         return Cost(
             num_calls=1,
-            num_computed=len(self.prefix) - self.num_cached,
+            num_computed=len(self.prefix) + self.num_taken - self.num_cached,
             num_cached=self.num_cached,
-            num_generated=len(self.new) + (self.finish is Finish.END_OF_SEQUENCE),
+            num_generated=len(self.new) - self.num_taken + (self.finish is Finish.END_OF_SEQUENCE),
             num_reused=self.num_reused,
             num_guessed=self.num_guessed,
             num_confirmed=self.num_confirmed,
@@ -160,20 +197,23 @@ class Decoder:
         Args:
             prefix: Ids of prompt and committed steps.
             proposed: Ids that may come next; ignored if the model takes no proposals.
-            request: Delimiter, sampling and seed.
+            request: Delimiter, sampling and seed; and how many of ``proposed`` the step begins with.
             max_tokens: Budget of the step.
             flag: Checked before each token.
             on_token: See :attr:`Writing.on_token`.
         """
-        step = Writing.start(self._model, prefix, request, max_tokens, seed=request.seed)
+        taken = self._model.whole_characters(list(proposed[: min(request.num_taken, max_tokens - 1)]), prefix)
+        step = Writing.start(self._model, prefix, request, max_tokens, seed=request.seed, taken=taken)
         step.on_token = on_token
-        sequence, ahead = self._sequence, list(proposed[: max_tokens - 1]) if self._model.takes_proposals else []
+        sequence, ahead = self._sequence, list(proposed[len(taken) : max_tokens - 1])
+        if not self._model.takes_proposals:
+            ahead = []
         is_guessing = not ahead
         if is_guessing:
             ahead = self._guess(step, flag)
-        rows, num_cached = self._continue([*prefix, *ahead], len(ahead) + 1)
-        step.num_cached, row = min(len(prefix), num_cached), 0
-        step.first_entropy = self._model.entropy(rows[0])
+        rows, num_cached = self._continue([*step.so_far, *ahead], len(ahead) + 1)
+        step.num_cached, row = min(len(step.so_far), num_cached), 0
+        step.first_entropy = None if taken else self._model.entropy(rows[0])
         while True:
             flag.check()
             token = step.take(rows[row])

@@ -12,6 +12,7 @@ from arbitrage.core.types import Candidate, Cost, Finish, Likelihood, Problem, S
 from arbitrage.engines.connections import Client, Connection
 from arbitrage.engines.dialects import Dialect, Served
 from arbitrage.engines.prompt import Prompt
+from arbitrage.engines.taken import with_beginning
 from arbitrage.engines.tokens import TokenText
 
 
@@ -155,16 +156,17 @@ class HTTPSession:
     async def propose(self, request: StepRequest) -> Candidate:
         """Have the server write one step; see :class:`arbitrage.core.ports.Session`.
 
-        A proposal is ignored: no server verifies given tokens.
+        No server verifies given tokens: of a proposal only the tokens count that the step begins with.
         """
         engine = self._engine
         ids = [*self._ids, *(engine.ids_of(request.after, self._source) if request.after else ())]
         max_tokens = min(request.max_tokens, engine.room(ids))
+        taken = self._taken(request, ids, max_tokens)
         started = time.perf_counter()
-        call = engine.dialect.generate(engine.model, ids, request, max_tokens)
+        call = engine.dialect.generate(engine.model, [*ids, *taken], request, max_tokens - len(taken))
         written = engine.dialect.completion(await self._connection.post(*call))
         seconds = time.perf_counter() - started
-        new, finish = list(written.token_ids), written.finish
+        new, finish = [*taken, *written.token_ids], written.finish
         if (length := engine.step_length(new, ids, request.delimiter)) is not None:
             # The server stops only at the usual ways to write an empty line.
             new, finish = new[:length], Finish.STEP_END
@@ -172,7 +174,7 @@ class HTTPSession:
             new = engine.whole_characters(new, ids)
         cost = Cost(
             num_calls=1,
-            num_computed=len(ids) - written.num_cached,
+            num_computed=len(ids) + len(taken) - written.num_cached,
             num_cached=written.num_cached,
             num_generated=len(written.token_ids) + (written.finish is Finish.END_OF_SEQUENCE),
             seconds=seconds,
@@ -180,18 +182,27 @@ class HTTPSession:
         text = engine.decode(new, ids)
         if request.on_text is not None and text:
             request.on_text(text)
-        return Candidate(
+        step = Candidate(
             source=self._source,
             text=text,
             token_ids=tuple(new),
             finish=finish,
-            logprobs=None if written.logprobs is None else written.logprobs[: len(new)],
+            logprobs=None if written.logprobs is None else written.logprobs[: len(new) - len(taken)],
             cost=cost,
         )
+        return with_beginning(step, request.proposal, len(taken), engine.decode(taken, ids) if taken else "")
+
+    def _taken(self, request: StepRequest, ids: Sequence[int], max_tokens: int) -> list[int]:
+        """The tokens of the proposal that the step begins with."""
+        if request.proposal is None or not request.num_taken:
+            return []
+        given = self._engine.ids_of(request.proposal, self._source)
+        return self._engine.whole_characters(list(given[: min(request.num_taken, max_tokens - 1)]), ids)
 
     async def propose_many(self, request: StepRequest, seeds: Sequence[int]) -> list[Candidate]:
         """Send all requests at once: the server batches them, and its prefix cache may serve all but the first."""
-        tasks = [asyncio.ensure_future(self.propose(replace(request, seed=seed, on_text=None))) for seed in seeds]
+        alone = replace(request, proposal=None, num_taken=0, on_text=None)
+        tasks = [asyncio.ensure_future(self.propose(replace(alone, seed=seed))) for seed in seeds]
         try:
             return list(await asyncio.gather(*tasks))
         finally:  # After a failure or a cancellation no other request may go on.

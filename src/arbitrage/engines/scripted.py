@@ -5,15 +5,16 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Protocol
 
 from arbitrage.core.delimiter import split_steps
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.ports import StepRequest
-from arbitrage.core.types import Candidate, Cost, Finish, Likelihood, Limits, Problem, Source
+from arbitrage.core.types import Candidate, Cost, Finish, Likelihood, Limits, Problem, Progress, Source
 from arbitrage.engines.cache import common_length
 from arbitrage.engines.committed import CommittedIds
+from arbitrage.engines.taken import with_beginning
 
 
 class Clock(Protocol):
@@ -74,6 +75,8 @@ class ScriptedEngine:
     """Seconds of one forward pass over so many tokens of a prompt or of a step that is read."""
     unlikely: float = -1.0
     """Log-probability of a token that is not the script's."""
+    logprob: Callable[[str], float] = lambda token: 0.0
+    """The engine's log-probability of a token of its own."""
     clock: Clock = field(default_factory=VirtualClock)
     faults: Mapping[int, Exception] = field(default_factory=dict)
     """Errors to raise, by number of the call (from 0, over all sessions)."""
@@ -113,6 +116,10 @@ class ScriptedEngine:
         """The id of a token; unknown ones get the next number."""
         return self.vocabulary.setdefault(token, len(self.vocabulary))
 
+    def token_of(self, id: int) -> str:
+        """The token of an id."""
+        return next(token for token, number in self.vocabulary.items() if number == id)
+
 
 class ScriptedSession:
     """One problem's place in the script."""
@@ -138,33 +145,39 @@ class ScriptedSession:
         started = engine.clock.now()
         ahead = 1 if request.after else 0
         tokens, finish = self._step(self._ids.num_steps + ahead, request)
-        ids = [engine.id_of(token) for token in tokens]
         offered = self._encode_any(request.proposal) if request.proposal else []
-        num_reused = common_length(ids, offered)
-        num_cached, self._num_computed = self._num_computed, len(self._ids)
-        await engine.read(len(self._ids) - num_cached)
+        num_taken = min(request.num_taken, len(offered), request.max_tokens - 1)
+        tokens = [*(engine.token_of(id) for id in offered[:num_taken]), *tokens[num_taken:]]
+        if (num_stopped := self._num_before_stop(tokens, request)) < len(tokens):
+            tokens, finish = tokens[:num_stopped], Finish.GIVEN_UP
+        ids = [engine.id_of(token) for token in tokens]
+        num_agreeing = common_length(ids, offered)
+        num_cached, self._num_computed = self._num_computed, len(self._ids) + num_taken
+        await engine.read(self._num_computed - num_cached)
         on_text = request.on_text or (lambda text: None)
-        if num_reused:
-            on_text("".join(tokens[:num_reused]))
-        for token in tokens[num_reused:]:
+        if num_agreeing:
+            on_text("".join(tokens[:num_agreeing]))
+        for token in tokens[num_agreeing:]:
             await engine.clock.sleep(engine.seconds_per_token)
             on_text(token)
-        return Candidate(
+        written = Candidate(
             source=self._source,
             text="".join(tokens),
             token_ids=tuple(ids),
             finish=finish,
-            logprobs=(0.0,) * len(ids),
+            logprobs=tuple(map(engine.logprob, tokens[num_taken:])),
             first_entropy=0.0,
             cost=Cost(
                 num_calls=1,
-                num_computed=len(self._ids) - num_cached,
+                num_computed=self._num_computed - num_cached,
                 num_cached=num_cached,
-                num_generated=len(ids) + (finish is Finish.END_OF_SEQUENCE),
-                num_reused=num_reused,
+                num_generated=len(ids) - num_taken + (finish is Finish.END_OF_SEQUENCE),
+                num_reused=num_agreeing - num_taken,
                 seconds=engine.clock.now() - started,
             ),
         )
+        self._num_computed = len(self._ids)
+        return with_beginning(written, request.proposal, num_taken, "".join(tokens[:num_taken]))
 
     async def propose_many(self, request: StepRequest, seeds: Sequence[int]) -> list[Candidate]:
         """Read the next step once for each seed; the script does not depend on seeds."""
@@ -197,9 +210,21 @@ class ScriptedSession:
             return tokens[: request.max_tokens], Finish.TOKEN_LIMIT
         return tokens, Finish.END_OF_SEQUENCE if is_last else Finish.STEP_END
 
+    def _num_before_stop(self, tokens: Sequence[str], request: StepRequest) -> int:
+        """How many tokens are written before the request's stop ends the step."""
+        sums = list(accumulate(map(self._engine.logprob, tokens)))
+        lowest = list(accumulate(sums, min))
+        for number in range(1, len(tokens) if request.stop else 0):
+            progress = Progress(
+                num_tokens=number, max_tokens=request.max_tokens, logprob=lowest[number - 1], first_entropy=0.0
+            )
+            if request.stop and request.stop(progress):
+                return number
+        return len(tokens)
+
     def _encode_any(self, candidate: Candidate) -> list[int]:
-        is_own = candidate.source is self._source
-        return list(candidate.token_ids) if is_own and candidate.token_ids else self._engine.encode(candidate.text)
+        has_ids = candidate.has_ids_of(self._source)
+        return list(candidate.token_ids) if has_ids else self._engine.encode(candidate.text)
 
     async def commit(self, candidate: Candidate) -> None:
         """Go on to the next step of the script."""

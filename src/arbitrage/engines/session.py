@@ -12,6 +12,7 @@ from arbitrage.core.types import Candidate, Cost, Finish, Likelihood, Source
 from arbitrage.engines.committed import CommittedIds
 from arbitrage.engines.decoder import Decoder, Guesser, Writing
 from arbitrage.engines.language_model import LanguageModel
+from arbitrage.engines.taken import with_beginning
 from arbitrage.engines.text_parts import TextParts
 from arbitrage.engines.worker import CancelFlag
 
@@ -52,7 +53,8 @@ class LocalSession:
     async def propose_many(self, request: StepRequest, seeds: Sequence[int]) -> list[Candidate]:
         """Write several steps in one batch; see :class:`arbitrage.core.ports.Session`."""
         if self._model.is_strict:  # The sums of a batch are rounded by its width.
-            return [await self.propose(replace(request, seed=seed, proposal=None, on_text=None)) for seed in seeds]
+            alone = replace(request, proposal=None, num_taken=0, on_text=None)
+            return [await self.propose(replace(alone, seed=seed)) for seed in seeds]
         prefix, max_tokens = self._prefix(request)
         written: list[Candidate] = []
         while len(written) < len(seeds):
@@ -117,7 +119,7 @@ class LocalSession:
         started = time.perf_counter()
         proposed = self._proposed_ids(request.proposal)
         step = self._decoder.write(prefix, proposed, request, max_tokens, flag, parts.add if parts else None)
-        written = self._candidate(step)
+        written = self._candidate(step, request.proposal)
         if parts is not None:
             parts.end(written.text)
         if self._model.keeps_hidden_state:
@@ -135,20 +137,22 @@ class LocalSession:
             step.seconds = (time.perf_counter() - started) / len(seeds)
         return [replace(self._candidate(step), cost=step.cost) for step in steps]
 
-    def _candidate(self, step: Writing) -> Candidate:
-        """A written step, its cost left out."""
-        model, new = self._model, step.new
+    def _candidate(self, step: Writing, begun: Candidate | None = None) -> Candidate:
+        """A written step, its cost left out; ``begun`` is the one that its first tokens were taken from."""
+        model, new, num_taken = self._model, step.new, step.num_taken
         if step.finish is Finish.TOKEN_LIMIT:
             new = model.whole_characters(new, step.prefix)
-        return Candidate(
+        written = Candidate(
             source=self._source,
             text=model.decode(new, step.prefix),
             token_ids=tuple(new),
             finish=step.finish,
-            logprobs=model.floats(step.logprobs[: len(new)]),
+            logprobs=model.floats(step.logprobs[: len(new) - num_taken]),
             first_entropy=None if step.first_entropy is None else float(step.first_entropy),
             cost=Cost(),
         )
+        taken_text = model.decode(new[:num_taken], step.prefix) if num_taken else ""
+        return with_beginning(written, begun, num_taken, taken_text)
 
     def _read(self, prefix: list[int], proposed: list[int], num_step: int, flag: CancelFlag) -> Likelihood:
         """Log-probabilities of the first ``num_step`` of ``proposed``."""

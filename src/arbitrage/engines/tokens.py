@@ -123,9 +123,8 @@ class TokenText:
         return text_ids(self.tokenizer, text)
 
     def ids_of(self, candidate: Candidate, source: Source) -> Sequence[int]:
-        """Ids of a step in the session of ``source``: the generated ones of its own step, else those of the text."""
-        is_own = candidate.source is source
-        return candidate.token_ids if is_own and candidate.token_ids else self.encode(candidate.text)
+        """Ids of a step in the session of ``source``: those that it has in its vocabulary, else those of the text."""
+        return candidate.token_ids if candidate.has_ids_of(source) else self.encode(candidate.text)
 
     def may_complete(self, token: int, delimiter: str) -> bool:
         """Whether a token can complete the delimiter; other tokens need no decoding of the step."""

@@ -81,10 +81,10 @@ class PairConfig:
         if not self.default_method:
             object.__setattr__(self, "default_method", "router" if self.router else "confidence")
         default = _parsed(self.default_method)
-        if default.is_router and default.rule_name not in self.models:
+        if default.is_router and default.router_role not in self.models:
             raise ConfigError(
                 f"default_method {self.default_method!r} needs a router that the pair does not have",
-                hint=f"add a table [{Role.parse(default.rule_name).table}]",
+                hint=f"add a table [{Role.parse(default.router_role).table}]",
             )
         for name in self.launch:
             if name not in servers():

@@ -220,7 +220,7 @@ def load(
     routers = {
         role: load_router_model(model, role)
         for role, model in config.models.items()
-        if Role.parse(role).kind == "router" and (specs is None or any(spec.rule_name == role for spec in specs))
+        if Role.parse(role).kind == "router" and (specs is None or any(spec.router_role == role for spec in specs))
     }
     keeps_hidden_state = keeps_hidden_state or any(reads(router, "state") for router in routers.values())
     pair = Pair(

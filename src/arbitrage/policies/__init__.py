@@ -3,6 +3,7 @@
 from arbitrage.policies.basic import DraftOnly, RandomEscalation, TargetOnly
 from arbitrage.policies.gates import Confidence, FirstEntropy, Judge
 from arbitrage.policies.learned import Oracle, RouterPolicy
+from arbitrage.policies.repair import Repair
 from arbitrage.policies.rsd import RSD
 from arbitrage.policies.solvers import Majority, OnPair
 
@@ -16,6 +17,7 @@ __all__ = [
     "OnPair",
     "Oracle",
     "RandomEscalation",
+    "Repair",
     "RouterPolicy",
     "TargetOnly",
 ]

@@ -7,7 +7,7 @@ from statistics import fmean
 from arbitrage.core.errors import EngineError
 from arbitrage.core.ports import Scorer
 from arbitrage.core.turn import Turn
-from arbitrage.core.types import Decision, Source
+from arbitrage.core.types import Decision, Finish, Progress, Source
 from arbitrage.policies.basic import check_threshold
 
 
@@ -27,12 +27,17 @@ class Confidence:
 
     async def decide(self, turn: Turn) -> Decision:
         """Read the draft's own log-probabilities; an empty step is certain."""
-        logprobs = (await turn.draft()).logprobs
+        draft = await turn.draft(self._is_rejected)
+        logprobs = draft.logprobs
         if logprobs is None:
             raise _missing("log-probabilities", self.name)
         confidence = math.exp(fmean(logprobs)) if logprobs else 1.0
-        is_accepted = confidence >= self.threshold
+        is_accepted = confidence >= self.threshold and draft.finish is not Finish.GIVEN_UP
         return Decision(source=Source.DRAFT if is_accepted else Source.TARGET, score=confidence)
+
+    def _is_rejected(self, progress: Progress) -> bool:
+        """Whether the mean stays too low even if all tokens of the budget follow, each certain."""
+        return progress.logprob / progress.max_tokens < math.log(self.threshold or 1e-300)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,36 @@
 """Advantage-aware rules of Arbitrage, arXiv 2512.05033: the oracle and the router that imitates it."""
 
+import math
 from dataclasses import dataclass
+from typing import Final
 
-from arbitrage.core.ports import Scorer
+from arbitrage.core.ports import BoundsScores, Scorer
 from arbitrage.core.turn import Turn
-from arbitrage.core.types import Decision, Source
+from arbitrage.core.types import Decision, Finish, Progress, Source
 from arbitrage.policies.basic import check_threshold
+
+WORST: Final = Progress(num_tokens=1, max_tokens=1, logprob=-math.inf, first_entropy=math.inf)
+
+
+@dataclass(slots=True)
+class Rejection:
+    """A stopping condition: the scorer's bound says that the step's score will exceed the threshold."""
+
+    scorer: BoundsScores
+    threshold: float
+    score: float = 0.0
+    """The bound of the latest step."""
+
+    @classmethod
+    def of(cls, scorer: Scorer, threshold: float) -> "Rejection | None":
+        """The condition; None for a scorer that is never sure before the step is complete."""
+        is_ever_met = isinstance(scorer, BoundsScores) and scorer.lowest(WORST) > threshold
+        return cls(scorer, threshold) if is_ever_met and isinstance(scorer, BoundsScores) else None
+
+    def __call__(self, progress: Progress) -> bool:
+        """Whether the step is sure to be rejected."""
+        self.score = self.scorer.lowest(progress)
+        return self.score > self.threshold
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +45,15 @@ class RouterPolicy:
         check_threshold(self.threshold)
 
     async def decide(self, turn: Turn) -> Decision:
-        """One call of the router; the target writes only where the score exceeds the threshold."""
-        gain = await turn.score(self.router, await turn.draft())
+        """One call of the router; the target writes only where the score exceeds the threshold.
+
+        A step that the router is sure to reject is given up while the draft writes it.
+        """
+        stop = Rejection.of(self.router, self.threshold)
+        draft = await turn.draft(stop)
+        if stop and draft.finish is Finish.GIVEN_UP:
+            return Decision(source=Source.TARGET, score=stop.score)
+        gain = await turn.score(self.router, draft)
         return Decision(source=Source.DRAFT if gain <= self.threshold else Source.TARGET, score=gain)
 
 

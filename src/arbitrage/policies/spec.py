@@ -9,7 +9,7 @@ from arbitrage.core.policy import Policy, Solver
 from arbitrage.engines.speculative import SpeculativeEngine
 from arbitrage.policies.basic import TargetOnly, check_threshold
 from arbitrage.policies.solvers import OnPair
-from arbitrage.policies.table import METHODS, GuessingTarget, Models, Need, Rule, Standing, WholeSolver
+from arbitrage.policies.table import METHODS, GuessingTarget, Models, Need, Rule, RuleValues, Standing, WholeSolver
 
 SEPARATOR: Final = "+"
 VARIANTS: Final = ("router",)
@@ -19,6 +19,8 @@ VARIANTS: Final = ("router",)
 @dataclass(frozen=True, slots=True)
 class MethodSpec:
     """A method, as users write it: ``RULE[:NAME][+SOLVER[:NUMBER]][@THRESHOLD]``, or ``SOLVER[:NUMBER]``.
+
+    A rule with a parameter takes it in place of the name: ``repair:0.15``.
 
     The only place that takes such a text apart is :meth:`parse`; ``str`` writes it again.
     """
@@ -33,6 +35,8 @@ class MethodSpec:
     """The solver's number: tokens guessed at a time, or drafts that vote. None for its default."""
     threshold: float | None = None
     """In [0, 1]; None for the default."""
+    parameter: float | None = None
+    """The rule's own number in [0, 1], as in ``repair:0.15``; None for the default."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -48,13 +52,14 @@ class MethodSpec:
         if not is_known:
             raise ConfigError(f"unknown policy {name!r}", hint=f"choose from {', '.join(METHODS)}")
         rule, solver = (first, last) if _is_solver(last) else (last, "")
-        rule_name, _, router = rule.partition(":")
+        rule_name, _, detail = rule.partition(":")
+        router, parameter = (detail, None) if rule_name in VARIANTS else ("", _parameter(rule_name, detail))
         solver_name, has_count, count = solver.partition(":")
         if has_count and not (count.isascii() and count.isdecimal()):
             raise ConfigError(f"the number in {name!r} must be a whole number, got {count!r}")
         if rule and solver and not isinstance(METHODS[solver_name], GuessingTarget):
             raise ConfigError(f"{solver_name!r} has no target that a rule could use, got {name!r}")
-        spec = cls(rule_name, router, solver_name, int(count) if has_count else None)
+        spec = cls(rule_name, router, solver_name, int(count) if has_count else None, parameter=parameter)
         return spec.at(_threshold(threshold)) if has_threshold else spec
 
     @classmethod
@@ -89,13 +94,20 @@ class MethodSpec:
         """The name that :meth:`parse` reads, threshold included."""
         if self.threshold is None:
             return self.name
-        short = f"{self.threshold:g}"
-        return f"{self.name}@{short if float(short) == self.threshold else repr(self.threshold)}"
+        return f"{self.name}@{short(self.threshold)}"
 
     @property
     def rule_name(self) -> str:
-        """The rule with its router's name, such as ``router:model``."""
-        return f"{self.rule}:{self.router}" if self.router else self.rule
+        """The rule with its router's name or its parameter, such as ``router:model`` or ``repair:0.15``."""
+        detail = self.router or ("" if self.parameter is None else short(self.parameter))
+        return f"{self.rule}:{detail}" if detail else self.rule
+
+    @property
+    def router_role(self) -> str:
+        """The role of the router that decides, such as ``router:model``; empty where none does."""
+        if not self.is_router:
+            return ""
+        return f"router:{self.router}" if self.router else "router"
 
     @property
     def solver_name(self) -> str:
@@ -163,17 +175,20 @@ def rules() -> list[str]:
 
 
 def resolved(spec: MethodSpec, models: Models) -> MethodSpec:
-    """The same method with its default threshold named, so that a run's key holds it.
+    """The same method with its default threshold and parameter named, so that a run's key holds them.
 
     Raises:
         ConfigError: If the threshold is read from a router that is not loaded.
     """
+    rule = METHODS.get(spec.rule)
+    if not isinstance(rule, Rule):
+        return spec
+    if spec.parameter is None:
+        spec = replace(spec, parameter=rule.default_parameter)
     if spec.threshold is not None or not spec.has_threshold:
         return spec
-    rule = METHODS[spec.rule]
-    assert isinstance(rule, Rule)
     default = rule.default_threshold
-    return spec.at(default(models, spec.rule_name) if callable(default) else default)
+    return spec.at(default(models, spec.router_role) if callable(default) else default)
 
 
 def build_rule(spec: MethodSpec, models: Models) -> Policy:
@@ -185,7 +200,9 @@ def build_rule(spec: MethodSpec, models: Models) -> Policy:
     rule = METHODS.get(spec.rule)
     if not isinstance(rule, Rule):
         raise ConfigError(f"{spec.name!r} solves whole problems; name a rule for single steps")
-    return rule.build(models, spec.rule_name, resolved(spec, models).threshold or 0.0)
+    spec = resolved(spec, models)
+    values = RuleValues(name=spec.rule_name, threshold=spec.threshold or 0.0, parameter=spec.parameter or 0.0)
+    return rule.build(models, values)
 
 
 def build(spec: MethodSpec, models: Models, guessing_target: Callable[[], SpeculativeEngine] | None = None) -> Solver:
@@ -236,13 +253,33 @@ def _threshold(text: str) -> float:
         raise ConfigError(f"threshold must be a number in [0, 1], got {text!r}") from error
 
 
+def short(number: float) -> str:
+    """A number in as few digits as can be read back."""
+    text = f"{number:g}"
+    return text if float(text) == number else repr(number)
+
+
+def _parameter(rule: str, text: str) -> float | None:
+    """The parameter behind a rule's name; None without one."""
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise ConfigError(f"the number in '{rule}:{text}' must be a number in [0, 1], got {text!r}") from error
+    check_threshold(value, f"the number in '{rule}:{text}'")
+    return value
+
+
 def _is_solver(part: str) -> bool:
     return isinstance(METHODS.get(part.partition(":")[0]), WholeSolver | GuessingTarget)
 
 
 def _is_rule(part: str) -> bool:
-    name, has_router, router = part.partition(":")
-    if not isinstance(METHODS.get(name), Rule):
+    name, has_detail, detail = part.partition(":")
+    rule = METHODS.get(name)
+    if not isinstance(rule, Rule):
         return False
     # Commas join lists of methods.
-    return not has_router or (name in VARIANTS and router != "" and "," not in router)
+    takes_detail = name in VARIANTS or rule.default_parameter is not None
+    return not has_detail or (takes_detail and detail != "" and "," not in detail)

@@ -18,6 +18,7 @@ from arbitrage.engines.speculative import SpeculativeEngine
 from arbitrage.policies.basic import DraftOnly, RandomEscalation, TargetOnly
 from arbitrage.policies.gates import Confidence, FirstEntropy, Judge
 from arbitrage.policies.learned import Oracle, RouterPolicy
+from arbitrage.policies.repair import Repair
 from arbitrage.policies.rsd import RSD
 from arbitrage.policies.solvers import Majority
 from arbitrage.scorers.format import InputFormat
@@ -104,15 +105,29 @@ class Models:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RuleValues:
+    """The values of a rule that a method's name gives, defaults included."""
+
+    name: str
+    """The rule's name, with its router's where it names one."""
+    threshold: float
+    """0 where the rule has none."""
+    parameter: float
+    """0 where the rule has none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
     """One row of the table: a rule for single steps."""
 
-    build: Callable[[Models, str, float], Policy]
-    """Makes the rule from models, its name, and the threshold in force (0 where the rule has none)."""
+    build: Callable[[Models, RuleValues], Policy]
+    """Makes the rule from models and its values."""
     source: str
     """Where the rule comes from."""
     default_threshold: float | Callable[[Models, str], float] | None = None
     """In [0, 1]; a function where it is read from a checkpoint; None for a rule without a threshold."""
+    default_parameter: float | None = None
+    """In [0, 1]: the number in ``RULE:NUMBER``; None for a rule without one."""
     needs: frozenset[Need] = frozenset()
     standing: Standing = Standing.PRODUCT
 
@@ -175,56 +190,63 @@ def _calibrated(models: Models, role: str) -> float:
 
 
 METHODS: Final[dict[str, Rule | WholeSolver | GuessingTarget]] = {
-    "draft": Rule(build=lambda models, name, t: DraftOnly(), source="one model alone", standing=Standing.BASELINE),
-    "target": Rule(build=lambda models, name, t: TargetOnly(), source="one model alone", standing=Standing.BASELINE),
+    "draft": Rule(build=lambda models, values: DraftOnly(), source="one model alone", standing=Standing.BASELINE),
+    "target": Rule(build=lambda models, values: TargetOnly(), source="one model alone", standing=Standing.BASELINE),
     "random": Rule(
-        build=lambda models, name, t: RandomEscalation(t),
+        build=lambda models, values: RandomEscalation(values.threshold),
         source="chance",
         default_threshold=0.5,
         standing=Standing.BASELINE,
     ),
     "rsd": Rule(
-        build=lambda models, name, t: RSD(models.required_prm(), t),
+        build=lambda models, values: RSD(models.required_prm(), values.threshold),
         source="arXiv 2501.19324",
         default_threshold=0.7,
         needs=frozenset({Need.PRM}),
     ),
     "oracle": Rule(
-        build=lambda models, name, t: Oracle(models.required_prm(), t),
+        build=lambda models, values: Oracle(models.required_prm(), values.threshold),
         source="arXiv 2512.05033",
         default_threshold=0.0,
         needs=frozenset({Need.PRM}),
         standing=Standing.BOUND,
     ),
     "likelihood": Rule(
-        build=lambda models, name, t: RouterPolicy(LikelihoodScorer(), t, "likelihood"),
+        build=lambda models, values: RouterPolicy(LikelihoodScorer(), values.threshold, "likelihood"),
         source="arXiv 2604.15244, in part",
         default_threshold=0.25,
         needs=frozenset({Need.LIKELIHOOD}),
     ),
     "confidence": Rule(
-        build=lambda models, name, t: Confidence(t),
+        build=lambda models, values: Confidence(values.threshold),
         source="arXiv 2602.18447, without its cascade",
         default_threshold=0.97,
         needs=frozenset({Need.LOGPROBS}),
     ),
     "entropy": Rule(
-        build=lambda models, name, t: FirstEntropy(t),
+        build=lambda models, values: FirstEntropy(values.threshold),
         source="arXiv 2601.05110",
         default_threshold=0.2,
         needs=frozenset({Need.FIRST_ENTROPY}),
     ),
     "judge": Rule(
-        build=lambda models, name, t: Judge(JudgeScorer.of(models.pair.target), t),
+        build=lambda models, values: Judge(JudgeScorer.of(models.pair.target), values.threshold),
         source="arXiv 2504.07891",
         default_threshold=7 / 9,
         needs=frozenset({Need.LIKELIHOOD}),
     ),
     "router": Rule(
-        build=lambda models, name, t: RouterPolicy(models.required_router(name), t, name),
+        build=lambda models, values: RouterPolicy(models.required_router(values.name), values.threshold, values.name),
         source="arXiv 2512.05033",
         default_threshold=_calibrated,
         needs=frozenset({Need.ROUTER}),
+    ),
+    "repair": Rule(
+        build=lambda models, values: Repair(models.required_router(), values.threshold, values.parameter),
+        source="after arXiv 2302.07863",
+        default_threshold=0.02,
+        default_parameter=0.15,
+        needs=frozenset({Need.ROUTER, Need.LIKELIHOOD, Need.ONE_VOCABULARY}),
     ),
     "speculative": GuessingTarget(
         target=_speculative,

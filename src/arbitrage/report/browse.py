@@ -117,7 +117,14 @@ class _Encoder:
         return [
             next(i for i, candidate in enumerate(step.candidates) if candidate is step.candidate),
             [
-                [AUTHORS.index(c.source), c.text, c.num_tokens, _ms(c.cost.seconds), int(c.source in measured)]
+                [
+                    AUTHORS.index(c.source),
+                    c.text,
+                    c.num_tokens,
+                    _ms(c.cost.seconds),
+                    int(c.source in measured),
+                    *([c.num_taken, _utf16_length(c.parts[0][1])] if len(c.parts) > 1 else []),
+                ]
                 for c in step.candidates
             ],
             [
@@ -149,6 +156,11 @@ class _Encoder:
         if name not in self.scorers:
             self.scorers.append(name)
         return self.scorers.index(name)
+
+
+def _utf16_length(text: str) -> int:
+    """The length of a text as JavaScript counts it."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def _ms(seconds: float) -> float:

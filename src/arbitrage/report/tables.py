@@ -31,6 +31,7 @@ COLUMNS: Final[Sequence[Column[MethodFigures]]] = (
     Column("accuracy", lambda one: number(one.accuracy, ".1%"), terminal="accuracy"),
     Column("95 %", _accuracy_interval, terminal="95 %"),
     Column("accepted", lambda one: number(one.acceptance_rate, ".0%"), terminal="accepted"),
+    Column("repaired", lambda one: number(one.repair_rate or None, ".0%")),
     Column("tokens by target", lambda one: number(one.target_token_share, ".0%"), terminal="by target"),
     Column("wasted", lambda one: number(one.wasted_escalation_rate, ".0%"), terminal="wasted"),
     Column("s/problem", lambda one: number(one.seconds_per_problem, ".3f"), terminal="s/problem"),

@@ -17,6 +17,8 @@ FILE: Final = "arbitrage.json"
 """Lies beside ``config.json`` in a checkpoint of this package."""
 SCHEMA: Final = 1
 KINDS: Final = ("prm", "router")
+Parts = Sequence[tuple[Source, str]]
+"""A step's text by author, as :attr:`arbitrage.core.types.Candidate.parts` gives it."""
 
 
 class Readout(enum.StrEnum):
@@ -87,27 +89,32 @@ class InputFormat:
         """The prompt that stands before the steps."""
         return prompt_of(self.prompt, system=self.system)
 
-    def step_ids(self, tokenizer: Any, source: Source, text: str) -> list[int]:
-        """Ids of a step with its author's mark in front, encoded alone; control tokens come only from the mark.
+    def step_ids(self, tokenizer: Any, parts: Parts) -> list[int]:
+        """Ids of a step with each author's mark in front of its part, encoded alone.
+
+        Control tokens come only from the marks.
 
         Raises:
             ProblemError: If the tokenizer cannot encode it.
         """
-        return part_ids(tokenizer, [Mark(self.annotation.get(source, "")), text])
+        if not self.annotation:
+            return part_ids(tokenizer, ["".join(text for _, text in parts)])
+        marked = [part for source, text in parts for part in (Mark(self.annotation[source]), text)]
+        return part_ids(tokenizer, marked)
 
-    def encode(self, tokenizer: Any, problem: Problem, steps: Iterable[tuple[Source, str]]) -> list[list[int]]:
+    def encode(self, tokenizer: Any, problem: Problem, steps: Iterable[Parts]) -> list[list[int]]:
         """Encode a solution as it is scored: the problem, then each step alone.
 
         Args:
             tokenizer: The scorer's.
             problem: What is solved.
-            steps: Author and text of each step.
+            steps: The parts of each step.
 
         Returns:
             Ids of the problem's prompt and of each step; joined they are what the model reads.
         """
         prompt = self.question_prompt.encode(tokenizer, problem)
-        return [prompt, *(self.step_ids(tokenizer, *step) for step in steps)]
+        return [prompt, *(self.step_ids(tokenizer, parts) for parts in steps)]
 
     def save(self, folder: Path) -> None:
         """Write the format into a checkpoint folder, whole or not at all."""

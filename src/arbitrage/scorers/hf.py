@@ -147,7 +147,7 @@ class HFScorer:
 
     def step_ids(self, problem: Problem, index: int, candidate: Candidate) -> StepIds:
         """Token ids of a step; they do not depend on its position."""
-        return StepIds(scored=tuple(self.input_format.step_ids(self.tokenizer, candidate.source, candidate.text)))
+        return StepIds(scored=tuple(self.input_format.step_ids(self.tokenizer, candidate.parts)))
 
     def probability(self, sequence: HFSequence, ids: list[int]) -> tuple[float, int]:
         """Read the head at the last of ``ids``, computing only what ``sequence`` lacks.

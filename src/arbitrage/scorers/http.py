@@ -67,7 +67,7 @@ class FormatLayout:
 
     def step_ids(self, problem: Problem, index: int, candidate: Candidate) -> StepIds:
         """The step with its author's mark."""
-        return StepIds(scored=tuple(self.input_format.step_ids(self.tokenizer, candidate.source, candidate.text)))
+        return StepIds(scored=tuple(self.input_format.step_ids(self.tokenizer, candidate.parts)))
 
     def probability(self, outputs: Sequence[float]) -> float:
         """By the format's readout."""

@@ -1,7 +1,7 @@
 """Score a draft step by its probability under the target: one forward pass over the step, without decoding."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from arbitrage.core.ports import OpenSolution
@@ -32,10 +32,13 @@ class LikelihoodScorer:
     """
 
     name: str = "likelihood"
+    shares_ids: bool = False
+    """Whether draft and target have one vocabulary, and the draft's ids are read as they are; else its text is
+    encoded."""
 
     async def open(self, solution: OpenSolution) -> "LikelihoodScoring":
         """Open a session for one solution; the target is not called before the first score."""
-        return LikelihoodScoring(self.name, solution)
+        return LikelihoodScoring(self.name, solution, shares_ids=self.shares_ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +47,20 @@ class LikelihoodScoring:
 
     name: str
     solution: OpenSolution
+    shares_ids: bool = False
 
     async def score(self, candidate: Candidate) -> Score:
         """Score a step; an empty step has the probability 1."""
         session = await self.solution.session(Source.TARGET)
-        likelihood = await session.likelihood(candidate)
-        value = score_of(sum(likelihood.logprobs))
-        return Score(scorer=self.name, source=candidate.source, value=value, cost=likelihood.cost)
+        read = replace(candidate, source=Source.TARGET) if self.shares_ids else candidate
+        likelihood = await session.likelihood(read)
+        return Score(
+            scorer=self.name,
+            source=candidate.source,
+            value=score_of(sum(likelihood.logprobs)),
+            cost=likelihood.cost,
+            logprobs=likelihood.logprobs,
+        )
 
     async def commit(self, candidate: Candidate) -> None:
         """Do nothing: the turn commits the step to the target's session."""

@@ -6,12 +6,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import accumulate
 from pathlib import Path
 from typing import Final, Self
 
 from arbitrage.core.errors import CheckpointError, MissingExtra, ScorerError, first_line
 from arbitrage.core.ports import OpenSolution
-from arbitrage.core.types import Candidate, Cost, Score
+from arbitrage.core.types import Candidate, Cost, Progress, Score
 from arbitrage.scorers.format import InputFormat, sigmoid
 from arbitrage.scorers.likelihood import LikelihoodScorer, LikelihoodScoring, log_probability_of, score_of
 from arbitrage.scorers.step_features import NUM_STEP_FEATURES, step_features
@@ -166,6 +167,9 @@ class ProbeHead:
     inputs: Inputs
     ask_above: float = 0.0
     """For inputs that read the target: see :func:`unasked_score`; 0 always calls the target."""
+    floor: tuple[tuple[float, float], ...] = ()
+    """Pairs of a score and a log-probability (nats): a step that the draft gives less than this probability, or a
+    beginning of it, has at least this score. So a step can be rejected before it is complete."""
     mean: Array
     """Means of the features, shape [features]."""
     scale: Array
@@ -178,6 +182,10 @@ class ProbeHead:
     """Shape [units]."""
     outer_bias: Array
     """Shape [1]."""
+
+    def lowest(self, logprob: float) -> float:
+        """The least score of a step whose beginning has the log-probability ``logprob`` under the draft."""
+        return max((score for score, bound in self.floor if logprob < bound), default=0.0)
 
     def probability(self, values: Sequence[float]) -> float:
         """Compute the probability that the target's step is better.
@@ -200,9 +208,10 @@ class ProbeHead:
 
     def save(self, folder: Path) -> None:
         """Write weights and configuration into a checkpoint folder."""
-        arrays = {name: getattr(self, name) for name in self.__slots__ if name not in ("inputs", "ask_above")}
+        arrays = {name: getattr(self, name) for name in self.__slots__ if name not in ("inputs", "ask_above", "floor")}
         save_file(arrays, folder / WEIGHTS)
         record = {"model_type": MODEL_TYPE, "inputs": self.inputs, "ask_above": self.ask_above}
+        record |= {"floor": self.floor} if self.floor else {}
         (folder / CONFIG).write_text(json.dumps(record, indent=2) + "\n")
 
     @classmethod
@@ -215,7 +224,8 @@ class ProbeHead:
         try:
             config = json.loads((folder / CONFIG).read_text())
             inputs, ask_above = Inputs(config["inputs"]), float(config["ask_above"])
-            head = cls(inputs=inputs, ask_above=ask_above, **load_file(folder / WEIGHTS))
+            floor = tuple((float(score), float(bound)) for score, bound in config.get("floor", ()))
+            head = cls(inputs=inputs, ask_above=ask_above, floor=floor, **load_file(folder / WEIGHTS))
         except (OSError, SafetensorError, TypeError, LookupError, ValueError) as error:
             raise CheckpointError(
                 f"cannot read the probe in {str(folder)!r}: {first_line(error)}", hint="train the probe again"
@@ -248,6 +258,10 @@ class ProbeScorer:
         """The scorer's name in policies and traces."""
         return self._name
 
+    def lowest(self, progress: Progress) -> float:
+        """See :class:`arbitrage.core.ports.BoundsScores`."""
+        return self.head.lowest(progress.logprob)
+
     async def open(self, solution: OpenSolution) -> "ProbeScoring":
         """Open a session for one solution."""
         likelihood = await LikelihoodScorer().open(solution) if self.head.inputs.reads_target else None
@@ -272,6 +286,7 @@ class ProbeScoring:
             value = head.probability(
                 features(candidate, self._num_steps, head.inputs, likelihood, context=self._context)
             )
+        value = max(value, head.lowest(min(accumulate(candidate.logprobs or (0.0,)), default=0.0)))
         cost = Cost(num_calls=0 if by_target else 1, seconds=time.perf_counter() - started)
         if by_target:
             cost = by_target.cost + cost

@@ -59,6 +59,7 @@ def _parquet_schema(pa: Any) -> Any:
             ("hidden_state", pa.string()),
         ]
     )
+    past = pa.struct([("source", pa.string()), ("text", pa.string()), ("num_taken_chars", pa.int64())])
     return pa.schema(
         [
             ("schema", pa.int64()),
@@ -68,7 +69,7 @@ def _parquet_schema(pa: Any) -> Any:
             ("metadata", pa.string()),
             ("step", pa.int64()),
             ("is_last", pa.bool_()),
-            ("history", pa.list_(pa.struct([("source", pa.string()), ("text", pa.string())]))),
+            ("history", pa.list_(past)),
             ("draft", sample),
             ("targets", pa.list_(sample)),
             ("advantage", pa.float64()),

@@ -157,7 +157,7 @@ def _fit(
     weights = {"mean": scaler.mean_, "scale": scaler.scale_, "inner": inner, "inner_bias": inner_bias}
     weights |= {"outer": outer[:, 0], "outer_bias": outer_bias}
     arrays = {name: np.ascontiguousarray(values, np.float32) for name, values in weights.items()}
-    return ProbeHead(inputs=recipe.inputs, ask_above=recipe.ask_above, **arrays), losses
+    return ProbeHead(inputs=recipe.inputs, ask_above=recipe.ask_above, floor=(), **arrays), losses
 
 
 def _classifier(weight_decay: float, recipe: ProbeRecipe, num_rows: int) -> MLPClassifier:

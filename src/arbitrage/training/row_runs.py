@@ -83,7 +83,7 @@ class CollectOptions:
     def settings(self, loaded: LoadedPair) -> dict[str, Any]:
         """The settings that identify the rows."""
         spec = self.behaviour_spec
-        routers = (spec.rule_name,) if spec.is_router else ()
+        routers = (spec.router_role,) if spec.is_router else ()
         scorers = ("prm",) if self.scores else ()
         return {
             "row_schema": SCHEMA,

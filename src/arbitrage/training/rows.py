@@ -86,10 +86,30 @@ class Past:
 
     source: Source
     text: str
+    num_taken_chars: int = 0
+    """See :attr:`arbitrage.core.types.Candidate.num_taken_chars`."""
 
     def as_candidate(self) -> Candidate:
-        """The step as a candidate. Rows store only its author and text."""
-        return Candidate(source=self.source, text=self.text, token_ids=(), finish=Finish.STEP_END, cost=Cost())
+        """The step as a candidate. Rows store only its authors and text."""
+        return Candidate(
+            source=self.source,
+            text=self.text,
+            token_ids=(),
+            finish=Finish.STEP_END,
+            cost=Cost(),
+            num_taken_chars=self.num_taken_chars,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON form; only a step with two authors has the number of characters."""
+        taken = {"num_taken_chars": self.num_taken_chars} if self.num_taken_chars else {}
+        return {"source": self.source, "text": self.text, **taken}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Past":
+        """Read the JSON form."""
+        taken = record.get("num_taken_chars", 0)
+        return cls(source=Source(record["source"]), text=record["text"], num_taken_chars=taken)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +201,7 @@ class Row:
             "metadata": dict(self.problem.metadata),
             "step": self.step,
             "is_last": self.is_last,
-            "history": [{"source": past.source, "text": past.text} for past in self.history],
+            "history": [past.to_json() for past in self.history],
             "draft": self.draft.to_json(),
             "targets": [sample.to_json() for sample in self.targets],
             "advantage": self.advantage if self.is_scored else None,
@@ -210,7 +230,7 @@ class Row:
                 ),
                 step=record["step"],
                 is_last=record["is_last"],
-                history=tuple(Past(source=Source(p["source"]), text=p["text"]) for p in record["history"]),
+                history=tuple(map(Past.from_json, record["history"])),
                 draft=Sample.from_json(record["draft"]),
                 targets=tuple(Sample.from_json(sample) for sample in record["targets"]),
                 kept=Source(record["kept"]),
@@ -259,13 +279,15 @@ def rows_from_trace(trace: Trace, models: Mapping[str, str], scorer: str | None)
                 models=models,
             )
         )
-        history.append(Past(source=step.source, text=step.text))
+        taken = step.candidate.num_taken_chars
+        history.append(Past(source=step.source, text=step.text, num_taken_chars=taken))
     return rows
 
 
 def _candidates(step: Step, source: Source) -> list[Candidate]:
-    """A model's candidates of a step, by sample number."""
-    return sorted((c for c in step.candidates if c.source is source), key=lambda c: c.sample)
+    """A model's own candidates of a step, by sample number; those that it only completed are left out."""
+    own = (c for c in step.candidates if c.source is source and not c.num_taken)
+    return sorted(own, key=lambda c: c.sample)
 
 
 def _sample(candidate: Candidate, score: float | None) -> Sample:

@@ -40,7 +40,8 @@ def encode(
     """
     sequences: list[Labelled] = []
     for row, weight in zip(rows, weights or [1.0] * len(rows), strict=True):
-        steps = [*((past.source, past.text) for past in row.history), (Source.DRAFT, row.draft.text)]
+        history = (past.as_candidate().parts for past in row.history)
+        steps = [*history, ((Source.DRAFT, row.draft.text),)]
         ids = [token for part in input_format.encode(tokenizer, row.problem, steps) for token in part]
         sequences.append(Labelled(ids, [len(ids) - 1], [label(advantage(row))], [weight]))
     return sequences

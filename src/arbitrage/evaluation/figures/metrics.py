@@ -40,7 +40,7 @@ class MethodFigures:
     accuracy_low: float | None
     accuracy_high: float | None
     acceptance_rate: float | None
-    """Share of steps kept from the draft, over all steps of all problems."""
+    """Share of steps kept whole from the draft, over all steps of all problems."""
     token_acceptance_rate: float | None
     """Share of tokens kept from the draft."""
     target_token_share: float | None
@@ -52,6 +52,8 @@ class MethodFigures:
     overhead_share: float | None
     """Share of the latency outside model calls."""
     num_failed: int
+    repair_rate: float | None = None
+    """Share of steps that the draft began and the target completed."""
     num_problems: int = 0
     num_solutions: int = 0
     num_ungraded: int = 0
@@ -124,6 +126,7 @@ def figures_of(
         accuracy_low=interval.low if interval else None,
         accuracy_high=interval.high if interval else None,
         acceptance_rate=acceptance,
+        repair_rate=_mean(step.num_taken > 0 for step in steps),
         token_acceptance_rate=tokens.draft_accepted / num_tokens if num_tokens else None,
         target_token_share=tokens.target_kept / num_tokens if num_tokens else None,
         wasted_escalation_rate=waste.rate,
@@ -184,8 +187,8 @@ class _Waste:
 
     @property
     def token_share(self) -> float | None:
-        total = sum(step.num_tokens for step in self.audited)
-        return sum(step.num_tokens for step in self.audited if step.is_wasted) / total if total else None
+        total = sum(step.num_target_tokens for step in self.audited)
+        return sum(step.num_target_tokens for step in self.audited if step.is_wasted) / total if total else None
 
 
 def role_seconds(solutions: Sequence[Solution]) -> dict[str, Spread]:

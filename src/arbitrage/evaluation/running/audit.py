@@ -6,11 +6,11 @@ from arbitrage.core.errors import ArbitrageError
 from arbitrage.core.ports import Scorer
 from arbitrage.core.trace import Trace
 from arbitrage.core.turn import History
-from arbitrage.core.types import Step
+from arbitrage.core.types import Finish, Step
 
 
 async def audited(trace: Trace, auditor: Scorer) -> Trace:
-    """Add the auditor's score of every candidate, tagged as measurement.
+    """Add the auditor's score of every whole candidate, tagged as measurement.
 
     The solution stays the same, its latency and usage included. The auditor's seconds are added to ``wall_s``, which
     includes measurement.
@@ -43,6 +43,7 @@ async def audited(trace: Trace, auditor: Scorer) -> Trace:
 
 async def _scored(step: Step, auditor: Scorer, history: History) -> Step:
     session = await history.scoring(auditor)
-    scores = [replace(await session.score(candidate), sample=candidate.sample) for candidate in step.candidates]
+    whole = [candidate for candidate in step.candidates if candidate.finish is not Finish.GIVEN_UP]
+    scores = [replace(await session.score(candidate), sample=candidate.sample) for candidate in whole]
     decision = replace(step.decision, measured=step.decision.measured | {auditor.name})
     return replace(step, decision=decision, scores=(*step.scores, *scores))

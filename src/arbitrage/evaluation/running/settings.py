@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from arbitrage.core.trace import SCHEMA
+from arbitrage.core.turn import Setting
 from arbitrage.core.types import Problem
 from arbitrage.evaluation.running.plan import Plan, SolvingPair, solvers_of
 
@@ -22,7 +23,7 @@ def run_settings(pair: SolvingPair, plan: Plan, dataset: str, *, is_audited: boo
         is_audited: Whether the PRM scores all candidates of finished solutions.
     """
     roles = ["draft", "target", "prm"]
-    roles += dict.fromkeys(entry.method.rule_name for entry in plan.entries if entry.method.is_router)
+    roles += dict.fromkeys(entry.method.router_role for entry in plan.entries if entry.method.is_router)
     models = pair.identity(roles)
     return {
         "kind": "evaluation",
@@ -37,10 +38,16 @@ def run_settings(pair: SolvingPair, plan: Plan, dataset: str, *, is_audited: boo
         "is_audited": is_audited,
         "dataset": dataset,
         "problems": {"count": len(plan.problems), "hash": problems_hash(plan.problems)},
-        "setting": asdict(plan.setting),
+        "setting": _setting(plan.setting),
         "samples": plan.num_attempts,
         "jobs": plan.jobs,
     }
+
+
+def _setting(setting: Setting) -> dict[str, Any]:
+    """The setting; what it changes in nothing but seconds stands only where it is off, as in runs made before it."""
+    values = asdict(setting)
+    return {name: value for name, value in values.items() if name != "gives_up" or not value}
 
 
 def problems_hash(problems: Sequence[Problem]) -> str:

@@ -19,6 +19,8 @@ class StepFacts:
     source: Source
     num_tokens: int
     """Tokens of the kept candidate."""
+    num_taken: int = 0
+    """Those of them that the target took over from the draft's step: it repaired the step."""
     decided_on: float | None
     """The number that the policy compared with its threshold."""
     draft_score: float | None
@@ -26,6 +28,11 @@ class StepFacts:
     several drafts. None if no scorer scored both."""
     target_score: float | None
     """Score of the target's candidate by the same scorer; the mean over several."""
+
+    @property
+    def num_target_tokens(self) -> int:
+        """Tokens of the kept candidate that the target wrote."""
+        return self.num_tokens - self.num_taken if self.source is Source.TARGET else 0
 
     @property
     def advantage(self) -> float | None:
@@ -48,6 +55,7 @@ class StepFacts:
         return cls(
             source=step.source,
             num_tokens=step.candidate.num_tokens,
+            num_taken=step.candidate.num_taken if step.source is Source.TARGET else 0,
             decided_on=step.decision.score,
             draft_score=draft,
             target_score=target,
@@ -88,21 +96,17 @@ class Fates:
     @classmethod
     def of(cls, step: Step) -> Self:
         """Count the tokens of a step's candidates. A served policy would not generate those that only measure."""
-        kept, lost = dict.fromkeys(Source, 0), dict.fromkeys(Source, 0)
-        reused = 0
+        kept = {source: step.candidate.num_tokens_by(source) for source in Source}
+        written, reused = dict.fromkeys(Source, 0), 0
         for candidate in step.candidates:
-            if candidate is step.candidate:
-                kept[candidate.source] += candidate.num_tokens
-            elif candidate.source not in step.decision.measured:
-                lost[candidate.source] += candidate.num_tokens
-            else:
-                continue
-            reused += candidate.cost.num_reused if candidate.source is Source.TARGET else 0
+            if candidate is step.candidate or candidate.source not in step.decision.measured:
+                written[candidate.source] += candidate.num_written
+                reused += candidate.cost.num_reused if candidate.source is Source.TARGET else 0
         return cls(
             draft_accepted=kept[Source.DRAFT],
-            draft_discarded=lost[Source.DRAFT],
+            draft_discarded=written[Source.DRAFT] - kept[Source.DRAFT],
             target_kept=kept[Source.TARGET],
-            target_discarded=lost[Source.TARGET],
+            target_discarded=written[Source.TARGET] - kept[Source.TARGET],
             reused=reused,
         )
 

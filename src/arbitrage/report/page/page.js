@@ -34,7 +34,20 @@
 
   const trimmed = (text) => text.replace(/\s+$/, "") || "(empty)";
 
-  const candidateNotes = (candidate) => `${candidate[2]} tokens · ${candidate[3]} ms`;
+  const candidateNotes = (candidate) =>
+    `${candidate[2]} tokens${candidate[5] ? `, ${candidate[5]} of them by the draft` : ""} · ${candidate[3]} ms`;
+
+  // The beginning of a repaired step is the draft's.
+  const written = (candidate) => {
+    const text = trimmed(data.texts[candidate[1]]);
+    if (!candidate[6]) return make("span", { class: "text", text });
+    return make(
+      "span",
+      { class: "text" },
+      make("span", { class: "taken", text: text.slice(0, candidate[6]) }),
+      text.slice(candidate[6]),
+    );
+  };
 
   const scoreNotes = (scores) =>
     scores.map(([scorer, author, value]) => `${data.scorers[scorer]} of ${AUTHORS[author]} ${value.toFixed(3)}`).join(" · ");
@@ -56,16 +69,17 @@
     const chosen = candidates[kept];
     const rest = candidates.filter((_, index) => index !== kept);
     const who = AUTHORS[chosen[0]];
+    const authors = chosen[5] ? "draft, then target" : who;
     const text = make(
       "div",
       {},
-      make("span", { class: "text", text: trimmed(data.texts[chosen[1]]) }),
+      written(chosen),
       make("span", { class: "tiny", text: `kept · ${candidateNotes(chosen)}` }),
     );
     return make(
       "li",
       { class: `step ${who}` },
-      make("span", { class: "who", text: who }),
+      make("span", { class: "who", text: authors }),
       make("div", { class: rest.length ? "pair two" : "pair" }, text, ...rest.map(other)),
       make(
         "span",
