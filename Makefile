@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 RUNNABLE := $(VENV)/.runnable
-PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt  # Python compiles what is imported.
 
 .PHONY: demo test unit slow integration clients package check format clean
 .DEFAULT_GOAL := demo
@@ -28,7 +28,7 @@ test: $(READY)  ## All tests that take seconds and need no real server: unit, sy
 unit: $(READY)  ## Seconds: no network, no GPU, no weights.
 	$(BIN)/pytest -q -n auto tests/unit
 
-slow: $(READY)  ## Minutes: commands that are killed and started again, and the recipe of the shipped models.
+slow: $(READY)  ## Minutes: commands that are killed and started again, the recipe of the shipped models, and their ranking.
 	$(BIN)/pytest -q -n auto tests/slow
 
 integration: $(READY)  ## Real servers and a Ray cluster: installs vLLM and Ray, builds llama-server.

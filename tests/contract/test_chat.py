@@ -215,7 +215,7 @@ def test_a_lone_surrogate_is_one_clear_error(tokenizer, prompt, question):
 def test_a_router_reads_the_conversation_through_its_template(tokenizer):
     read = InputFormat(kind="router", system="Judge.")
     problem = talk(*TURNS, (ASSISTANT, "Step 1."))
-    prompt, _ = read.encode(tokenizer, problem, [("draft", "Step 2.\n\n")])
+    prompt, _ = read.encode(tokenizer, problem, [(("draft", "Step 2.\n\n"),)])
     assert prompt == ChatPrompt("Judge.").encode(tokenizer, problem)
 
 

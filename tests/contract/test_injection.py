@@ -139,7 +139,7 @@ def test_a_router_reads_marks_only_where_its_format_writes_them(name, question, 
     tokenizer = chat_models.MODELS[name]()
     mark = chat_models.SPELLINGS[name][1]
     read = InputFormat(kind="router", annotation={"draft": mark, "target": "Target: "}, prompt="{question}\n")
-    steps = [(Source.DRAFT, step), (Source.TARGET, step)]
+    steps = [((Source.DRAFT, step),), ((Source.TARGET, step),)]
     prompt, draft, target = read.encode(tokenizer, Problem(id="p1", question=question), steps)
     begin = [] if tokenizer.encode("x")[0] != tokenizer.bos_token_id else [tokenizer.bos_token_id]
     assert controls(tokenizer, prompt) == begin

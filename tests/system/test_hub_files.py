@@ -168,7 +168,7 @@ def test_the_configuration_of_the_small_pair_names_files_of_the_hub():
         repository = f"Qwen/Qwen2.5-Coder-{size}B-Instruct-GGUF"
         assert HubFile.parse(model.path) == HubFile(repository=repository, file=f"{file}.gguf")
         assert (model.called, model.engine) == (file, "llamacpp")
-        assert "one empty line between steps" in model.system
+        assert "step by step" in model.system
         assert model.system.endswith(r"in \boxed{}.")
     assert (config.prm, config.default_method) == (None, "confidence")
 

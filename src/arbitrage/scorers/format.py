@@ -99,7 +99,7 @@ class InputFormat:
         """
         if not self.annotation:
             return part_ids(tokenizer, ["".join(text for _, text in parts)])
-        marked = [part for source, text in parts for part in (Mark(self.annotation[source]), text)]
+        marked = [part for source, text in parts for part in (Mark(self.annotation.get(source, "")), text)]
         return part_ids(tokenizer, marked)
 
     def encode(self, tokenizer: Any, problem: Problem, steps: Iterable[Parts]) -> list[list[int]]:
