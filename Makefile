@@ -23,7 +23,7 @@ demo: $(RUNNABLE)  ## Solve a few problems live, then compare methods on held-ou
 	$(BIN)/arbitrage demo
 
 test: $(READY)  ## All tests that take seconds and need no real server: unit, system, contract and integration.
-	$(BIN)/pytest -q -n auto --dist loadfile --no-loadscope-reorder tests/unit tests/system tests/contract tests/integration
+	$(BIN)/pytest -q -n auto --dist loadfile --no-loadscope-reorder tests/integration tests/contract tests/system tests/unit
 
 unit: $(READY)  ## Seconds: no network, no GPU, no weights.
 	$(BIN)/pytest -q -n auto tests/unit
