@@ -22,9 +22,9 @@ PROBE_SHARE: Final = 0.01
 """Of the time of these forward passes, the share that a probe may cost at most."""
 PROBE_TOKENS: Final = 4
 """Tokens guessed in a probe."""
-PRIOR_WEIGHT: Final = 8.0
-"""Guesses that the expected acceptance counts for."""
-WINDOW: Final = 64.0
+PRIOR_WEIGHT: Final = 24.0
+"""Guesses that the expected acceptance counts for: a few that are wrong at the beginning say little."""
+WINDOW: Final = 128.0
 """Guesses that the running acceptance looks back on."""
 IN_STEP: Final = 2
 """A guesser that has followed a text lacks at most so many tokens of it: its last guess, and the target's own token."""

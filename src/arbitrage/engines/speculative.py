@@ -27,8 +27,9 @@ DRAFT_TOKENS: Final = 6
 """Guesses of a draft model for one forward pass of the target, where neither a number nor costs are given."""
 LOOKUP_TOKENS: Final = 4
 """Likewise of the look-up."""
-DRAFT_ACCEPTANCE: Final = 0.7
-"""Probability that a draft's guess is right, as long as few are seen; after the tiny pair."""
+DRAFT_ACCEPTANCE: Final = 0.85
+"""Probability that a draft's guess is right, as long as few are seen. With a lower one nothing would be guessed, and so
+nothing learned, where guesses pay at a high acceptance only."""
 LOOKUP_ACCEPTANCE: Final = 0.5
 """Likewise of the look-up."""
 WIDTHS: Final = (1, 2, 4, 6, 8, MAX_GUESSES + 1)
