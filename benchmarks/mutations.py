@@ -20,6 +20,7 @@ TESTS: Final = tuple(
     for name in (
         "unit/test_intervals",
         "unit/test_metrics",
+        "unit/test_repair",
         "unit/test_rates",
         "unit/test_eval_run",
         "system/test_matched",
