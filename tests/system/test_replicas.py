@@ -83,11 +83,11 @@ async def test_a_session_stays_at_the_server_that_had_the_fewest():
         assert stage.num_sessions == [2, 2, 2]
         homes = [await by(one) for one in connections]
         assert [await by(one) for one in connections] == homes
-        await connections[homes.index(1)].close()
+        await connections[homes.index(1)].release()
         another = await stage.group.open()
         assert await by(another) == 1
         for one in (another, *(one for one in connections if one is not connections[homes.index(1)])):
-            await one.close()
+            await one.release()
 
 
 async def test_a_server_that_fails_is_left_and_taken_back():
@@ -107,7 +107,7 @@ async def test_a_server_that_fails_is_left_and_taken_back():
         assert await by(fifth) == 0
         assert await by(first) == 1  # Its cache is there by now.
         for one in (first, second, third, fourth, fifth):
-            await one.close()
+            await one.release()
 
 
 async def test_requests_of_one_session_at_a_time_move_it_once():
@@ -116,7 +116,7 @@ async def test_requests_of_one_session_at_a_time_move_it_once():
         stage.kill(0)
         assert await asyncio.gather(*(by(connection) for _ in range(8))) == [1] * 8
         assert stage.num_sessions == [0, 1]
-        await connection.close()
+        await connection.release()
 
 
 async def test_a_server_that_is_busy_and_well_keeps_its_sessions():
@@ -126,7 +126,7 @@ async def test_a_server_that_is_busy_and_well_keeps_its_sessions():
         with pytest.raises(EngineError, match="429"):
             await by(connection)
         assert stage.requests == [QUICK.num_retries + 1, 0]
-        await connection.close()
+        await connection.release()
 
 
 async def test_a_server_that_does_not_write_in_time_loses_the_session():
@@ -135,7 +135,7 @@ async def test_a_server_that_does_not_write_in_time_loses_the_session():
         stage.answers[0] = Hang
         assert await by(connection) == 1
         assert stage.group.replicas[0].is_up
-        await connection.close()
+        await connection.release()
 
 
 async def test_when_all_fail_the_first_that_recovers_goes_on():
@@ -150,12 +150,12 @@ async def test_when_all_fail_the_first_that_recovers_goes_on():
         stage.revive(1)
         stage.now += RECHECK_S
         assert await waiting == 1
-        await connection.close()
+        await connection.release()
         stage.kill(1)
         connection = await stage.group.open()
         with pytest.raises(EngineError, match="http://127"):
             await by(connection)
-        await connection.close()
+        await connection.release()
 
 
 async def test_all_replicas_must_serve_the_same_model_and_one_may_be_away(tokenizer):
@@ -283,6 +283,6 @@ async def test_a_single_server_needs_no_group():
         client = HTTPClient(server.url, QUICK)
         connection = await client.open()
         assert await by(connection) == 0
-        await connection.close()
+        await connection.release()
         with pytest.raises(EngineError, match="no open session"):
             await client.post("/x", {})

@@ -19,8 +19,8 @@ class Connection(Protocol):
             EngineError: If the server refuses, cannot be reached, or its answer is not JSON.
         """
 
-    async def close(self) -> None:
-        """Give the connection back."""
+    async def release(self) -> None:
+        """Give the connection back; the last session closes it."""
 
 
 class Client(Protocol):

@@ -238,4 +238,4 @@ class HTTPSession:
         """Close the connections if this is their last session."""
         if self._is_open:
             self._is_open = False
-            await self._connection.close()
+            await self._connection.release()

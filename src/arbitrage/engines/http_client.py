@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from arbitrage.core.errors import ConfigError, EngineError, EngineTimeout, MissingExtra, first_line
 from arbitrage.engines.connections import with_retries
@@ -140,10 +140,10 @@ class HTTPClient:
         """The certificates, read once for all sessions."""
         return httpx.create_ssl_context() if self.url.startswith("https://") else False
 
-    async def open(self) -> "SingleConnection":
-        """Open a session's connection."""
+    async def open(self) -> Self:
+        """Open a session's connection: all sessions share this client."""
         self.acquire()
-        return SingleConnection(self)
+        return self
 
     async def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """Send JSON and return the JSON answer; see :class:`arbitrage.engines.connections.Connection`."""
@@ -209,21 +209,6 @@ class HTTPClient:
         except httpx.RequestError as error:
             raise ServerUnreachable(f"no server answers at {self.url}: {first_line(error)}") from error
         return self._read(path, response)
-
-
-@dataclass(frozen=True, slots=True)
-class SingleConnection:
-    """One session's way to the only server."""
-
-    client: HTTPClient
-
-    async def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        """See :class:`arbitrage.engines.connections.Connection`."""
-        return await self.client.post(path, body)
-
-    async def close(self) -> None:
-        """See :class:`arbitrage.engines.connections.Connection`; the last session closes the connections."""
-        await self.client.release()
 
 
 class ServerUnreachable(EngineError):

@@ -155,7 +155,7 @@ class StickyConnection:
         replica.num_sessions += 1
         self.replica = replica
 
-    async def close(self) -> None:
+    async def release(self) -> None:
         """Leave the replica."""
         await _leave(self.replica)
 

@@ -192,7 +192,7 @@ class HTTPScoring:
         """Close the connections if this is their last session."""
         if self._is_open:
             self._is_open = False
-            await self._connection.close()
+            await self._connection.release()
 
     def _step(self, candidate: Candidate) -> StepIds:
         return self._scorer.layout.step_ids(self._problem, self._index, candidate)
