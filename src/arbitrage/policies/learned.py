@@ -6,7 +6,7 @@ from typing import Final
 
 from arbitrage.core.ports import BoundsScores, Scorer
 from arbitrage.core.turn import Turn
-from arbitrage.core.types import Decision, Finish, Progress, Source
+from arbitrage.core.types import Candidate, Decision, Finish, Progress, Source
 from arbitrage.policies.basic import check_threshold
 
 WORST: Final = Progress(num_tokens=1, max_tokens=1, logprob=-math.inf, first_entropy=math.inf)
@@ -24,13 +24,31 @@ class Rejection:
     @classmethod
     def of(cls, scorer: Scorer, threshold: float) -> "Rejection | None":
         """The condition; None for a scorer that is never sure before the step is complete."""
-        is_ever_met = isinstance(scorer, BoundsScores) and scorer.lowest(WORST) > threshold
-        return cls(scorer, threshold) if is_ever_met and isinstance(scorer, BoundsScores) else None
+        if isinstance(scorer, BoundsScores) and scorer.lowest(WORST) > threshold:
+            return cls(scorer, threshold)
+        return None
 
     def __call__(self, progress: Progress) -> bool:
         """Whether the step is sure to be rejected."""
         self.score = self.scorer.lowest(progress)
         return self.score > self.threshold
+
+
+async def drafted(turn: Turn, router: Scorer, threshold: float, *, may_give_up: bool = True) -> tuple[Candidate, float]:
+    """The draft's step with the router's score.
+
+    Args:
+        turn: The step's turn.
+        router: Gives the score.
+        threshold: A step with a score above it is rejected.
+        may_give_up: Whether the draft may stop within a step that is sure to be rejected. The score is then a bound,
+            which is above the threshold too.
+    """
+    stop = Rejection.of(router, threshold) if may_give_up else None
+    draft = await turn.draft(stop)
+    if stop is not None and draft.finish is Finish.GIVEN_UP:
+        return draft, stop.score
+    return draft, await turn.score(router, draft)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +67,7 @@ class RouterPolicy:
 
         A step that the router is sure to reject is given up while the draft writes it.
         """
-        stop = Rejection.of(self.router, self.threshold)
-        draft = await turn.draft(stop)
-        if stop and draft.finish is Finish.GIVEN_UP:
-            return Decision(source=Source.TARGET, score=stop.score)
-        gain = await turn.score(self.router, draft)
+        _, gain = await drafted(turn, self.router, self.threshold)
         return Decision(source=Source.DRAFT if gain <= self.threshold else Source.TARGET, score=gain)
 
 

@@ -9,7 +9,7 @@ from arbitrage.core.ports import Scorer
 from arbitrage.core.turn import Turn
 from arbitrage.core.types import Candidate, Decision, Finish, Source
 from arbitrage.policies.basic import check_threshold
-from arbitrage.policies.learned import Rejection
+from arbitrage.policies.learned import drafted
 from arbitrage.scorers.likelihood import LikelihoodScorer
 
 READER: Final = LikelihoodScorer(name="likelihood", shares_ids=True)
@@ -40,14 +40,11 @@ class Repair:
         """One call of the router; where it escalates, one of the target to read the step."""
         # A step is completed with other random numbers than it was begun: only a greedy one stays the same.
         is_greedy = turn.setting.sampling.temperature == 0.0
-        stop = Rejection.of(self.router, self.threshold) if is_greedy else None
-        draft = await turn.draft(stop)
-        is_given_up = stop is not None and draft.finish is Finish.GIVEN_UP
-        gain = stop.score if stop and is_given_up else await turn.score(self.router, draft)
+        draft, gain = await drafted(turn, self.router, self.threshold, may_give_up=is_greedy)
         if gain <= self.threshold:
             return Decision(source=Source.DRAFT, score=gain)
         cut = await self._cut(turn, draft)
-        if cut is None and is_given_up:
+        if cut is None and draft.finish is Finish.GIVEN_UP:
             draft = await turn.completed_draft()
             cut = await self._cut(turn, draft)
         if cut is None:
