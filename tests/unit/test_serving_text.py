@@ -1,4 +1,4 @@
-"""Stop strings and thinking in text that arrives in parts."""
+"""Stop strings and thinking in text that arrives in parts, and whose tokens are counted."""
 
 import pytest
 from hypothesis import given
@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 
 from arbitrage.core.types import Source
 from arbitrage.serving.answer import AnswerText, num_thinking_tokens
+from arbitrage.serving.metrics import Metrics
 from arbitrage.serving.stops import StopFinder, first_stop, num_undecided
 from arbitrage.serving.thinking import MARKS, Splitter, continued_mark, open_mark
-from helpers import solved, step, written
+from helpers import candidate, solved, step, written
 
 ALPHABET = st.sampled_from("ab<>/think \n")
 AUTHORS = tuple(Source)
@@ -118,3 +119,14 @@ def test_marks_that_are_open():
 def test_thinking_tokens_of_a_step_that_is_cut_are_its_share():
     trace = solved(step(written(Source.DRAFT, 10, text="a" * 20)), step(written(Source.TARGET, 8, text="b" * 4)))
     assert [num_thinking_tokens(trace, length) for length in (0, 10, 20, 22, 99)] == [0, 5, 10, 14, 18]
+
+
+def test_a_repaired_step_counts_for_both_authors():
+    draft = candidate("abcd")
+    repaired = candidate("abxyz", Source.TARGET, num_taken=2, num_taken_chars=2)
+    metrics = Metrics()
+    metrics.step(step(repaired, draft))
+    assert metrics.rates()["target_share"] == 3 / 5
+    text = metrics.text().decode()
+    for line in ('tokens_total{author="draft"} 2.0', 'tokens_total{author="target"} 3.0', "rejected_tokens_total 2.0"):
+        assert f"arbitrage_{line}" in text

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from arbitrage.core.errors import MissingExtra
 from arbitrage.core.types import Source, Step
+from arbitrage.evaluation.running.solutions import Fates
 
 try:
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -27,7 +28,12 @@ class _Kept:
 
     at: float
     source: Source
-    num_tokens: int
+    tokens: Fates
+
+    @property
+    def num_kept(self) -> int:
+        """Tokens of the step."""
+        return self.tokens.draft_accepted + self.tokens.target_kept
 
 
 class Metrics:
@@ -69,12 +75,13 @@ class Metrics:
         """Count a decided step."""
         kept = step.candidate
         self.steps.labels(kept.source.value).inc()
-        self.tokens.labels(kept.source.value).inc(kept.num_tokens)
-        self._recent.append(_Kept(self._clock(), kept.source, kept.num_tokens))
+        fates = Fates.of(step)
+        for author, count in ((Source.DRAFT, fates.draft_accepted), (Source.TARGET, fates.target_kept)):
+            self.tokens.labels(author.value).inc(count)
+        self.wasted.inc(fates.draft_discarded)
+        self._recent.append(_Kept(self._clock(), kept.source, fates))
         for made in step.candidates:
             self.model_seconds.labels(made.source.value).inc(made.cost.seconds)
-            if made is not kept and made.source is Source.DRAFT:
-                self.wasted.inc(made.num_tokens)
         for score in step.scores:
             self.model_seconds.labels(score.scorer).inc(score.cost.seconds)
 
@@ -85,9 +92,9 @@ class Metrics:
     def rates(self) -> dict[str, Any]:
         """Acceptance and shares over the latest steps, and tokens a second over the latest seconds."""
         recent, now = list(self._recent), self._clock()
-        num_tokens = sum(one.num_tokens for one in recent)
-        by_target = sum(one.num_tokens for one in recent if one.source is Source.TARGET)
-        lately = sum(one.num_tokens for one in recent if one.at > now - WINDOW_S)
+        num_tokens = sum(one.num_kept for one in recent)
+        by_target = sum(one.tokens.target_kept for one in recent)
+        lately = sum(one.num_kept for one in recent if one.at > now - WINDOW_S)
         return {
             "num_steps": len(recent),
             "acceptance": sum(one.source is Source.DRAFT for one in recent) / len(recent) if recent else None,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from arbitrage.core.types import Source
+from arbitrage.evaluation.running.solutions import Fates
 from arbitrage.serving.solving import Solution
 
 
@@ -28,16 +28,14 @@ class Usage:
         """Add up solutions; several of one problem count its prompt once."""
         prompts = {id(one.problem): one.num_prompt for one in solutions}
         cached = {id(one.problem): _num_cached(one) for one in reversed(solutions)}
-        kept = [step.candidate for one in solutions for step in one.steps]
-        made = [made for one in solutions for step in one.steps for made in step.candidates]
-        accepted = sum(one.num_tokens for one in kept if one.source is Source.DRAFT)
+        fates = sum((Fates.of(step) for one in solutions for step in one.steps), Fates())
         return cls(
             prompt=sum(prompts.values()),
             completion=sum(one.num_tokens for one in solutions),
             cached=sum(cached.values()),
             thinking=sum(one.num_thinking_tokens for one in solutions),
-            accepted=accepted,
-            rejected=sum(one.num_tokens for one in made if one.source is Source.DRAFT) - accepted,
+            accepted=fates.draft_accepted,
+            rejected=fates.draft_discarded,
         )
 
     def completion_json(self) -> dict[str, Any]:
