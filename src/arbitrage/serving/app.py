@@ -21,7 +21,7 @@ from arbitrage.serving.errors import APIError, bad_field, internal, no_such_mode
 from arbitrage.serving.formats import ChatFormat, ResponsesFormat, TextFormat
 from arbitrage.serving.gate import CLIENT, Gate
 from arbitrage.serving.prompts import Reader, prompt_ids, reader
-from arbitrage.serving.requests import chat_request, completion_request, conversation, responses_request
+from arbitrage.serving.requests import SolveRequest, chat_request, completion_request, conversation, responses_request
 from arbitrage.serving.schemas import ChatBody, CompletionBody, Extension, ResponsesBody, TokenizeBody
 from arbitrage.serving.service import Service
 from arbitrage.version import __version__
@@ -57,29 +57,23 @@ def _new_id(prefix: str) -> str:
 def _add_answers(app: FastAPI, service: Service) -> None:
     bounds = service.options.bounds
 
-    @app.post("/v1/chat/completions")
-    async def chat(body: ChatBody, request: Request) -> Response:
-        asked, id = chat_request(body, bounds), _new_id("chatcmpl-")
-        form = ChatFormat(
-            id=id,
+    def completion(asked: SolveRequest, kind: type[ChatFormat], prefix: str, request: Request) -> Response:
+        form = kind(
+            id=_new_id(prefix),
             model=asked.model,
             created=int(time.time()),
             includes_usage=asked.includes_usage,
             with_trace=asked.extension.trace,
         )
-        return Answering(service, asked, form, client=request.scope[CLIENT], request_id=id)
+        return Answering(service, asked, form, client=request.scope[CLIENT], request_id=form.id)
+
+    @app.post("/v1/chat/completions")
+    async def chat(body: ChatBody, request: Request) -> Response:
+        return completion(chat_request(body, bounds), ChatFormat, "chatcmpl-", request)
 
     @app.post("/v1/completions")
     async def completions(body: CompletionBody, request: Request) -> Response:
-        asked, id = completion_request(body, bounds), _new_id("cmpl-")
-        form = TextFormat(
-            id=id,
-            model=asked.model,
-            created=int(time.time()),
-            includes_usage=asked.includes_usage,
-            with_trace=asked.extension.trace,
-        )
-        return Answering(service, asked, form, client=request.scope[CLIENT], request_id=id)
+        return completion(completion_request(body, bounds), TextFormat, "cmpl-", request)
 
     @app.post("/v1/responses")
     async def responses(body: ResponsesBody, request: Request) -> Response:
