@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -105,9 +104,16 @@ def test_every_need_has_one_check():
     assert replace(model, name="other").identity == {"path": "m", "name": "other", "engine": "llama-server"}
 
 
+class Words:
+    """A tokenizer of which only the vocabulary is read."""
+
+    def __init__(self, vocabulary):
+        self.get_vocab = vocabulary.copy
+
+
 @pytest.mark.parametrize("policy", ["repair:0.1", "repair:0.1+speculative"])
 def test_models_that_share_no_vocabulary_cannot_share_a_step(policy):
-    words = [SimpleNamespace(get_vocab=lambda words=words: dict(words)) for words in ({"a": 0, "b": 1}, {"a": 1})]
+    words = [Words({"a": 0, "b": 1}), Words({"a": 1})]
     draft, target, same = (
         TokenText(tokenizer, name, PlainPrompt())
         for tokenizer, name in ((words[0], "small"), (words[1], "large"), (words[0], "twin"))

@@ -137,8 +137,9 @@ class SpeculativeEngine:
         num_ids = min(target.num_embeddings, max(token_bytes(target.tokenizer)) + 1)
 
         def start(problem: Problem, prompt_ids: Sequence[int]) -> Guesser:
-            own = draft.prompt.encode(draft.tokenizer, problem)
-            return DraftGuesser(draft, own, len(prompt_ids), count, num_ids=num_ids, ends=target.eos_ids)
+            return DraftGuesser(
+                draft, draft.encoded_prompt(problem), len(prompt_ids), count, num_ids=num_ids, ends=target.eos_ids
+            )
 
         return cls(target, start, name=_name(draft.name, num_tokens), count=count, draft=draft)
 

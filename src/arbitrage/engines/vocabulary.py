@@ -5,7 +5,7 @@ differently. GGUF files name the padding as tokens of their own.
 """
 
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final, Protocol, runtime_checkable
 
 _BLOCK: Final = "\u2581"
@@ -21,6 +21,7 @@ class KnowsBytes(Protocol):
         """Bytes of each token by its id, padding left out."""
 
 
+@lru_cache(maxsize=8)  # Each threshold of a method asks again, and a vocabulary has 150,000 tokens.
 def is_same_vocabulary(first: Any, second: Any) -> bool:
     """Whether two tokenizers give the same ids to the same tokens.
 

@@ -69,5 +69,5 @@ def template_mark(engine: Engine) -> str:
     text = reader(engine)
     if not isinstance(text, TokenText) or not isinstance(text.prompt, ChatPrompt):
         return ""
-    ids = text.prompt.encode(text.tokenizer, Problem(id="?", question="?"))
+    ids = text.encoded_prompt(Problem(id="?", question="?"))
     return open_mark(text.decode(ids[-_TAIL:], []))
