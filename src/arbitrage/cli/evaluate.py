@@ -136,8 +136,10 @@ def evaluate(
     if dry_run:
         typer.echo("\n".join(workload_lines(specs, problem_list, setting, samples, out)))
         return
+    if ray and audit:
+        raise ConfigError("the audit runs in this process, not on a Ray cluster", hint="leave --audit or --ray out")
     is_audited = needs_audit(specs, jobs, audit) and not ray
-    with _pair(pair, specs, ray, is_audited=is_audited or bool(audit)) as loaded:
+    with _pair(pair, specs, ray, with_prm=is_audited) as loaded:
         entries = resolved_entries(loaded, specs)
         plan = Plan(problems=problem_list, entries=entries, setting=setting, num_attempts=samples, jobs=jobs or 1)
         if jobs == AUTO:
@@ -155,13 +157,11 @@ def evaluate(
 
 
 @contextmanager
-def _pair(name: str, specs: Sequence[MethodSpec], ray: str, *, is_audited: bool) -> Iterator[SolvingPair]:
+def _pair(name: str, specs: Sequence[MethodSpec], ray: str, *, with_prm: bool) -> Iterator[SolvingPair]:
     """The pair, loaded in this process or in actors."""
     if not ray:
-        yield load(name, policies=specs, with_prm=is_audited)
+        yield load(name, policies=specs, with_prm=with_prm)
         return
-    if is_audited:
-        raise ConfigError("the audit runs in this process, not on a Ray cluster", hint="leave --audit or --ray out")
     from arbitrage.cluster.ray_pair import RayPair
 
     config = pair_config(name)
