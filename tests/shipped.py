@@ -1,7 +1,17 @@
-"""Pairs of the shipped draft and target with other routers."""
+"""What tests of commands on the shipped models share: pairs with other routers, training options, earlier files."""
+
+from pathlib import Path
 
 from arbitrage.tiny import WEIGHTS
 from command_line import command
+
+EARLIER = Path(__file__).parent / "data" / "b6ccee5"
+"""Rows, labels and a probe of that commit."""
+TRAIN = (
+    *("--epochs", "2", "--learning-rate", "3e-4", "--batch-size", "8", "--device-batch-size", "8"),
+    *("--margin", "0.05", "--save-steps", "2"),
+)
+"""Options of a short ``train-router``."""
 
 
 def pair_with(router, folder):

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -12,10 +11,9 @@ from arbitrage.tiny import WEIGHTS
 from arbitrage.training import trainer
 from arbitrage.training.rows import read_rows
 from command_line import command
-from shipped import serves
+from shipped import EARLIER, serves
 
 pytestmark = pytest.mark.integration
-EARLIER = Path(__file__).parents[1] / "data" / "b6ccee5"
 
 
 @pytest.fixture

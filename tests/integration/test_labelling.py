@@ -3,7 +3,6 @@
 import asyncio
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -16,14 +15,9 @@ from arbitrage.policies import TargetOnly
 from arbitrage.tiny import WEIGHTS
 from arbitrage.training.rows import read_rows
 from command_line import command
-from shipped import pair_with
+from shipped import EARLIER, TRAIN, pair_with
 
 pytestmark = pytest.mark.integration
-EARLIER = Path(__file__).parents[1] / "data" / "b6ccee5"
-TRAIN = (
-    *("--epochs", "2", "--learning-rate", "3e-4", "--batch-size", "8", "--device-batch-size", "8"),
-    *("--margin", "0.05", "--save-steps", "2"),
-)
 
 
 def test_rows_with_rollout_scores_train_a_router(tmp_path):

@@ -14,13 +14,9 @@ from arbitrage.training import trainer
 from arbitrage.training.recipe import read_report
 from arbitrage.training.rows import read_rows
 from command_line import command
-from shipped import serves
+from shipped import TRAIN, serves
 
 pytestmark = pytest.mark.integration
-TRAIN = (
-    *("--epochs", "2", "--learning-rate", "3e-4", "--batch-size", "8", "--device-batch-size", "8"),
-    *("--margin", "0.05", "--save-steps", "2"),
-)
 
 
 @pytest.fixture(scope="module")

@@ -11,14 +11,11 @@ import pytest
 
 from arbitrage.training.rows import read_rows
 from command_line import command
+from shipped import TRAIN
 
 pytestmark = pytest.mark.integration
 EVAL = ("eval", "--policies", "draft,target,random@0.5,router@0.3", "--limit", 3, "--samples", 2)
 COLLECT = ("collect", "--limit", "12", "--samples", "2", "--keep-draft", "0.3")
-TRAIN = (
-    *("--epochs", "2", "--learning-rate", "3e-4", "--batch-size", "8", "--device-batch-size", "8"),
-    *("--margin", "0.05", "--save-steps", "2"),
-)
 
 
 def started(arguments):

@@ -205,9 +205,8 @@ class Decoder:
         taken = self._model.whole_characters(list(proposed[: min(request.num_taken, max_tokens - 1)]), prefix)
         step = Writing.start(self._model, prefix, request, max_tokens, seed=request.seed, taken=taken)
         step.on_token = on_token
-        sequence, ahead = self._sequence, list(proposed[len(taken) : max_tokens - 1])
-        if not self._model.takes_proposals:
-            ahead = []
+        sequence = self._sequence
+        ahead = list(proposed[len(taken) : max_tokens - 1]) if self._model.takes_proposals else []
         is_guessing = not ahead
         if is_guessing:
             ahead = self._guess(step, flag)

@@ -187,7 +187,7 @@ class ScriptedSession:
         """Certain up to where the step leaves the script, and ``unlikely`` for each token from there on."""
         engine, ids = self._engine, self._encode_any(candidate)
         script = [engine.id_of(token) for token in chain(*self._steps(Limits().delimiter)[self._ids.num_steps :])]
-        num_agreeing = next((i for i, (a, b) in enumerate(zip(ids, script, strict=False)) if a != b), len(script))
+        num_agreeing = common_length(ids, script)
         logprobs = tuple(0.0 if i < num_agreeing else engine.unlikely for i in range(len(ids)))
         num_cached, self._num_computed = self._num_computed, len(self._ids)
         num_computed, started = len(self._ids) - num_cached + len(ids), engine.clock.now()
