@@ -39,7 +39,8 @@ async def _asked(served, question, **fields):
     return await served.client.post("/v1/chat/completions", json=asked)
 
 
-@pytest.mark.parametrize("method", ["router@0.02", "target", "draft", "router+speculative", "rsd"])
+# A number of guesses that follows the clock changes the widths of passes, and so the last bit of a score.
+@pytest.mark.parametrize("method", ["router@0.02", "target", "draft", "router+speculative:4", "rsd"])
 async def test_text_and_decisions_are_those_of_solve(tiny, method):
     async with _served(tiny) as served:
         for question in QUESTIONS:
