@@ -187,6 +187,8 @@ class HFScoring:
         self._scorer, self._problem, self._ids = scorer, problem, prompt_ids
         self._num_steps = 0
         self._sequence: HFSequence = scorer.memory.sequence()
+        self._values: dict[tuple[int, ...], float] = {}
+        """By step behind the committed ones: where both models write the same step, its advantage is exactly 0."""
 
     async def score(self, candidate: Candidate) -> Score:
         """Score a step in the device's thread; see :class:`arbitrage.core.ports.ScoringSession`."""
@@ -195,9 +197,13 @@ class HFScoring:
     def _score(self, candidate: Candidate, flag: CancelFlag) -> Score:
         flag.check()
         started = time.perf_counter()
-        ids = [*self._ids, *self._step_ids(candidate).scored]
-        with computing(ScorerError, self._scorer.name, self._scorer.model.device):
-            value, num_cached = self._scorer.probability(self._sequence, ids)
+        step = self._step_ids(candidate).scored
+        ids = [*self._ids, *step]
+        num_cached = len(ids)
+        if step not in self._values:
+            with computing(ScorerError, self._scorer.name, self._scorer.model.device):
+                self._values[step], num_cached = self._scorer.probability(self._sequence, ids)
+        value = self._values[step]
         cost = Cost(
             num_calls=1,
             num_computed=len(ids) - num_cached,
@@ -211,6 +217,7 @@ class HFScoring:
         step = self._step_ids(candidate)
         self._ids.extend((*step.scored, *step.closing))
         self._num_steps += 1
+        self._values.clear()
 
     async def close(self) -> None:
         """Drop the cache."""
