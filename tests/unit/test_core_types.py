@@ -20,6 +20,7 @@ from arbitrage.core.types import Cost, Limits, Message, Problem, Role, Sampling,
     [
         (Sampling, "temperature", -0.1),
         (Sampling, "temperature", float("nan")),
+        (Sampling, "temperature", 1e-40),
         (Sampling, "top_k", -1),
         (Sampling, "top_p", 0.0),
         (Sampling, "top_p", 1.5),
@@ -168,3 +169,9 @@ def test_errors_say_whether_to_retry_and_what_to_do(error, is_retryable, said):
     assert isinstance(error, ArbitrageError)
     assert error.is_retryable is is_retryable
     assert said in str(error)
+
+
+def test_a_missing_extra_is_the_same_in_another_process():
+    error = MissingExtra("hf")
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), again.extra) == (MissingExtra, str(error), "hf")

@@ -5,7 +5,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Final
 
 from arbitrage.core.delimiter import EMPTY_LINE
 from arbitrage.core.errors import ConfigError, ProblemError
@@ -177,6 +177,10 @@ def _with_question(messages: tuple[Message, ...], question: str) -> tuple[Messag
     return (*messages[:last], Message(Role.USER, question), *messages[last + 1 :])
 
 
+MIN_TEMPERATURE: Final = 1e-4
+"""The least temperature at which tokens are sampled."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
     """How tokens are chosen; temperature 0 is greedy.
@@ -186,6 +190,7 @@ class Sampling:
     """
 
     temperature: float = 0.0
+    """At least :data:`MIN_TEMPERATURE`, or 0: logits over a smaller number are no longer finite."""
     top_k: int = 0
     """Keep the k likeliest tokens; 0 keeps all."""
     top_p: float = 1.0
@@ -194,8 +199,10 @@ class Sampling:
     """Keep tokens at least this likely relative to the likeliest."""
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.temperature < math.inf:
-            raise ConfigError(f"temperature must be at least 0, got {self.temperature}")
+        if self.temperature != 0.0 and not MIN_TEMPERATURE <= self.temperature < math.inf:
+            raise ConfigError(
+                f"temperature must be 0 or at least {MIN_TEMPERATURE:g}, got {self.temperature}", hint="0 is greedy"
+            )
         if self.top_k < 0:
             raise ConfigError(f"top_k must be at least 0, got {self.top_k}")
         if not 0.0 < self.top_p <= 1.0:
