@@ -15,6 +15,7 @@ from arbitrage.core.turn import Pair
 from arbitrage.core.types import Finish, Sampling, Source
 from arbitrage.engines.hf import HFEngine
 from arbitrage.engines.prompt import PlainPrompt
+from arbitrage.engines.tokens import TokenText
 from arbitrage.policies import RandomEscalation, TargetOnly
 from helpers import PROBLEM, Watched, candidate, opened, request, setting
 
@@ -135,6 +136,19 @@ def test_a_session_only_grows(scribe, steps):
     for (before, after), (source, text) in zip(pairwise(states), steps, strict=True):
         ids = plain(text, scribe.tokenizer)
         assert after == before + (ids[::-1] if source is Source.TARGET else ids)
+
+
+@PROPERTY
+@given(text=st.text("\u7287\u730b\u9a89\u946b\u00e9a ", min_size=1, max_size=12))
+@example(text="\u7287\u730b\u9a89\u946b is seven.")
+def test_a_context_that_begins_inside_a_character_spoils_no_text(text):
+    """Where a token is a single byte, the bytes beside half a character could not be decoded either."""
+    tokenizer = vocabularies.mistral()
+    model, ids = TokenText(tokenizer, "mistral", PlainPrompt()), plain(text, tokenizer)
+    for start in range(1, len(ids)):
+        before = tokenizer.decode(ids[:start])
+        if "\ufffd" not in before:
+            assert before + model.decode(ids[start:], ids[:start]) == tokenizer.decode(ids)
 
 
 # --- steps that a model writes -----------------------------------------------------------------------

@@ -143,7 +143,7 @@ def test_a_prompt_is_encoded_once_and_given_out_as_a_copy():
     first.append(7)
     assert text.encoded_prompt(Problem(id="b", question="one")) == [1, 2, 3]
     assert prompt.calls == 1
-    for number in range(200):
+    for number in range(600):
         text.prompt_ids(Problem(id="c", question=f"{number}"))
-    assert prompt.calls == 201
-    assert len(text._prompts) == 64
+    assert prompt.calls == 601
+    assert len(text._prompts) == 512

@@ -5,16 +5,14 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from arbitrage.core.ports import StepRequest
 from arbitrage.core.types import Cost, Finish, Progress
 from arbitrage.engines.cache import CachedTokens, Rows, common_length
 from arbitrage.engines.language_model import LanguageModel, Picker
+from arbitrage.engines.tokens import MOST_TOKENS_OF_A_CHARACTER
 from arbitrage.engines.worker import CancelFlag
-
-MOST_TOKENS_OF_A_CHARACTER: Final = 4
-"""As many as its bytes in UTF-8."""
 
 
 class Guesser(Protocol):

@@ -1,5 +1,6 @@
 """From text to token ids and back without drift; shared by all engines that hold a tokenizer."""
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -12,10 +13,12 @@ from arbitrage.engines.gguf_files import is_gguf
 from arbitrage.engines.gguf_metadata import GGUFFile
 from arbitrage.engines.prompt import ChatPrompt, Prompt
 
+MOST_TOKENS_OF_A_CHARACTER: Final = 4
+"""As many as its bytes in UTF-8."""
 CONTEXT_IDS: Final = 8
 """A step is decoded behind this many ids, since some tokenizers decode the first token of a text differently."""
-_KEPT_PROMPTS: Final = 64
-"""Encoded prompts that are kept."""
+_KEPT_PROMPTS: Final = 512
+"""Encoded prompts that are kept: more than an endpoint has in flight and waiting by default."""
 
 
 def load_tokenizer(path: str) -> Any:
@@ -59,6 +62,7 @@ class TokenText:
         self.prompt.check(tokenizer)
         self._token_texts: dict[int, str] = {}
         self._prompts: dict[tuple[Prompt, tuple[Message, ...]], tuple[int, ...]] = {}
+        self._keeping = threading.Lock()
 
     @property
     def name(self) -> str:
@@ -93,9 +97,11 @@ class TokenText:
         key = self.prompt, problem.messages
         ids = self._prompts.get(key)
         if ids is None:
-            ids = self._prompts[key] = tuple(self.prompt.encode(self.tokenizer, problem))
-            while len(self._prompts) > _KEPT_PROMPTS:  # Another thread may do the same.
-                self._prompts.pop(next(iter(self._prompts)), None)
+            ids = tuple(self.prompt.encode(self.tokenizer, problem))
+            with self._keeping:
+                self._prompts[key] = ids
+                if len(self._prompts) > _KEPT_PROMPTS:
+                    del self._prompts[next(iter(self._prompts))]
         return list(ids)
 
     def room(self, ids: Sequence[int]) -> int:
@@ -111,8 +117,18 @@ class TokenText:
     def decode(self, ids: Sequence[int], context: Sequence[int]) -> str:
         """Text of ``ids`` as it reads behind ``context``."""
         head = list(context[-CONTEXT_IDS:])
-        text: str = self.tokenizer.decode([*head, *ids], clean_up_tokenization_spaces=False)
-        return text[len(self.tokenizer.decode(head, clean_up_tokenization_spaces=False)) :]
+        before = self._text(head)
+        for _ in range(MOST_TOKENS_OF_A_CHARACTER - 1):
+            if not before.startswith("\ufffd"):
+                break
+            # The context begins inside a character, which spoils all bytes beside it where tokens are single bytes.
+            head = head[1:]
+            before = self._text(head)
+        return self._text([*head, *ids])[len(before) :]
+
+    def _text(self, ids: Sequence[int]) -> str:
+        text: str = self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
+        return text
 
     def encode(self, text: str) -> list[int]:
         """Ids of a foreign step: of its characters, also where they spell a control token.
@@ -144,7 +160,7 @@ class TokenText:
 
     def whole_characters(self, new: list[int], context: Sequence[int]) -> list[int]:
         """Drop the tokens at the end that hold only a part of a character."""
-        for length in range(len(new), max(len(new) - 4, -1), -1):
+        for length in range(len(new), max(len(new) - MOST_TOKENS_OF_A_CHARACTER, -1), -1):
             if not self.decode(new[:length], context).endswith("\ufffd"):
                 return new[:length]
         return new
