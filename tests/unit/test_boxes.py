@@ -135,4 +135,6 @@ def test_a_text_of_nothing_but_open_boxes_is_read_in_time():
     start = time.process_time()
     assert last_boxed(r"\boxed{" * 20_000) is None
     assert last_boxed(r"<think>\boxed{1}</think>" * 2_000 + r"\boxed 2") == "2"
+    assert last_boxed("\\" * 100_000) is None
+    assert last_boxed("\\" * 100_000 + r"\boxed{3}") == "3"
     assert time.process_time() - start < 5.0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-_COMMAND: Final = r"\\+(?:boxed|fbox|framebox)(?![A-Za-z])\s*"
+_COMMAND: Final = r"(?<!\\)\\+(?:boxed|fbox|framebox)(?![A-Za-z])\s*"
 _OPENINGS: Final = rf"(?P<box>{_COMMAND}\{{)|(?P<bare>{_COMMAND}\$?(?=[^\s{{$]))"
 _TOKEN: Final = re.compile(rf"{_OPENINGS}|\\.|[{{}}]", re.DOTALL)
 _UNESCAPED: Final = re.compile(rf"{_OPENINGS}|[{{}}]")
