@@ -94,7 +94,8 @@ def picker(sampling: Sampling, seed: int) -> Callable[[Logits], tuple[int, float
 
         return greedy
 
-    rng = random.Random(seed)
+    # `random` draws by the same seed whether the step is written: its first token must not depend on that number.
+    rng = random.Random(f"tokens of {seed}")
 
     def sample(row: Logits) -> tuple[int, float]:
         sums = weights(row, sampling).cumsum()
