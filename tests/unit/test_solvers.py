@@ -93,6 +93,9 @@ async def test_the_kept_solution_bears_the_cost_of_all(answers):
 
 
 async def test_seconds_add_up():
+    engine = saying(None, None)
+    engine.engines[0].faults = {0: EngineError("out of memory")}
+    assert (await majority(engine).solve(PROBLEM, GREEDY)).finish is Finish.END_OF_SEQUENCE
     engine = saying("7", "7")
     for one in engine.engines:
         one.clock, one.seconds_per_token = RealClock(), 0.002

@@ -8,7 +8,7 @@ from arbitrage.core.policy import Policy
 from arbitrage.core.solve import solve
 from arbitrage.core.trace import Trace
 from arbitrage.core.turn import OnText, Pair, Setting
-from arbitrage.core.types import Problem, Sampling
+from arbitrage.core.types import Finish, Problem, Sampling
 from arbitrage.policies.basic import DraftOnly
 
 
@@ -110,10 +110,11 @@ class Majority:
         return trace
 
     def _elected(self, traces: Sequence[Trace]) -> int:
-        """Number of the first solution whose answer most others share; the first of all if none has an answer."""
+        """Number of the first solution whose answer most others share; the first that did not fail without answers."""
         answers = [trace.answer for trace in traces]
         votes = [-1 if a is None else sum(b is not None and self.is_same(b, a) for b in answers) for a in answers]
-        return votes.index(max(votes))
+        ranks = [(trace.finish is not Finish.FAILED, num) for trace, num in zip(traces, votes, strict=True)]
+        return ranks.index(max(ranks))
 
 
 def _with_all_costs(traces: Sequence[Trace], elected: int) -> Trace:
