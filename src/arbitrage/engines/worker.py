@@ -44,15 +44,18 @@ class Worker:
     async def run(self, call: Callable[[CancelFlag], T]) -> T:
         """Run ``call`` on the worker's thread.
 
-        A cancellation returns only after the call has left the thread, so that no call still changes a session that its
-        owner uses again.
+        A cancellation returns at once if the call has not begun, else only after it has left the thread, so that no
+        call still changes a session that its owner uses again.
         """
         flag = CancelFlag()
-        future = asyncio.get_running_loop().run_in_executor(self._executor, _unless_cancelled, call, flag)
+        submitted = self._executor.submit(_unless_cancelled, call, flag)
+        future = asyncio.wrap_future(submitted)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             flag.set()
+            if submitted.cancel():
+                raise
             while not future.done():
                 with contextlib.suppress(asyncio.CancelledError):  # A second cancellation stops the thread no sooner.
                     await asyncio.wait([future])
