@@ -110,6 +110,11 @@ class MethodSpec:
         return f"router:{self.router}" if self.router else "router"
 
     @property
+    def scorer_roles(self) -> tuple[str, ...]:
+        """The roles of the models beside draft and target whose scores change what the method does."""
+        return (*(("prm",) if Need.PRM in self.needs else ()), *filter(None, (self.router_role,)))
+
+    @property
     def solver_name(self) -> str:
         """The solver with its number, such as ``speculative:6``."""
         return self.solver if self.count is None else f"{self.solver}:{self.count}"

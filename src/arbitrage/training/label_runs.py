@@ -60,12 +60,14 @@ class LabelOptions:
             loaded: The pair.
             rows_key: The key of the run that collected the old rows.
         """
+        spec = loaded.resolved(self.policy, self.threshold)
         return {
             "row_schema": SCHEMA,
             "rows": rows_key,
-            "models": loaded.identity(("draft", "target")),
+            "models": loaded.identity(("draft", "target", *spec.scorer_roles)),
             "policy": self.policy,
-            "threshold": self.threshold,
+            # A router's default threshold changes with its checkpoint.
+            "threshold": spec.threshold if spec.scorer_roles else self.threshold,
             "continuations": self.num_continuations,
             "samples": self.num_target_samples,
             "temperature": self.temperature,
