@@ -185,3 +185,10 @@ async def test_a_bug_stops_the_others_and_is_raised_unchanged():
 async def test_too_few_in_flight_is_refused(jobs):
     with pytest.raises(ConfigError, match=f"at least 1, got {jobs}"):
         await each([], json.dumps, max_in_flight=jobs)
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "manifest.partial"])
+def test_a_path_that_cannot_be_written_is_one_clear_error(tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(StoreError, match="cannot write to"), log(tmp_path):
+        pass

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from arbitrage.core.errors import EngineError
+from arbitrage.runtime.store import writing
 
 _GRACE_S: Final = 10.0
 """Seconds that a server has to stop after SIGTERM, before SIGKILL."""
@@ -85,8 +86,10 @@ def running(
 
     Raises:
         EngineError: If a server ends or does not answer in time; then all are stopped.
+        StoreError: If a log cannot be written.
     """
-    logs.mkdir(parents=True, exist_ok=True)
+    with writing(logs):
+        logs.mkdir(parents=True, exist_ok=True)
     started: list[Started] = []
     try:
         for server in servers:
@@ -112,7 +115,9 @@ def running(
 
 
 def _start(server: Server, log: Path) -> Started:
-    with log.open("wb") as file:
+    with writing(log):
+        file = log.open("wb")
+    with file:
         process = _spawn(server, file)
     return Started(server, process, log)
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -27,11 +27,29 @@ def run_key(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Write to a file or folder.
+
+    Raises:
+        StoreError: If the disk or the system refuses it.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"cannot write to {str(path)!r}: {error.strerror or error}") from error
+
+
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a JSON file atomically: a kill leaves the old file or the new one."""
+    """Write a JSON file atomically: a kill leaves the old file or the new one.
+
+    Raises:
+        StoreError: If it cannot be written.
+    """
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(record, indent=2) + "\n")
-    partial.replace(path)
+    with writing(path):
+        partial.write_text(json.dumps(record, indent=2) + "\n")
+        partial.replace(path)
 
 
 class RunFolder:
@@ -53,15 +71,14 @@ class RunFolder:
         Raises:
             StoreError: If the folder cannot be written, belongs to another run, or is in use.
         """
-        try:
+        with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise StoreError(
-                f"{str(self.folder)!r} is in use by another process", hint="wait until that process ends"
-            ) from error
-        except OSError as error:
-            raise StoreError(f"cannot write to {str(self.folder)!r}: {error.strerror or error}") from error
+            try:
+                self._lock.acquire(timeout=0)
+            except Timeout as error:
+                raise StoreError(
+                    f"{str(self.folder)!r} is in use by another process", hint="wait until that process ends"
+                ) from error
         try:
             self._check_manifest()
         except BaseException:
@@ -81,7 +98,8 @@ class RunFolder:
             if results or run_key(earlier) == run_key(self.settings):
                 check_same(earlier, self.settings, str(self.folder))
                 return
-            (self.folder / SESSIONS).unlink(missing_ok=True)
+            with writing(self.folder):
+                (self.folder / SESSIONS).unlink(missing_ok=True)
         if results:
             raise StoreError(
                 f"{str(self.folder)!r} holds {results[0]!r} but no {MANIFEST}", hint="choose a new or empty folder"
@@ -127,8 +145,9 @@ class GroupLog:
         """
         with ExitStack() as stack:
             stack.enter_context(self._run)
-            self._recover()
-            self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            with writing(self.path):
+                self._recover()
+                self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             stack.pop_all()  # The folder stays open unless opening the log fails.
         return self
 
@@ -165,12 +184,10 @@ class GroupLog:
         if self._file is None:
             raise StoreError("the log is not open")
         block = memoryview("".join(json.dumps(record) + "\n" for record in records).encode())
-        try:
+        with writing(self.path):
             while block:
                 block = block[os.write(self._file, block) :]
             os.fsync(self._file)
-        except OSError as error:
-            raise StoreError(f"cannot write to {str(self.path)!r}: {error.strerror}") from error
         self.done.add(str(records[-1][self._id_field]))
         self.num_records += len(records)
 

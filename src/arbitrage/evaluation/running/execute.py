@@ -18,6 +18,7 @@ from arbitrage.evaluation.running.plan import Plan
 from arbitrage.evaluation.running.sweep import Finished, Results, sweep
 from arbitrage.grading import is_correct
 from arbitrage.runtime.environment import EnergyMeter, environment
+from arbitrage.runtime.store import writing
 
 Progress = Callable[[int, int], AbstractContextManager[Callable[[str], None]]]
 """From the number of solutions, and of those that an earlier session finished, to a context. It yields a function to
@@ -153,7 +154,12 @@ class TraceFile:
             self._file.close()
 
     def write(self, done: Finished) -> None:
-        """Write one trace as a line."""
+        """Write one trace as a line.
+
+        Raises:
+            StoreError: If the disk refuses it.
+        """
         if self._file:
-            self._file.write(json.dumps(trace_record(done.entry, done.trace, done.attempt)) + "\n")
-            self._file.flush()
+            with writing(Path(self._file.name)):
+                self._file.write(json.dumps(trace_record(done.entry, done.trace, done.attempt)) + "\n")
+                self._file.flush()
