@@ -8,6 +8,7 @@ import pytest
 from arbitrage.core.solve import solve
 from arbitrage.core.turn import Pair
 from arbitrage.core.types import Finish, Problem, Source
+from arbitrage.engines import text_parts
 from arbitrage.policies import Repair
 from arbitrage.policies.repair import READER
 from arbitrage.scorers.scripted import ScriptedScorer
@@ -122,6 +123,17 @@ async def test_a_delimiter_may_begin_before_the_cut(kit, monkeypatch):
         made = await session.propose(request(40, proposal=given, num_taken=len(ids)))
     assert (made.text, made.finish) == ("7 is right.\n\n", Finish.STEP_END)
     assert made.num_written == 1
+
+
+async def test_the_first_part_of_a_repaired_step_is_its_beginning(kit, monkeypatch):
+    monkeypatch.setattr(text_parts, "INTERVAL_S", 0.0)
+    async with opened(kit.build(3), PROBLEM) as session:
+        given = await session.propose(request(12))
+        for num_taken in range(1, given.num_tokens):
+            parts = []
+            made = await session.propose(request(12, proposal=given, num_taken=num_taken, on_text=parts.append))
+            assert parts[0] == made.text[: made.num_taken_chars]
+            assert "".join(parts) == made.text
 
 
 async def test_a_beginning_leaves_room_for_one_token(kit):

@@ -3,25 +3,22 @@
 import json
 import math
 from dataclasses import replace
-from pathlib import Path
+from itertools import groupby
+from operator import itemgetter
 
 import pytest
 
-import arbitrage
 from arbitrage.cli.show import step_line
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.solve import solve
 from arbitrage.core.trace import Trace
 from arbitrage.core.turn import Pair
 from arbitrage.core.types import Source
-from arbitrage.engines.tokens import load_tokenizer
 from arbitrage.evaluation.figures.metrics import figures_of
 from arbitrage.evaluation.running.solutions import Fates, StepFacts, TracePosition, condense
 from arbitrage.policies import Repair
 from arbitrage.policies.repair import first_objection
-from arbitrage.scorers.format import InputFormat
 from arbitrage.scorers.scripted import ScriptedScorer
-from arbitrage.training.rows import Past
 from helpers import PROBLEM, candidate, entry_of, scripted, setting, solved, step, written
 
 DRAFT, TARGET = Source.DRAFT, Source.TARGET
@@ -31,10 +28,11 @@ DRAFTS = ("one one", "two and two is five , I think", "three is three", "wrong")
 TARGETS = ("ONE", "two and two is four , I think", "three is three", "four is right")
 
 
-async def repaired(**values):
+async def repaired(on_text=None, **values):
     draft, target = scripted(*DRAFTS), scripted(*TARGETS)
     target.vocabulary = draft.vocabulary
-    trace = await solve(PROBLEM, Pair(draft=draft, target=target), Repair(ROUTER, 0.5, 0.5), setting(**values))
+    pair = Pair(draft=draft, target=target)
+    trace = await solve(PROBLEM, pair, Repair(ROUTER, 0.5, 0.5), setting(**values), on_text=on_text)
     return trace, target
 
 
@@ -57,6 +55,13 @@ async def test_only_the_tokens_behind_the_first_objection_are_written_anew():
     assert [score.scorer for score in third.scores] == ["router", "likelihood"]
     assert third.scores[1].logprobs == (0.0,) * third.candidate.num_tokens
     assert trace.steps[3].candidate.num_taken == 0
+
+
+async def test_each_part_is_shown_as_its_authors():
+    shown = []
+    await repaired(lambda author, text: shown.append((author, text)))
+    parts = [(author, "".join(text for _, text in group)) for author, group in groupby(shown, key=itemgetter(0))]
+    assert parts == [(DRAFT, "two and two is"), (TARGET, " four , I think\n\nfour is right")]
 
 
 async def test_tokens_are_counted_by_their_authors():
@@ -116,19 +121,6 @@ def test_wasted_tokens_are_those_that_the_target_wrote():
     assert (fates.draft_accepted, fates.draft_discarded, fates.target_kept) == (6, 2, 4)
     trace = solved(step(kept, drafted), answer="7")
     assert trace.target_token_share == 4 / 11
-
-
-def test_each_part_of_a_step_is_read_behind_its_authors_mark():
-    folder = Path(arbitrage.__file__).parent / "tiny" / "weights" / "router"
-    tokenizer, marked = load_tokenizer(str(folder)), InputFormat.load(folder)
-    past = Past(source=TARGET, text="two is four", num_taken_chars=len("two is"))
-    parts = past.as_candidate().parts
-    assert parts == ((DRAFT, "two is"), (TARGET, " four"))
-    assert tokenizer.decode(marked.step_ids(tokenizer, parts)) == "<|draft|>two is<|target|> four"
-    plain = replace(marked, annotation={})
-    assert plain.step_ids(tokenizer, parts) == plain.step_ids(tokenizer, ((TARGET, past.text),))
-    assert Past.from_json(json.loads(json.dumps(past.to_json()))) == past
-    assert Past(source=DRAFT, text="x").to_json() == {"source": DRAFT, "text": "x"}
 
 
 @pytest.mark.parametrize(

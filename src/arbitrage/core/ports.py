@@ -31,7 +31,8 @@ class StepRequest:
     that gets a step as a whole does not ask."""
     on_text: Callable[[str], None] | None = field(default=None, compare=False, repr=False)
     """Called on the event loop with each new part of the step, in whole characters, before the step is returned. Joined
-    parts are the step's text. An engine that gets a step as a whole calls it once."""
+    parts are the step's text. An engine that gets a step as a whole calls it once. With ``num_taken`` the first part is
+    the beginning, which may be empty."""
 
 
 class Session(Protocol):

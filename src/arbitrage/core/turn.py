@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from itertools import chain, repeat
 from typing import Any, Final, TypeVar
 
 from arbitrage.core.errors import ConfigError
@@ -298,7 +298,7 @@ class Turn:
 
         A candidate that the decision did not need is written now: :attr:`on_text` gets its text early.
         """
-        on_text = partial(self.on_text, decision.source) if self.on_text else None
+        on_text = _by_author(self.on_text, decision) if self.on_text else None
         candidate = await self.candidate(
             decision.source, decision.sample, num_taken=decision.num_taken, on_text=on_text
         )
@@ -319,6 +319,19 @@ class Turn:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _by_author(on_text: OnText, decision: Decision) -> Callable[[str], None]:
+    """What an engine calls with the parts of a step; a beginning that is taken over is the draft's."""
+    beginning = (Source.DRAFT,) if decision.num_taken else ()
+    authors = chain(beginning, repeat(decision.source))
+
+    def part(text: str) -> None:
+        author = next(authors)
+        if text:
+            on_text(author, text)
+
+    return part
 
 
 async def _item(together: asyncio.Task[list[Candidate]], index: int) -> Candidate:

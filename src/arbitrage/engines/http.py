@@ -180,8 +180,6 @@ class HTTPSession:
             seconds=seconds,
         )
         text = engine.decode(new, ids)
-        if request.on_text is not None and text:
-            request.on_text(text)
         step = Candidate(
             source=self._source,
             text=text,
@@ -190,7 +188,11 @@ class HTTPSession:
             logprobs=None if written.logprobs is None else written.logprobs[: len(new) - len(taken)],
             cost=cost,
         )
-        return with_beginning(step, request.proposal, len(taken), engine.decode(taken, ids) if taken else "")
+        taken_text = engine.decode(taken, ids) if taken else ""
+        if request.on_text is not None:
+            for part in (taken_text, text[len(taken_text) :]) if request.num_taken else (text,):
+                request.on_text(part)
+        return with_beginning(step, request.proposal, len(taken), taken_text)
 
     def _taken(self, request: StepRequest, ids: Sequence[int], max_tokens: int) -> list[int]:
         """The tokens of the proposal that the step begins with."""

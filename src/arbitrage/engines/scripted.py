@@ -155,8 +155,10 @@ class ScriptedSession:
         num_cached, self._num_computed = self._num_computed, len(self._ids) + num_taken
         await engine.read(self._num_computed - num_cached)
         on_text = request.on_text or (lambda text: None)
-        if num_agreeing:
-            on_text("".join(tokens[:num_agreeing]))
+        if request.num_taken:
+            on_text("".join(tokens[:num_taken]))
+        if num_taken < num_agreeing:
+            on_text("".join(tokens[num_taken:num_agreeing]))
         for token in tokens[num_agreeing:]:
             await engine.clock.sleep(engine.seconds_per_token)
             on_text(token)

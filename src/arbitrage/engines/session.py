@@ -47,7 +47,9 @@ class LocalSession:
     async def propose(self, request: StepRequest) -> Candidate:
         """Write one step on the device's thread; see :class:`arbitrage.core.ports.Session`."""
         prefix, max_tokens = self._prefix(request)
-        parts = None if request.on_text is None else TextParts.on_loop(self._model, request.on_text)
+        parts = None
+        if request.on_text is not None:
+            parts = TextParts.on_loop(self._model, request.on_text, has_beginning=request.num_taken > 0)
         return await self._run(partial(self._write, prefix, request, max_tokens, parts))
 
     async def propose_many(self, request: StepRequest, seeds: Sequence[int]) -> list[Candidate]:
@@ -121,7 +123,7 @@ class LocalSession:
         step = self._decoder.write(prefix, proposed, request, max_tokens, flag, parts.add if parts else None)
         written = self._candidate(step, request.proposal)
         if parts is not None:
-            parts.end(written.text)
+            parts.end(written)
         if self._model.keeps_hidden_state:
             state = self._decoder.last_state([*prefix, *written.token_ids])
             written = replace(written, hidden_state=state)

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from arbitrage.core.trace import Trace
 from arbitrage.core.types import Source
 from arbitrage.serving.stops import Part, StopFinder
 from arbitrage.serving.thinking import Splitter
@@ -84,13 +83,17 @@ def _merged(parts: Iterable[Part], *, is_thinking: bool) -> list[Delta]:
     return [Delta(text=text, author=author, is_thinking=is_thinking) for author, text in texts if text]
 
 
-def num_thinking_tokens(trace: Trace, num_characters: int) -> int:
-    """Tokens in the first characters of a solution; of a step that is cut, its share."""
+def num_tokens_within(num_characters: int, parts: Iterable[tuple[int, int]]) -> int:
+    """Tokens in the first characters of an answer.
+
+    Args:
+        num_characters: How many characters.
+        parts: Tokens and characters of each part of the answer, in order; of the part that is cut its share counts.
+    """
     count = 0.0
-    for step in trace.steps:
+    for num_tokens, length in parts:
         if num_characters <= 0:
             break
-        length = len(step.text)
-        count += step.candidate.num_tokens * (min(1.0, num_characters / length) if length else 1.0)
+        count += num_tokens * (min(1.0, num_characters / length) if length else 1.0)
         num_characters -= length
     return round(count)

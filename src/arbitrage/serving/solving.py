@@ -11,7 +11,7 @@ from arbitrage.core.ports import Engine
 from arbitrage.core.trace import Trace
 from arbitrage.core.turn import OnText, Setting
 from arbitrage.core.types import Cost, Finish, Problem, Source, Step
-from arbitrage.serving.answer import AnswerText, Delta, num_thinking_tokens
+from arbitrage.serving.answer import AnswerText, Delta, num_tokens_within
 from arbitrage.serving.errors import APIError, engine_failed
 from arbitrage.serving.models import Method
 from arbitrage.serving.prompts import num_tokens
@@ -112,7 +112,10 @@ class Solution:
             self._in_step.clear()
             self._num_steps = number + 1
             if not self.answer.is_stopped and step.text.startswith(shown):
-                show(step.source, step.text[len(shown) :])
+                num_shown = len(shown)
+                for author, text in step.candidate.parts:
+                    show(author, text[num_shown:])
+                    num_shown = max(0, num_shown - len(text))
             watcher.on_step(self.index, number, step, self.method.spec.threshold, trace.wall_s)
 
     def _close(self, watcher: Watcher) -> None:
@@ -145,7 +148,9 @@ class Solution:
     @property
     def num_thinking_tokens(self) -> int:
         """Those of the thinking."""
-        return num_thinking_tokens(self.trace, self.answer.num_thinking) if self.trace else 0
+        cut = self.num_partial, sum(len(text) for _, text in self._in_step)
+        parts = [*((step.candidate.num_tokens, len(step.text)) for step in self.steps), cut]
+        return num_tokens_within(self.answer.num_thinking, parts)
 
     @property
     def costs(self) -> dict[str, Cost]:
@@ -189,7 +194,7 @@ def step_record(number: int, step: Step, threshold: float | None, wall_s: float)
             }
             for one in step.candidates
         ],
-        "scores": {one.scorer: one.value for one in step.scores},
+        "scores": [{"scorer": one.scorer, "author": one.source.value, "value": one.value} for one in step.scores],
         "score": step.decision.score,
         "threshold": threshold,
         "ms": round(1000.0 * sum(cost.seconds for cost in costs), 3),

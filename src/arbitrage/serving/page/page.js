@@ -77,7 +77,9 @@ class Answer {
   decide(record) {
     // Where stop strings hold a part back, the step has no text of its own yet.
     const step = this.step ?? this.begin(record.author, false);
-    const scores = Object.entries(record.scores).map(([name, value]) => `${name} ${shown(value)}`);
+    const several = new Set(record.scores.map((one) => one.scorer)).size < record.scores.length;
+    const named = (one) => (several ? `${one.scorer} (${one.author})` : one.scorer);
+    const scores = record.scores.map((one) => `${named(one)} ${shown(one.value)}`);
     if (!scores.length && typeof record.score === "number") scores.push(`score ${shown(record.score)}`);
     const limit = record.threshold === null ? "" : ` (threshold ${shown(record.threshold)})`;
     const parts = [scores.length ? scores.join(", ") + limit : "", `${record.ms.toFixed(0)} ms`];
