@@ -137,7 +137,7 @@ def test_actors_and_a_node_are_lost_and_no_solution_is(cluster, tmp_path):
     ("options", "message"),
     [
         ({"num_cpus": 1000.0}, "an actor needs 1000 and 0.*change num_cpus"),
-        ({"num_gpus": 9.0}, "0 GPUs, an actor needs 1 and 9"),
+        ({"num_gpus": 9.0}, "0 actors of 1 CPUs and 9 GPUs fit into the Ray cluster"),
         ({"load": unloadable}, "the draft is away.*bring it back"),
         ({"address": "127.0.0.1:1"}, "no Ray cluster at '127.0.0.1:1'.*'local' starts one"),
     ],

@@ -22,7 +22,7 @@ from arbitrage.policies.spec import MethodSpec
 
 try:
     import ray
-    from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+    from ray.exceptions import RayError, RayTaskError
 except ImportError as error:
     raise MissingExtra("ray") from error
 
@@ -115,20 +115,21 @@ class RayPair:
             raise ConfigError(
                 f"no Ray cluster at {address!r}: {first_line(error)}", hint="'local' starts one on this machine"
             ) from error
-        resources = ray.cluster_resources()
-        fits = [resources.get(name, 0.0) / need for name, need in options.resources.items() if need]
-        num_fitting = int(min(fits, default=1.0))
-        if num_fitting < 1:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        num_fitting = sum(_num_fitting(resources, options.resources) for resources in nodes)
+        num_needed = options.actors or max(1, num_fitting)
+        if num_fitting < num_needed:
             ray.shutdown()
+            sizes = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
             raise ConfigError(
-                f"the Ray cluster has {resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs, "
-                f"an actor needs {options.num_cpus:g} and {options.num_gpus:g}",
-                hint="change num_cpus or num_gpus in the table [ray]",
+                f"{num_fitting} actors of {options.num_cpus:g} CPUs and {options.num_gpus:g} GPUs fit into the Ray "
+                f"cluster ({sizes}), {num_needed} are needed",
+                hint="change actors, num_cpus or num_gpus in the table [ray]",
             )
         actor = ray.remote(Worker).options(
             num_cpus=options.num_cpus, num_gpus=options.num_gpus, max_restarts=-1, max_concurrency=1000
         )
-        self._places = [Place(actor.remote(load)) for _ in range(options.actors or num_fitting)]
+        self._places = [Place(actor.remote(load)) for _ in range(num_needed)]
         try:
             self.name, self.paths = self._ask("about")
         except BaseException:
@@ -177,7 +178,7 @@ class RayPair:
             return ray.get(getattr(self._places[0].actor, name).remote(*arguments), timeout=START_S)
         except RayTaskError as error:
             raise error.cause from None
-        except (RayActorError, GetTimeoutError) as error:
+        except RayError as error:
             raise ConfigError(f"an actor of the Ray cluster did not load the pair: {first_line(error)}") from error
 
     async def solve(self, method: MethodSpec, problem: Problem, setting: Setting) -> Trace:
@@ -206,6 +207,11 @@ class RayPair:
                 place.num_running -= 1
             await asyncio.sleep(PAUSE_S)
         raise EngineError(f"{MAX_TRIES} actors were lost one after the other, last: {reason}")
+
+
+def _num_fitting(resources: Mapping[str, float], needs: Mapping[str, float]) -> int:
+    """How many actors a node holds; one where an actor needs nothing."""
+    return int(min((resources.get(name, 0.0) / need for name, need in needs.items() if need), default=1.0))
 
 
 def _check_answers(address: str) -> None:

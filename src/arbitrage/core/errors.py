@@ -1,6 +1,6 @@
 """The error tree: every error that a user can meet, with what to do about it."""
 
-from typing import Final
+from typing import Final, Self
 
 DISTRIBUTION: Final = "arbitrage-llm"
 """The name on the package index; the import name is ``arbitrage``."""
@@ -39,7 +39,12 @@ class MissingExtra(ArbitrageError):
     """A feature needs packages that the base installation leaves out."""
 
     def __init__(self, extra: str) -> None:
+        self.extra = extra
         super().__init__(f"this needs the extra {extra!r}", hint=f"pip install '{DISTRIBUTION}[{extra}]'")
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str]]:
+        """Pickle by the extra's name: it crosses processes."""
+        return type(self), (self.extra,)
 
 
 class CheckpointError(ArbitrageError):
