@@ -13,6 +13,7 @@ import httpx
 import openai
 import pytest
 
+from arbitrage.core.hosts import is_loopback
 from arbitrage.engines.scripted import RealClock
 from serving_kit import NAME, expected, open_sessions, running, scripted_pair
 
@@ -226,20 +227,28 @@ def test_a_server_whose_pair_cannot_be_loaded_ends_with_its_error():
         asyncio.run(asyncio.wait_for(serve(Service(ServeOptions()), load, bound("127.0.0.1", 0)), 20))
 
 
-def test_a_port_that_is_taken_is_an_error():
+def test_a_port_that_is_taken_and_a_host_that_is_none_are_errors():
     from arbitrage.core.errors import ConfigError
     from arbitrage.serving.server import bound
 
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigError, match="cannot serve"):
         bound("127.0.0.1", taken.getsockname()[1])
+    with pytest.raises(ConfigError, match=r"cannot serve at a\.\.b:80: .*--host"):
+        bound("a..b", 80)
 
 
 @pytest.mark.parametrize(
-    ("host", "is_local"), [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False)]
+    ("host", "is_local"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.0.2", True),
+        ("LocalHost.", True),
+        ("::1", True),
+        ("[::1]", True),
+        ("0.0.0.0", False),
+    ],
 )
 def test_loopback(host, is_local):
-    from arbitrage.serving.server import is_loopback
-
     assert is_loopback(host) is is_local
 
 

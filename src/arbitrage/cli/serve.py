@@ -8,6 +8,7 @@ from rich.console import Console
 
 from arbitrage.cli.options import LIMITS, PairOption, complete_method
 from arbitrage.core.errors import ConfigError
+from arbitrage.core.hosts import is_loopback
 from arbitrage.pairs.catalogue import pair_config
 from arbitrage.pairs.loaded import load
 
@@ -38,7 +39,7 @@ def serve(
     A client chooses the method by the model's name: NAME, NAME/target, NAME/router@0.05. GET /v1/models lists them.
     """
     from arbitrage.serving.keys import Keys
-    from arbitrage.serving.server import bound, is_loopback
+    from arbitrage.serving.server import bound
     from arbitrage.serving.server import serve as run
     from arbitrage.serving.service import ServeOptions, Service
 

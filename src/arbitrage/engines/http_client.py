@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ipaddress
 import os
 import random
 import re
@@ -12,6 +11,7 @@ from functools import cached_property
 from typing import Any, Final, Self, TypeVar
 
 from arbitrage.core.errors import ConfigError, EngineError, EngineTimeout, MissingExtra, first_line
+from arbitrage.core.hosts import is_loopback
 from arbitrage.engines.connections import with_retries
 
 try:
@@ -96,7 +96,7 @@ class HTTPClient:
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")):
             raise ConfigError(f"url must start with http:// or https://, got {self.url!r}")
-        self.url, self._is_local = self.url.rstrip("/"), _is_loopback(_host(self.url))
+        self.url, self._is_local = self.url.rstrip("/"), is_loopback(_host(self.url))
 
     def acquire(self) -> None:
         """Open connections for one more session.
@@ -247,14 +247,6 @@ def _host(url: str) -> str:
     if parsed.port is not None and not 1 <= parsed.port <= 65535:
         raise ConfigError(f"the port of a url must be between 1 and 65535, got {url!r}", hint=hint)
     return parsed.host
-
-
-def _is_loopback(host: str) -> bool:
-    if host.lower().rstrip(".") == "localhost":
-        return True
-    with contextlib.suppress(ValueError):  # A name.
-        return ipaddress.ip_address(host).is_loopback
-    return False
 
 
 def _proxy_variables() -> str:

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from arbitrage.core.errors import MissingExtra
+from arbitrage.core.errors import MissingExtra, ProblemError
 from arbitrage.core.types import Source
 
 try:
@@ -120,7 +120,10 @@ def _add_models(app: FastAPI, service: Service) -> None:
 
 
 def _encoded(text: Reader, prompt: str) -> list[int]:
-    return text.encode(prompt)
+    try:
+        return text.encode(prompt)
+    except ProblemError as error:
+        raise bad_field("prompt", str(error)) from error
 
 
 def _add_status(app: FastAPI, service: Service) -> None:

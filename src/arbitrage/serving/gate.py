@@ -7,13 +7,13 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from arbitrage.core.hosts import is_loopback
 from arbitrage.serving.errors import APIError, internal, too_large
 from arbitrage.serving.service import ServeOptions
 
 LOG: Final = logging.getLogger("arbitrage.serving")
 OPEN_PATHS: Final = frozenset({"/", "/page.css", "/page.js", "/health"})
 """The page itself holds nothing secret, and load balancers have no key."""
-LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]", ""})
 CLIENT: Final = "arbitrage.client"
 """Where a request's scope holds who asks."""
 
@@ -59,8 +59,8 @@ class Gate:
 
     def _check(self, scope: Scope, headers: Mapping[str, str]) -> None:
         options = self._options
-        host = headers.get("host", "").rpartition(":")[0] or headers.get("host", "")
-        if options.only_loopback and not options.keys.values and host.lower() not in LOOPBACK:
+        host = _host(headers.get("host", ""))
+        if options.only_loopback and not options.keys.values and host and not is_loopback(host):
             raise APIError(403, "this server answers requests to this machine's own address only", code="wrong_host")
         address = scope["client"][0] if scope.get("client") else "unknown"
         is_open = scope["path"] in OPEN_PATHS
@@ -68,6 +68,11 @@ class Gate:
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length[:20]) > options.max_request_bytes:
             raise too_large(options.max_request_bytes)
+
+
+def _host(header: str) -> str:
+    """The host of ``HOST:PORT`` or ``[ADDRESS]:PORT``; the port may be missing."""
+    return header[1:].partition("]")[0] if header.startswith("[") else header.partition(":")[0]
 
 
 class _Body:
@@ -94,7 +99,7 @@ class _Body:
 async def refuse(error: APIError, send: Send) -> None:
     """Send an error as the whole answer."""
     data = json.dumps(error.body).encode()
-    about = {"content-type": "application/json", "content-length": str(len(data)), **error.headers}
-    pairs = [(name.lower().encode(), value.encode()) for name, value in about.items()]
+    headers = {"content-type": "application/json", "content-length": str(len(data)), **error.headers}
+    pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": error.status, "headers": pairs})
     await send({"type": "http.response.body", "body": data})

@@ -1,14 +1,14 @@
 """Runs the endpoint: it answers at once, and loads the pair meanwhile."""
 
 import asyncio
-import contextlib
-import ipaddress
 import logging
 import socket
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Final
 
-from arbitrage.core.errors import ConfigError, MissingExtra
+from arbitrage.core.errors import ConfigError, MissingExtra, first_line
 from arbitrage.pairs.loaded import LoadedPair
 
 try:
@@ -24,15 +24,6 @@ GRACE_S: Final = 5
 """Seconds that running requests get when the server is told to stop."""
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a server at this host is reached from this machine only."""
-    if host == "localhost":
-        return True
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    return False
-
-
 def bound(host: str, port: int) -> socket.socket:
     """A socket that listens.
 
@@ -46,10 +37,9 @@ def bound(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listening = socket.socket(family)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot serve at {host}:{port}: {error.strerror or error}", hint="choose another --host"
-        ) from error
+    except (OSError, UnicodeError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or first_line(error)
+        raise ConfigError(f"cannot serve at {host}:{port}: {reason}", hint="choose another --host") from error
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
@@ -89,7 +79,7 @@ async def serve(
     )
     server = uvicorn.Server(config)
     serving = asyncio.ensure_future(server.serve(sockets=[listening]))
-    loading = asyncio.ensure_future(asyncio.to_thread(load))
+    loading = asyncio.wrap_future(_on_daemon(load))
     try:
         await asyncio.wait((serving, loading), return_when=asyncio.FIRST_COMPLETED)
         if loading.done():
@@ -99,5 +89,21 @@ async def serve(
         await serving
     finally:
         server.should_exit = True
+        loading.cancel()
         await asyncio.gather(serving, return_exceptions=True)
         listening.close()
+
+
+def _on_daemon(load: Callable[[], LoadedPair]) -> "Future[LoadedPair]":
+    """Load on a thread that does not keep the process from ending, as one of an executor would."""
+    loaded: Future[LoadedPair] = Future()
+    loaded.set_running_or_notify_cancel()  # From now on nobody can cancel it.
+
+    def run() -> None:
+        try:
+            loaded.set_result(load())
+        except BaseException as error:
+            loaded.set_exception(error)
+
+    threading.Thread(target=run, name="arbitrage-loading", daemon=True).start()
+    return loaded

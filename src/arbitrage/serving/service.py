@@ -179,10 +179,9 @@ class Service:
         }
 
     def _methods(self, models: ModelTable) -> Sequence[dict[str, Any]]:
-        name = models.loaded.name
-        return [
-            {"name": spec.name, "id": f"{name}/{spec.name}", "threshold": spec.threshold} for spec in models.methods
-        ]
+        name, default = models.loaded.name, models.default
+        specs = [default if spec.name == default.name else spec for spec in models.methods]  # With its own threshold.
+        return [{"name": spec.name, "id": f"{name}/{spec.name}", "threshold": spec.threshold} for spec in specs]
 
     def _num_prompt(self, method: Method, problem: Problem) -> int:
         """Tokens of the prompt of whose method writes first; every writer's prompt must leave room."""
