@@ -184,6 +184,20 @@ class Encoder:
         return spelt_out(tokenizer, ids, self._never)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Copy:
+    """A tokenizer with other names for its control tokens."""
+
+    secret: str
+    """A part of all these names."""
+    tokenizer: Any
+    """Of the library tokenizers."""
+    names: Mapping[int, str]
+    """By id of the tokenizer that was copied."""
+    ids: Mapping[int, int]
+    """That tokenizer's ids by those of the copy, for added tokens; the vocabulary has the same in both."""
+
+
 class _Twin(Encoder):
     """Encodes by a copy of the tokenizer in which control tokens have random names, which no text contains.
 
@@ -200,23 +214,24 @@ class _Twin(Encoder):
         """
         super().__init__(control_tokens)
         self._backend = backend
-        self._secret = ""  # Empty until the copy is made, at first use.
+        self._copy: _Copy | None = None
+        """Made at first use, and anew where a text holds its secret; several threads may encode."""
 
-    def _name_copy(self) -> None:
+    def _new_copy(self) -> "_Copy":
         from tokenizers import AddedToken, Tokenizer
 
-        self._secret = secrets.token_hex(8)
+        secret = secrets.token_hex(8)
         copy = Tokenizer(self._backend.model)
         for part in ("normalizer", "pre_tokenizer"):
             if (value := getattr(self._backend, part)) is not None:
                 setattr(copy, part, value)
         added = sorted(self._backend.get_added_tokens_decoder().items())
-        self._names = {id: f"q{self._secret}n{id}q" for id, token in added if token.content in self.control_tokens}
-        names = [self._names.get(id, token.content) for id, token in added]
+        new_names = {id: f"q{secret}n{id}q" for id, token in added if token.content in self.control_tokens}
+        names = [new_names.get(id, token.content) for id, token in added]
         # Ids of added tokens begin at the vocabulary's size; where its ids have gaps, they would meet the last ones.
         vocabulary = self._backend.get_vocab(with_added_tokens=False)
         num_gaps = max(vocabulary.values(), default=-1) + 1 - len(vocabulary)
-        copy.add_tokens([f"q{self._secret}g{gap}q" for gap in range(num_gaps)])
+        copy.add_tokens([f"q{secret}g{gap}q" for gap in range(num_gaps)])
         flags = ("special", "single_word", "lstrip", "rstrip", "normalized")
         copy.add_tokens(
             [
@@ -224,23 +239,23 @@ class _Twin(Encoder):
                 for name, (_, token) in zip(names, added, strict=True)
             ]
         )
-        self._ids = {copy.token_to_id(name): id for name, (id, _) in zip(names, added, strict=True)}
-        """The tokenizer's ids by those of the copy, for added tokens; the vocabulary has the same in both."""
-        self._copy = copy
+        ids = {copy.token_to_id(name): id for name, (id, _) in zip(names, added, strict=True)}
+        return _Copy(secret=secret, tokenizer=copy, names=new_names, ids=ids)
 
     def encode(self, tokenizer: Any, pieces: Sequence[Piece]) -> list[int]:
         """See :meth:`Encoder.encode`."""
-        while not self._secret or any(isinstance(piece, str) and self._secret in piece for piece in pieces):
-            self._name_copy()
-        text = "".join(piece if isinstance(piece, str) else self._names[piece] for piece in pieces)
+        copy = self._copy  # Another thread may make a new one meanwhile.
+        while copy is None or any(isinstance(piece, str) and copy.secret in piece for piece in pieces):
+            self._copy = copy = self._new_copy()
+        text = "".join(piece if isinstance(piece, str) else copy.names[piece] for piece in pieces)
         try:
-            copied = self._copy.encode(text, add_special_tokens=False).ids
+            copied = copy.tokenizer.encode(text, add_special_tokens=False).ids
         except Exception as error:
             raise _unencodable(tokenizer, "".join(map(str, pieces)), error) from error
         ids: list[int] = []
         for id in copied:
-            if id in self._ids:
-                ids.append(self._ids[id])
+            if id in copy.ids:
+                ids.append(copy.ids[id])
             else:  # The vocabulary itself may hold a control token that merges of its characters lead to.
                 ids += spelt_out(tokenizer, [id], self._never)
         return ids
