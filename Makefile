@@ -28,8 +28,8 @@ test: $(READY)  ## All tests that take seconds and need no real server: unit, sy
 unit: $(READY)  ## Seconds: no network, no GPU, no weights.
 	$(BIN)/pytest -q -n auto tests/unit
 
-slow: $(READY)  ## Minutes: commands that are killed and started again, the recipe of the shipped models, and their ranking.
-	$(BIN)/pytest -q -n auto tests/slow
+slow: $(READY)  ## Minutes: training, commands that are killed and started again, the shipped models' recipe and ranking.
+	$(BIN)/pytest -q -n auto --dist loadfile tests/slow
 
 integration: $(READY)  ## Real servers and a Ray cluster: installs vLLM and Ray, builds llama-server.
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[llamacpp,ray]'

@@ -137,6 +137,12 @@ def test_spellings_of_control_tokens_in_messages_are_text(tiny, words):
     assert [one for one in given_ids if one in special] == [one for one in plain if one in special]
 
 
+async def test_half_a_surrogate_pair_is_refused(tiny):
+    async with _served(tiny) as served:
+        answer = await served.post("/tokenize", prompt="\ud800")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "prompt")
+
+
 def test_the_command_serves_and_stops():
     started = time.monotonic()
     process = subprocess.Popen(

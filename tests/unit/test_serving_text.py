@@ -5,11 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arbitrage.core.types import Source
-from arbitrage.serving.answer import AnswerText, num_thinking_tokens
+from arbitrage.serving.answer import AnswerText, num_tokens_within
 from arbitrage.serving.metrics import Metrics
 from arbitrage.serving.stops import StopFinder, first_stop, num_undecided
 from arbitrage.serving.thinking import MARKS, Splitter, continued_mark, open_mark
-from helpers import candidate, solved, step, written
+from helpers import candidate, step
 
 ALPHABET = st.sampled_from("ab<>/think \n")
 AUTHORS = tuple(Source)
@@ -117,8 +117,8 @@ def test_marks_that_are_open():
 
 
 def test_thinking_tokens_of_a_step_that_is_cut_are_its_share():
-    trace = solved(step(written(Source.DRAFT, 10, text="a" * 20)), step(written(Source.TARGET, 8, text="b" * 4)))
-    assert [num_thinking_tokens(trace, length) for length in (0, 10, 20, 22, 99)] == [0, 5, 10, 14, 18]
+    parts = [(10, 20), (8, 4)]
+    assert [num_tokens_within(length, parts) for length in (0, 10, 20, 22, 99)] == [0, 5, 10, 14, 18]
 
 
 def test_a_repaired_step_counts_for_both_authors():
