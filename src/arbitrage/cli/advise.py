@@ -11,8 +11,7 @@ from arbitrage.bench.by_hand import read_costs
 from arbitrage.bench.costs import Settings
 from arbitrage.bench.run import LoadedModels, measure
 from arbitrage.cli.estimate import DraftOption, TargetOption
-from arbitrage.cli.evaluate import DATASET_HELP
-from arbitrage.cli.options import LIMITS, FieldsOption, MaxTokensOption, PairOption, SeedOption, complete_dataset
+from arbitrage.cli.options import LIMITS, DatasetOption, FieldsOption, MaxTokensOption, PairOption, SeedOption
 from arbitrage.cli.report import MarginOption
 from arbitrage.cli.show import counting, rich_table, table_console
 from arbitrage.core.turn import Setting
@@ -29,7 +28,7 @@ from arbitrage.report.words import points_text, ratio_text
 
 def advise(
     pair: PairOption = "tiny",
-    dataset: Annotated[str, typer.Option(help=DATASET_HELP, autocompletion=complete_dataset)] = "tiny:test",
+    dataset: DatasetOption = "tiny:test",
     fields: FieldsOption = "",
     limit: Annotated[int | None, typer.Option(help="Only the first LIMIT problems.")] = 40,
     costs: Annotated[

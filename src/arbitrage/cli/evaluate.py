@@ -15,12 +15,12 @@ import typer
 from arbitrage.cli.config_file import ConfigOption
 from arbitrage.cli.options import (
     LIMITS,
+    DatasetOption,
     FieldsOption,
     MaxStepsOption,
     MaxTokensOption,
     PairOption,
     SeedOption,
-    complete_dataset,
     complete_method,
 )
 from arbitrage.cli.report import MarginOption, ParamsOption, PricesOption
@@ -28,7 +28,6 @@ from arbitrage.cli.show import counting, rich_table, table_console
 from arbitrage.core.errors import ConfigError, MissingExtra
 from arbitrage.core.turn import Setting
 from arbitrage.core.types import Limits, Problem, Sampling
-from arbitrage.datasets.hub import NAMED
 from arbitrage.datasets.named import problems
 from arbitrage.evaluation.figures.matched import MARGIN
 from arbitrage.evaluation.figures.rates import Rates
@@ -50,8 +49,6 @@ from arbitrage.report.tables import terminal_table
 from arbitrage.report.words import summary_lines
 from arbitrage.runtime.store import MANIFEST, read_manifest
 
-DATASET_HELP = f"tiny:test, tiny:ood, …, {', '.join(NAMED)}, hub:OWNER/NAME, or a JSONL or Parquet file."
-
 
 def evaluate(
     pair: PairOption = "tiny",
@@ -65,7 +62,7 @@ def evaluate(
         ),
     ] = ",".join(METHODS),
     thresholds: Annotated[str, typer.Option(help="Comma-separated, in [0, 1]; empty for each policy's default.")] = "",
-    dataset: Annotated[str, typer.Option(help=DATASET_HELP, autocompletion=complete_dataset)] = "tiny:test",
+    dataset: DatasetOption = "tiny:test",
     fields: FieldsOption = "",
     limit: Annotated[int | None, typer.Option(help="Only the first LIMIT problems.")] = None,
     stratify: Annotated[str, typer.Option(help="Take equal shares of a field's values, such as level.")] = "",

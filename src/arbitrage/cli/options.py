@@ -48,6 +48,10 @@ PairOption = Annotated[
         help="'tiny' for the shipped models, or a TOML file that names your own.", autocompletion=complete_pair
     ),
 ]
+DATASET_HELP: Final = (
+    f"tiny:test, tiny:train:SEED, tiny:ood, …, {', '.join(NAMED)}, hub:OWNER/NAME, or a JSONL or Parquet file."
+)
+DatasetOption = Annotated[str, typer.Option(help=DATASET_HELP, autocompletion=complete_dataset)]
 FieldsOption = Annotated[
     str, typer.Option(help="Columns of a file or hub dataset: question=problem,answer=solution,id=uid.")
 ]
