@@ -16,6 +16,7 @@ from arbitrage.pairs.config import PairConfig, read_pair
 from arbitrage.pairs.launch import servers
 from arbitrage.pairs.served import LlamaServerModel, ServedModel
 from arbitrage.runtime.servers import Server, running
+from command_line import command
 
 ANSWERS = """
 import http.server, subprocess, sys
@@ -221,6 +222,18 @@ with running([one], Path({str(tmp_path)!r}), is_ready=lambda one: True) as (star
     while is_alive(pid) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not is_alive(pid)
+
+
+@pytest.mark.parametrize("option", ["--pair", "--config"])
+def test_up_shows_the_commands_of_a_pair(tmp_path, option):
+    config = pair(tmp_path, SERVED)
+    status, out, _ = command("up", option, tmp_path / "pair.toml", "--print")
+    assert (status, out.splitlines()) == (0, [str(server) for server in servers(config)])
+
+
+def test_up_without_a_pair_names_the_option():
+    status, _, err = command("up")
+    assert (status, err) == (2, "error: no pair is given (name its TOML file by --pair)\n")
 
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
