@@ -33,7 +33,7 @@ def test_a_gguf_file_is_run_by_llamacpp(tmp_path, file):
     (tmp_path / "pair.toml").write_text(PAIR.replace('"a"', f'"models/{file}"'))
     config = read_pair(tmp_path / "pair.toml")
     assert (config.draft.engine, config.target.engine) == ("llamacpp", "hf")
-    assert config.draft.called == "a"
+    assert config.draft.display_name == "a"
 
 
 def test_a_scorer_is_no_gguf_file(tmp_path):

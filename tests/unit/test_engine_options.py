@@ -100,7 +100,7 @@ class EchoModel(ModelConfig):
     labels: Mapping[str, str] = field(default_factory=dict)
 
     def load_engine(self, *, keeps_hidden_state=False):
-        return ScriptedEngine(script={"p": " ".join(self.words)}, name=self.called)
+        return ScriptedEngine(script={"p": " ".join(self.words)}, name=self.display_name)
 
 
 def test_an_engine_is_added_by_a_schema_and_a_row(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.turn import Pair, Setting
 from arbitrage.core.types import Decision, Source
-from arbitrage.policies import DraftOnly, OnPair
+from arbitrage.policies import DraftOnly, RuleSolver
 from arbitrage.policies.spec import MethodSpec, build, methods, parse_threshold, resolved, rules
 from arbitrage.policies.table import METHODS, GuessingTarget, Models, Need, Rule, Standing, WholeSolver
 from helpers import PROBLEM, scripted
@@ -171,7 +171,7 @@ async def test_a_new_rule_is_one_class_and_one_row(monkeypatch):
 
 def test_a_new_solver_is_one_class_and_one_row(monkeypatch):
     row = WholeSolver(
-        build=lambda models, name, count: OnPair(policy=DraftOnly(), pair=models.pair, name=f"{name} of {count}"),
+        build=lambda models, name, count: RuleSolver(policy=DraftOnly(), pair=models.pair, name=f"{name} of {count}"),
         source="this test",
         default_count=2,
     )

@@ -18,7 +18,7 @@ from arbitrage.engines.tokens import load_tokenizer
 from arbitrage.evaluation.figures.metrics import figures_of
 from arbitrage.evaluation.running.solutions import Fates, StepFacts, TracePosition, condense
 from arbitrage.policies import Repair
-from arbitrage.policies.repair import first_objection
+from arbitrage.policies.repair import first_unlikely
 from arbitrage.scorers.format import InputFormat
 from arbitrage.scorers.scripted import ScriptedScorer
 from arbitrage.training.rows import Past
@@ -38,7 +38,7 @@ async def repaired(**values):
     return trace, target
 
 
-async def test_only_the_tokens_behind_the_first_objection_are_written_anew():
+async def test_only_the_tokens_behind_the_first_unlikely_one_are_written_anew():
     trace, target = await repaired()
     assert [s.text for s in trace.steps] == [
         "one one\n\n",
@@ -135,8 +135,8 @@ def test_each_part_of_a_step_is_read_behind_its_authors_mark():
     ("probabilities", "epsilon", "cut"),
     [((0.9, 0.2, 0.05), 0.1, 2), ((0.05, 0.9), 0.1, 0), ((0.9, 0.1), 0.1, None), ((1e-9,), 0.0, None), ((), 0.5, None)],
 )
-def test_the_first_objection_is_the_first_token_below_epsilon(probabilities, epsilon, cut):
-    assert first_objection([math.log(p) for p in probabilities], epsilon) == cut
+def test_the_first_unlikely_token_is_the_first_below_epsilon(probabilities, epsilon, cut):
+    assert first_unlikely([math.log(p) for p in probabilities], epsilon) == cut
 
 
 @pytest.mark.parametrize("values", [(1.5, 0.1), (0.1, -0.1)])

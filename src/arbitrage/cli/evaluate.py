@@ -140,15 +140,15 @@ def evaluate(
         entries = resolved_entries(loaded, specs)
         plan = Plan(problems=problem_list, entries=entries, setting=setting, num_attempts=samples, jobs=jobs or 1)
         if jobs == AUTO:
-            plan = replace(plan, jobs=_found_jobs(loaded, plan, out))
+            plan = replace(plan, jobs=_chosen_jobs(loaded, plan, out))
         run, solutions = _solved(loaded, plan, dataset, is_audited=is_audited, out=out, traces=traces)
     evidence = evidence_of(solutions, rates=rates, margin=margin, seed=seed)
     if run:
         _write(run, evidence)
     _print(solutions, evidence, f"{loaded.name} on {dataset}, {len(problem_list)} problems, seed {seed}")
     if as_json:
-        about = {"pair": loaded.name, "num_problems": len(problem_list), "out": None if out is None else str(out)}
-        print(json.dumps({"schema": SCHEMA, **about, **evidence_record(evidence)}))  # noqa: T201
+        record = {"pair": loaded.name, "num_problems": len(problem_list), "out": None if out is None else str(out)}
+        print(json.dumps({"schema": SCHEMA, **record, **evidence_record(evidence)}))  # noqa: T201
     if all(solution.is_failed for of_entry in solutions.values() for solution in of_entry):
         raise typer.Exit(1)
 
@@ -166,8 +166,8 @@ def _pair(name: str, specs: Sequence[MethodSpec], ray: str, *, with_prm: bool) -
         yield remote
 
 
-def _found_jobs(loaded: SolvingPair, plan: Plan, out: Path | None) -> int:
-    """The number of solutions in flight: that of the run which is continued, or the one that trials speak for."""
+def _chosen_jobs(loaded: SolvingPair, plan: Plan, out: Path | None) -> int:
+    """The number of solutions in flight: that of the run which is continued, or the one that trials choose."""
     if out is not None and (out / MANIFEST).exists():
         return int(read_manifest(out).get("jobs", 1))
     solver = loaded.method(plan.entries[0].method)

@@ -53,7 +53,7 @@ class Worker:
             self._loaded = self._load()
         return self._loaded
 
-    def about(self) -> tuple[str, dict[str, str]]:
+    def description(self) -> tuple[str, dict[str, str]]:
         """The pair's name, and how its models' forward passes run."""
         return self.pair().name, self.pair().paths
 
@@ -76,10 +76,10 @@ class Worker:
 
 
 @dataclass(slots=True, eq=False)
-class Place:
-    """An actor and what is known of it."""
+class Actor:
+    """An actor of the cluster and what is known of it."""
 
-    actor: Any
+    handle: Any
     num_running: int = 0
     lost_s: float = -PAUSE_S
     """When it was last lost, on the monotonic clock."""
@@ -125,12 +125,12 @@ class RayPair:
                 f"an actor needs {options.num_cpus:g} and {options.num_gpus:g}",
                 hint="change num_cpus or num_gpus in the table [ray]",
             )
-        actor = ray.remote(Worker).options(
+        worker = ray.remote(Worker).options(
             num_cpus=options.num_cpus, num_gpus=options.num_gpus, max_restarts=-1, max_concurrency=1000
         )
-        self._places = [Place(actor.remote(load)) for _ in range(options.actors or num_fitting)]
+        self._actors = [Actor(worker.remote(load)) for _ in range(options.actors or num_fitting)]
         try:
-            self.name, self.paths = self._ask("about")
+            self.name, self.paths = self._ask("description")
         except BaseException:
             ray.shutdown()
             raise
@@ -145,12 +145,12 @@ class RayPair:
     @property
     def num_actors(self) -> int:
         """How many actors there are."""
-        return len(self._places)
+        return len(self._actors)
 
     def close(self) -> None:
         """End the actors, and the cluster if it was started here."""
-        for place in self._places:
-            ray.kill(place.actor)
+        for actor in self._actors:
+            ray.kill(actor.handle)
         ray.shutdown()
 
     def resolved(self, method: MethodSpec) -> MethodSpec:
@@ -174,7 +174,7 @@ class RayPair:
 
     def _ask(self, name: str, *arguments: object) -> Any:
         try:
-            return ray.get(getattr(self._places[0].actor, name).remote(*arguments), timeout=START_S)
+            return ray.get(getattr(self._actors[0].handle, name).remote(*arguments), timeout=START_S)
         except RayTaskError as error:
             raise error.cause from None
         except (RayActorError, GetTimeoutError) as error:
@@ -188,9 +188,9 @@ class RayPair:
         """
         reason = ""
         for _ in range(MAX_TRIES):
-            place = min(self._places, key=lambda one: one.load)
-            place.num_running += 1
-            work = place.actor.solve.remote(method, problem, setting)
+            actor = min(self._actors, key=lambda one: one.load)
+            actor.num_running += 1
+            work = actor.handle.solve.remote(method, problem, setting)
             try:
                 trace: Trace = await work
                 return trace
@@ -198,12 +198,12 @@ class RayPair:
                 raise error.cause from None
             except RayError as error:
                 _log.warning("an actor was lost in problem %r: it is solved again", problem.id)
-                reason, place.lost_s = first_line(error), time.monotonic()
+                reason, actor.lost_s = first_line(error), time.monotonic()
             except asyncio.CancelledError:
                 ray.cancel(work)
                 raise
             finally:
-                place.num_running -= 1
+                actor.num_running -= 1
             await asyncio.sleep(PAUSE_S)
         raise EngineError(f"{MAX_TRIES} actors were lost one after the other, last: {reason}")
 

@@ -27,7 +27,7 @@ OnText = Callable[[Source, str], None]
 """Gets each new part of a step that is sure to be kept while its author writes it: the author, and whole characters."""
 T = TypeVar("T", Session, ScoringSession)
 R = TypeVar("R", Candidate, Score)
-DRAFTED: Final = (Source.DRAFT, 0)
+DRAFT_KEY: Final = (Source.DRAFT, 0)
 """Author and sample of the step that is offered to the target."""
 
 
@@ -279,7 +279,7 @@ class Turn:
     def _with_proposal(self, request: StepRequest, source: Source, num_taken: int) -> StepRequest:
         """The request with the draft's latest step, as far as the setting and ``num_taken`` want it."""
         drafted = _results(
-            task for (author, sample, _), task in self._candidates.items() if (author, sample) == DRAFTED
+            task for (author, sample, _), task in self._candidates.items() if (author, sample) == DRAFT_KEY
         )
         if not drafted or not (num_taken or (self.setting.use_proposals and source is Source.TARGET)):
             return request

@@ -26,18 +26,18 @@ def addresses(url: str | tuple[str, ...], replicas: int = 1) -> tuple[str, ...]:
     if replicas > 1:
         return _counted(url, replicas)
     if not isinstance(url, str):
-        found = url
+        urls = url
     elif url.startswith(FILE):
-        found = _in_file(url.removeprefix(FILE))
+        urls = _in_file(url.removeprefix(FILE))
     elif url.startswith(DNS):
-        found = _behind_name(url.removeprefix(DNS))
+        urls = _behind_name(url.removeprefix(DNS))
     else:
         return (url,)
-    if not found or len(set(found)) < len(found):
+    if not urls or len(set(urls)) < len(urls):
         raise ConfigError(
-            f"url must name at least one address and none twice, got {url!r}: {', '.join(found) or 'nothing'}"
+            f"url must name at least one address and none twice, got {url!r}: {', '.join(urls) or 'nothing'}"
         )
-    return found
+    return urls
 
 
 def parts(url: str) -> SplitResult | None:

@@ -73,7 +73,7 @@ class ModelConfig(ABC):
             )
 
     @property
-    def called(self) -> str:
+    def display_name(self) -> str:
         """The name, or the last part of the path, a GGUF file's without its ending."""
         file = Path(self.path).name
         return self.name or (file[: -len(SUFFIX)] if is_gguf(file) else file)

@@ -8,7 +8,7 @@ from arbitrage.core.errors import ConfigError
 from arbitrage.core.policy import Policy, Solver
 from arbitrage.engines.speculative import SpeculativeEngine
 from arbitrage.policies.basic import TargetOnly, check_threshold
-from arbitrage.policies.solvers import OnPair
+from arbitrage.policies.solvers import RuleSolver
 from arbitrage.policies.table import METHODS, GuessingTarget, Models, Need, Rule, RuleValues, Standing, WholeSolver
 
 SEPARATOR: Final = "+"
@@ -222,10 +222,10 @@ def build(spec: MethodSpec, models: Models, guessing_target: Callable[[], Specul
     policy = build_rule(spec, models) if spec.rule else TargetOnly()
     threshold = resolved(spec, models).threshold
     if row is None:
-        return OnPair(policy=policy, pair=models.pair, name=spec.name, threshold=threshold)
+        return RuleSolver(policy=policy, pair=models.pair, name=spec.name, threshold=threshold)
     assert isinstance(row, GuessingTarget)
     target = guessing_target() if guessing_target else row.target(models, spec.name, spec.count)
-    return OnPair(
+    return RuleSolver(
         policy=policy,
         pair=replace(models.pair, target=target),
         name=spec.name,

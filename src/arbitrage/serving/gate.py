@@ -94,7 +94,7 @@ class _Body:
 async def refuse(error: APIError, send: Send) -> None:
     """Send an error as the whole answer."""
     data = json.dumps(error.body).encode()
-    about = {"content-type": "application/json", "content-length": str(len(data)), **error.headers}
-    pairs = [(name.lower().encode(), value.encode()) for name, value in about.items()]
+    headers = {"content-type": "application/json", "content-length": str(len(data)), **error.headers}
+    pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": error.status, "headers": pairs})
     await send({"type": "http.response.body", "body": data})

@@ -132,13 +132,13 @@ def plan_labelling(rows: Path, out: Path, options: LabelOptions, *, limit: int |
     if not selected:
         raise RowError(
             f"nobody can grade the gold answers of these rows, first {_gold(next(iter(ungraded.values())))}",
-            hint="collect from a data set whose answers are numbers or formulas",
+            hint="collect from a dataset whose answers are numbers or formulas",
         )
     done = {row.problem.id for row in read_rows(out)} if (out / FILE).is_file() else set()
-    left = [row for row in selected if row.problem.id not in done]
+    remaining = [row for row in selected if row.problem.id not in done]
     open_starts = {
         (row.problem.id, start_key(start)): _rest(row, selected_of_problem)
-        for selected_of_problem in by_problem(left).values()
+        for selected_of_problem in by_problem(remaining).values()
         for row in selected_of_problem
         for start in starts(row, options.num_target_samples)
         if is_open(start, options.limits)
@@ -148,7 +148,7 @@ def plan_labelling(rows: Path, out: Path, options: LabelOptions, *, limit: int |
         rows_key=rows_key,
         rows=selected,
         num_done=len(done & {row.problem.id for row in selected}),
-        num_rows=len(left),
+        num_rows=len(remaining),
         num_continuations=num_continuations,
         max_tokens=num_continuations * options.limits.max_tokens,
         expected_tokens=sum(open_starts.values()) * options.num_continuations,

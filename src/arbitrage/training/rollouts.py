@@ -232,7 +232,7 @@ def check_row(row: Row, num_target_samples: int) -> None:
     if row.problem.answer is None:
         raise RowError(
             f"problem {row.problem.id!r} has no gold answer, which rollouts are graded with",
-            hint="collect from a data set with answers",
+            hint="collect from a dataset with answers",
         )
     if len(row.targets) < num_target_samples:
         raise RowError(
