@@ -121,6 +121,6 @@ def test_problems_that_nobody_can_grade_are_left_out(bare, tmp_path):
         (rows / "rows.jsonl").write_text("".join(json.dumps(record) + "\n" for record in vague))
         status, out, err = command("label", rows, tmp_path / "out", "--pair", bare / "pair.toml", *LABEL, "--dry-run")
         if name == "some":
-            assert "1 problems left out: nobody can grade their gold answers, first '$$' of problem" in err
+            assert "1 problems left out: their gold answers cannot be graded, first '$$' of problem" in err
             assert " of 5 problems to score" in out
-    assert (status, err.startswith("error: nobody can grade the gold answers of these rows")) == (2, True)
+    assert (status, err.startswith("error: the gold answers of these rows cannot be graded")) == (2, True)

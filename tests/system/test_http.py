@@ -85,7 +85,7 @@ async def test_temporary_errors_are_tried_again(fault):
 @pytest.mark.parametrize(
     ("fault", "kind", "message"),
     [
-        (b"", ServerUnreachable, "is the server running there"),
+        (b"", ServerUnreachable, "start the server; `arbitrage up` starts those of a pair"),
         (Hang, EngineTimeout, r"did not answer within 0.2 s"),
         (response(429, "too many"), ServerBusy, "429: too many"),
     ],

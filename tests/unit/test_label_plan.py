@@ -60,8 +60,8 @@ def test_answers_that_nobody_can_grade_are_left_out_and_named(tmp_path):
     rows = written(tmp_path / "rows", solution("a", "$$"), solution("b"))
     plan = plan_labelling(rows, tmp_path / "out", GREEDY, limit=None)
     assert plan.problems == ["b"]
-    assert ungraded_line(plan) == "1 problems left out: nobody can grade their gold answers, first '$$' of problem 'a'"
-    with pytest.raises(RowError, match=r"nobody can grade the gold answers of these rows, first '\$\$' of problem 'a'"):
+    assert ungraded_line(plan) == "1 problems left out: their gold answers cannot be graded, first '$$' of problem 'a'"
+    with pytest.raises(RowError, match=r"the gold answers of these rows cannot be graded, first '\$\$' of problem 'a'"):
         plan_labelling(rows, tmp_path / "out", GREEDY, limit=1)
 
 

@@ -89,7 +89,10 @@ def test_a_name_is_taken_apart(text, parts):
         ("majority:", "number in 'majority:' must be a whole number, got ''"),
         ("speculative:-1", "must be a whole number, got '-1'"),
         ("speculative:٣", "must be a whole number"),
-        ("router+majority", r"'majority' has no target that a rule could use, got 'router\+majority'"),
+        (
+            "router+majority",
+            r"'router\+majority': a rule cannot be combined with 'majority' \(combine it with speculative or ngram",
+        ),
         ("router@x", "threshold must be a number in .0, 1., got 'x'"),
         ("router@", "threshold must be a number in .0, 1., got ''"),
         ("router@1.5", r"threshold must be in \[0, 1\], got 1.5 for 'router'"),

@@ -205,7 +205,10 @@ class RayPair:
             finally:
                 actor.num_running -= 1
             await asyncio.sleep(PAUSE_S)
-        raise EngineError(f"{MAX_TRIES} actors were lost one after the other, last: {reason}")
+        raise EngineError(
+            f"{MAX_TRIES} actors were lost one after the other, last: {reason}",
+            hint="Ray's logs on the actors' nodes have the cause: /tmp/ray/session_latest/logs",
+        )
 
 
 def _check_answers(address: str) -> None:

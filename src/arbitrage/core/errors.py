@@ -39,7 +39,8 @@ class MissingExtra(ArbitrageError):
     """A feature needs packages that the base installation leaves out."""
 
     def __init__(self, extra: str) -> None:
-        super().__init__(f"this needs the extra {extra!r}", hint=f"pip install '{DISTRIBUTION}[{extra}]'")
+        message = f"a package of the extra {extra!r} is not installed"
+        super().__init__(message, hint=f"pip install '{DISTRIBUTION}[{extra}]'")
 
 
 class CheckpointError(ArbitrageError):

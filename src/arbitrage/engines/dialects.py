@@ -108,7 +108,7 @@ def _reading(read: Callable[..., Any]) -> Callable[..., Any]:
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise EngineError(
                 f"an answer of {self.name} cannot be read, {type(error).__name__}: {error}",
-                hint="is the server of the kind that the configuration names, and recent enough?",
+                hint="check that engine names this kind of server, and update the server",
             ) from error
 
     guarded.__doc__ = read.__doc__

@@ -118,7 +118,10 @@ def served_model(replicas: Sequence[Served], model: str, url: str, known_as: Seq
     """
     ids = {_served_model(served, model, url, known_as) for served in replicas}
     if len(ids) > 1:
-        raise ConfigError(f"the replicas {url} serve different models: {', '.join(sorted(ids))}")
+        raise ConfigError(
+            f"the replicas {url} serve different models: {', '.join(sorted(ids))}",
+            hint="start all replicas with the same model",
+        )
     return ids.pop()
 
 

@@ -77,7 +77,10 @@ def _behind_name(url: str) -> tuple[str, ...]:
     try:
         entries = socket.getaddrinfo(split.hostname, split.port, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise ConfigError(f"the name {split.hostname!r} is not known: {error.strerror or error}") from error
+        raise ConfigError(
+            f"url: no DNS entry for the host {split.hostname!r}: {error.strerror or error}",
+            hint="check the name in url",
+        ) from error
     hosts = dict.fromkeys(str(entry[4][0]) for entry in entries)
     shown = (f"[{host}]" if ":" in host else host for host in hosts)
     return tuple(split._replace(netloc=f"{host}:{split.port}").geturl() for host in shown)

@@ -23,7 +23,10 @@ def servers(config: PairConfig) -> list[Server]:
         for server in servers_for(role, model, config.launch):
             other, first = by_url.setdefault(server.url, (model, server))
             if other.path != model.path:
-                raise ConfigError(f"{first.role} and {server.role} share {server.url} but are different models")
+                raise ConfigError(
+                    f"{first.role} and {server.role} share {server.url} but are different models",
+                    hint="give each its own url",
+                )
     if not by_url:
         raise ConfigError(
             f"the pair {config.name!r} names no server", hint='give its models an engine such as "vllm" and a url'

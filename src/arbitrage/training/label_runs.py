@@ -97,7 +97,7 @@ class LabelPlan:
     seconds_per_token: float | None
     """Of the model that writes them, as measured in the rows; None if the rows have no seconds."""
     ungraded: Sequence[Row]
-    """One row of each problem that is left out, because nobody can grade its gold answer."""
+    """One row of each problem that is left out, because its gold answer cannot be graded."""
 
     @property
     def problems(self) -> list[str]:
@@ -131,7 +131,7 @@ def plan_labelling(rows: Path, out: Path, options: LabelOptions, *, limit: int |
     selected = [row for row in selected if row.problem.id not in ungraded]
     if not selected:
         raise RowError(
-            f"nobody can grade the gold answers of these rows, first {_gold(next(iter(ungraded.values())))}",
+            f"the gold answers of these rows cannot be graded, first {_gold(next(iter(ungraded.values())))}",
             hint="collect from a dataset whose answers are numbers or formulas",
         )
     done = {row.problem.id for row in read_rows(out)} if (out / FILE).is_file() else set()
@@ -174,7 +174,7 @@ def ungraded_line(plan: LabelPlan) -> str:
     if not plan.ungraded:
         return ""
     return (
-        f"{len(plan.ungraded)} problems left out: nobody can grade their gold answers, first {_gold(plan.ungraded[0])}"
+        f"{len(plan.ungraded)} problems left out: their gold answers cannot be graded, first {_gold(plan.ungraded[0])}"
     )
 
 
