@@ -55,6 +55,6 @@ DatasetOption = Annotated[str, typer.Option(help=DATASET_HELP, autocompletion=co
 FieldsOption = Annotated[
     str, typer.Option(help="Columns of a file or hub dataset: question=problem,answer=solution,id=uid.")
 ]
-MaxTokensOption = Annotated[int, typer.Option(help="Bound of a whole solution.")]
-MaxStepsOption = Annotated[int, typer.Option(help="Bound of a solution's steps; each ends at an empty line.")]
-SeedOption = Annotated[int, typer.Option(help="Seed of sampling and of random escalation.")]
+MaxTokensOption = Annotated[int, typer.Option(help="Most tokens of a solution.")]
+MaxStepsOption = Annotated[int, typer.Option(help="Most steps of a solution; each ends at an empty line.")]
+SeedOption = Annotated[int, typer.Option(help="Seed of all random numbers of this command.")]
