@@ -111,7 +111,7 @@ def test_a_command_names_the_step_that_is_missing(bare, tmp_path):
     assert (status, "solve some with `arbitrage eval" in err) == (2, True)
 
 
-def test_problems_that_nobody_can_grade_are_left_out(bare, tmp_path):
+def test_problems_that_cannot_be_graded_are_left_out(bare, tmp_path):
     rows = tmp_path / "rows"
     shutil.copytree(bare / "rows", rows)
     records = [json.loads(line) for line in (rows / "rows.jsonl").read_text().splitlines()]

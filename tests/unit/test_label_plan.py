@@ -56,7 +56,7 @@ def test_rows_without_seconds_have_no_estimate(tmp_path):
     assert (plan.seconds_per_token, plan.expected_s) == (None, None)
 
 
-def test_answers_that_nobody_can_grade_are_left_out_and_named(tmp_path):
+def test_answers_that_cannot_be_graded_are_left_out_and_named(tmp_path):
     rows = written(tmp_path / "rows", solution("a", "$$"), solution("b"))
     plan = plan_labelling(rows, tmp_path / "out", GREEDY, limit=None)
     assert plan.problems == ["b"]

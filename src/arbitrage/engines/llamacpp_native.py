@@ -164,7 +164,7 @@ class GGUFTokenizer:
     ) -> list[int] | str:
         """Render messages by the file's template, and encode them unless the text itself is wanted.
 
-        The template raises what it likes where it refuses them.
+        A template may raise any exception when it refuses messages.
         """
         assert self.chat_template
         begin, end = (self._special(name) for name in ("bos", "eos"))

@@ -1,4 +1,4 @@
-"""Repair: an escalated step keeps the beginning of the draft's, up to the first token that the target objects to."""
+"""Repair: an escalated step keeps the beginning of the draft's, up to the first token unlikely under the target."""
 
 import math
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class Repair:
     router: Scorer
     threshold: float
     epsilon: float
-    """The target objects to a token that it gives a smaller probability; 0 never objects."""
+    """The step is cut before the first token whose probability under the target is below it; 0 cuts nowhere."""
     reader: Scorer = READER
     """Gives the target's log-probability of each of the draft's tokens."""
     name: str = "repair"

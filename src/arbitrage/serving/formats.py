@@ -92,7 +92,7 @@ class ChatFormat:
         return [self._part(index, {}) | {"arbitrage": {"author": record["author"], "step": record}}]
 
     def end(self, solution: Solution) -> list[Event]:
-        """The reason of the end, and how the answer came about."""
+        """The reason of the end; method, threshold, authors and times of the answer."""
         record = solution.record(with_trace=self.with_trace)
         return [self._part(solution.index, {}, solution.finish_reason) | {"arbitrage": record}]
 

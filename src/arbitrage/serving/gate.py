@@ -15,7 +15,7 @@ OPEN_PATHS: Final = frozenset({"/", "/page.css", "/page.js", "/health"})
 """The page itself holds nothing secret, and load balancers have no key."""
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]", ""})
 CLIENT: Final = "arbitrage.client"
-"""Where a request's scope holds who asks."""
+"""Where a request's scope holds the client's name."""
 
 
 class Gate:
