@@ -27,7 +27,7 @@ from arbitrage.evaluation.running.entry import Entry
 from arbitrage.evaluation.running.plan import Plan
 from arbitrage.evaluation.running.solutions import Solution, TracePosition, condense
 from arbitrage.evaluation.running.sweep import Results, sweep
-from arbitrage.policies import OnPair
+from arbitrage.policies import RuleSolver
 from arbitrage.training.rows import Past, Row, Sample
 
 PROBLEM = Problem(id="p1", question="What is 2 + 2 ?")
@@ -68,7 +68,7 @@ async def swept(plan: Plan, methods: Mapping[Entry, Solver]) -> Results:
 def on_pair(policies: Mapping[Entry, Any], pair: Pair) -> dict[Entry, Solver]:
     """Methods of a plan: rules on one pair."""
     return {
-        entry: OnPair(policy=rule, pair=pair, name=entry.policy, threshold=entry.threshold)
+        entry: RuleSolver(policy=rule, pair=pair, name=entry.policy, threshold=entry.threshold)
         for entry, rule in policies.items()
     }
 

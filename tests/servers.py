@@ -137,15 +137,15 @@ class SGLangServer:
         self.num_computed.append(len(ids) - num_cached)
         new, logprobs, reason = self._write(ids, sampling)
         self._cached.append((*ids, *new[:-1]))  # Of the last token, no keys and values are computed.
-        about = {"finish_reason": reason, "prompt_tokens": len(ids), "completion_tokens": len(new)}
-        about["cached_tokens"] = num_cached
+        info = {"finish_reason": reason, "prompt_tokens": len(ids), "completion_tokens": len(new)}
+        info["cached_tokens"] = num_cached
         if wants_logprobs:
-            about["output_token_logprobs"] = [[value, token, None] for value, token in zip(logprobs, new, strict=True)]
+            info["output_token_logprobs"] = [[value, token, None] for value, token in zip(logprobs, new, strict=True)]
             rows = self._rows(ids)
-            about["input_token_logprobs"] = [
+            info["input_token_logprobs"] = [
                 [float(rows[i - 1, ids[i]]) if i > start else None, ids[i], None] for i in range(start, len(ids))
             ]
-        return {"text": self._cut(new, reason), "output_ids": new, "meta_info": about}
+        return {"text": self._cut(new, reason), "output_ids": new, "meta_info": info}
 
     def _write(self, ids: list[int], sampling: dict[str, Any]) -> tuple[list[int], list[float], dict[str, Any]]:
         """Ids with the token that ended them, their log-probabilities at temperature 1, and why they end."""

@@ -31,9 +31,9 @@ async def main(port: int, seconds: float, steps: list[list[int]]) -> None:
         number = next_step(body["input_ids"], steps)
         new, is_last = steps[number], number == len(steps) - 1
         reason = {"type": "stop", "matched": new[-1] if is_last else "\n\n"}
-        about = {"finish_reason": reason, "prompt_tokens": len(body["input_ids"]), "cached_tokens": 0}
-        about["output_token_logprobs"] = [[-0.1, token, None] for token in new]
-        return {"text": "", "output_ids": new, "meta_info": about}
+        info = {"finish_reason": reason, "prompt_tokens": len(body["input_ids"]), "cached_tokens": 0}
+        info["output_token_logprobs"] = [[-0.1, token, None] for token in new]
+        return {"text": "", "output_ids": new, "meta_info": info}
 
     server = await asyncio.start_server(LocalServer(answer).serve, "127.0.0.1", port)
     print("ready", flush=True)

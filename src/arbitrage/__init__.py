@@ -1,4 +1,7 @@
-"""Step-level speculative reasoning: a draft model writes, a router decides when the target should."""
+"""Step-level speculative reasoning.
+
+A draft model writes each step; a router decides which steps the target model writes instead.
+"""
 
 from arbitrage.core.errors import ArbitrageError
 from arbitrage.core.solve import solve

@@ -186,7 +186,7 @@ def test_a_pair_may_name_the_engine_and_llama_cpp_stays_the_default(tmp_path):
     (tmp_path / "pair.toml").write_text('[draft]\npath = "a.gguf"\n[target]\npath = "a.gguf"\nengine = "hf"\n')
     pair = read_pair(tmp_path / "pair.toml")
     assert (pair.draft.engine, pair.target.engine) == ("llamacpp", "hf")
-    assert pair.target.called == "a"
+    assert pair.target.display_name == "a"
 
 
 def texts(spellings, rng, count):

@@ -27,7 +27,7 @@ def share_vocabulary(*engines):
 
 
 class Lenient:
-    """Reads as the target does, but never objects to the first two tokens: random models agree on none."""
+    """Reads as the target does, but finds the first two tokens certain: random models agree on none."""
 
     name = READER.name
 

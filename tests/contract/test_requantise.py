@@ -101,7 +101,7 @@ def test_what_cannot_be_done_is_one_clear_error_before_anything_is_computed(orig
     link = tmp_path / "link.gguf"
     link.symlink_to(original)
     for path in (original, link):
-        with pytest.raises(ConfigError, match=r"'.*\.gguf' is the file to read too \(name another"):
+        with pytest.raises(ConfigError, match=r"the output file '.*\.gguf' is also the input file \(name another"):
             requantise(original, path, "q4_0")
     with pytest.raises(CheckpointError, match=r"cannot read '.*none\.gguf': No such file"):
         requantise(tmp_path / "none.gguf", out, "q4_0")

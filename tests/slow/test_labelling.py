@@ -111,7 +111,7 @@ def test_a_command_names_the_step_that_is_missing(bare, tmp_path):
     assert (status, "solve some with `arbitrage eval" in err) == (2, True)
 
 
-def test_problems_that_nobody_can_grade_are_left_out(bare, tmp_path):
+def test_problems_that_cannot_be_graded_are_left_out(bare, tmp_path):
     rows = tmp_path / "rows"
     shutil.copytree(bare / "rows", rows)
     records = [json.loads(line) for line in (rows / "rows.jsonl").read_text().splitlines()]
@@ -121,6 +121,6 @@ def test_problems_that_nobody_can_grade_are_left_out(bare, tmp_path):
         (rows / "rows.jsonl").write_text("".join(json.dumps(record) + "\n" for record in vague))
         status, out, err = command("label", rows, tmp_path / "out", "--pair", bare / "pair.toml", *LABEL, "--dry-run")
         if name == "some":
-            assert "1 problems left out: nobody can grade their gold answers, first '$$' of problem" in err
+            assert "1 problems left out: their gold answers cannot be graded, first '$$' of problem" in err
             assert " of 5 problems to score" in out
-    assert (status, err.startswith("error: nobody can grade the gold answers of these rows")) == (2, True)
+    assert (status, err.startswith("error: the gold answers of these rows cannot be graded")) == (2, True)

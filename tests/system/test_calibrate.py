@@ -78,8 +78,11 @@ def test_a_kept_budget_holds_on_problems_that_were_not_looked_at():
     assert missed <= 3
 
 
-def test_an_impossible_budget_says_what_can_be_promised():
-    with pytest.raises(ConfigError, match=r"no threshold keeps target-tokens<=0.05 .* the safest, 0.9, has 0.2, and"):
+def test_an_impossible_budget_names_the_safest_threshold():
+    with pytest.raises(
+        ConfigError,
+        match=r"keeps target-tokens<=0.05 .* the safest threshold, 0.9, has a mean of 0.2 with",
+    ):
         calibrate({0.9: outcomes([0.2] * 50)}, [], Budget.parse("target-tokens<=0.05"))
 
 
@@ -102,12 +105,12 @@ def test_all_thresholds_need_the_same_problems():
 
 
 def test_what_cannot_be_graded_promises_no_accuracy():
-    """Seven of a hundred are lost; twice as many that nobody can grade make it no better."""
+    """Seven of a hundred are lost; twice as many that cannot be graded make it no better."""
     right = [i % 100 >= 7 for i in range(400)]
     graded, target = outcomes([0.5] * 400, right=right), outcomes([0.5] * 400)
     unknown = outcomes([0.5] * 1200, right=[None] * 1200)[400:]
     budget = Budget.parse("accuracy-loss<=0.05")
-    with pytest.raises(ConfigError, match=r"on 400 problems: the safest, 0.5, has 0.07"):
+    with pytest.raises(ConfigError, match=r"on 400 problems: the safest threshold, 0.5, has a mean of 0.07"):
         calibrate({0.5: [*graded, *unknown]}, [*target, *unknown], budget)
     with pytest.raises(TraceError, match=r"needs graded problems, got none \(solve problems with gold answers\)"):
         calibrate({0.5: unknown}, unknown, budget)

@@ -1,4 +1,4 @@
-r"""Grading: what is exact, what needs algebra, what nobody can grade, and what hangs."""
+r"""Grading: what is exact, what needs algebra, what cannot be graded, and what hangs."""
 
 import sys
 

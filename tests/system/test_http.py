@@ -85,7 +85,7 @@ async def test_temporary_errors_are_tried_again(fault):
 @pytest.mark.parametrize(
     ("fault", "kind", "message"),
     [
-        (b"", ServerUnreachable, "is the server running there"),
+        (b"", ServerUnreachable, "start the server; `arbitrage up` starts those of a pair"),
         (Hang, EngineTimeout, r"did not answer within 0.2 s"),
         (response(429, "too many"), ServerBusy, "429: too many"),
     ],
@@ -255,7 +255,7 @@ async def test_contexts_are_respected(tokenizer):
         await session.close()
 
 
-def about(*models, length=512):
+def model_list(*models, length=512):
     return {"data": [{"id": model, "max_model_len": length} for model in models]}
 
 
@@ -267,16 +267,16 @@ async def test_what_is_served_is_checked_at_the_start(tokenizer):
                 HTTPEngine.connect, client, VLLM(), tokenizer, **{"name": "mine", "prompt": PlainPrompt()} | values
             )
 
-    made = await connect(about("big"))
+    made = await connect(model_list("big"))
     assert (made.model, made.name, made.context_length) == ("big", "mine", 512)
-    assert (await connect(about("big"), context_length=100)).context_length == 100
-    assert (await connect(about("big", "small"), model="small")).model == "small"
+    assert (await connect(model_list("big"), context_length=100)).context_length == 100
+    assert (await connect(model_list("big", "small"), model="small")).model == "small"
     with pytest.raises(ConfigError, match=r"serves 'big', 'small', not ''.*served_name"):
-        await connect(about("big", "small"))
+        await connect(model_list("big", "small"))
     with pytest.raises(ConfigError, match="serves 'big', not 'other'"):
-        await connect(about("big"), model="other")
+        await connect(model_list("big"), model="other")
     with pytest.raises(ConfigError, match="does not report its context length"):
-        await connect(about("big", length=None))
+        await connect(model_list("big", length=None))
     with pytest.raises(EngineError, match="404"):
         await connect(response(404))
     with pytest.raises(EngineError, match="cannot be read"):

@@ -156,7 +156,7 @@ def test_models_of_the_hub_are_identified_by_name_and_weights(cache, tmp_path):
     config = read_pair(path)
     assert isinstance(config.draft, LlamaCppModel)
     assert isinstance(config.target, HFModel)
-    assert (config.draft.called, config.draft.local_path) == ("model", str(pointer))
+    assert (config.draft.display_name, config.draft.local_path) == ("model", str(pointer))
     assert config.draft.identity == {"path": NAME, "engine": "llamacpp"}
     assert fingerprint(pointer) == fingerprint(local) != ""
 
@@ -167,7 +167,7 @@ def test_the_configuration_of_the_small_pair_names_files_of_the_hub():
         file = f"qwen2.5-coder-{size}b-instruct-q4_k_m"
         repository = f"Qwen/Qwen2.5-Coder-{size}B-Instruct-GGUF"
         assert HubFile.parse(model.path) == HubFile(repository=repository, file=f"{file}.gguf")
-        assert (model.called, model.engine) == (file, "llamacpp")
+        assert (model.display_name, model.engine) == (file, "llamacpp")
         assert "step by step" in model.system
         assert model.system.endswith(r"in \boxed{}.")
     assert (config.prm, config.default_method) == (None, "confidence")

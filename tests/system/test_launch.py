@@ -16,6 +16,7 @@ from arbitrage.pairs.config import PairConfig, read_pair
 from arbitrage.pairs.launch import servers
 from arbitrage.pairs.served import LlamaServerModel, ServedModel
 from arbitrage.runtime.servers import Server, running
+from command_line import command
 
 ANSWERS = """
 import http.server, subprocess, sys
@@ -71,7 +72,7 @@ def test_each_kind_of_server_gets_the_flags_that_the_loop_needs(tmp_path):
     assert '--dtype bfloat16 --enable-prefix-caching --runner pooling --pooler-config \'{"task": "classify"}\'' in str(
         prm
     )
-    assert [(s.role, s.about) for s in (draft, target)] == [("draft", "/v1/models"), ("target", "/v1/models")]
+    assert [(s.role, s.models_path) for s in (draft, target)] == [("draft", "/v1/models"), ("target", "/v1/models")]
 
 
 @pytest.mark.parametrize(("family", "classifies"), [("rlhflow", False), ("math-shepherd", False), ("skywork", True)])
@@ -131,7 +132,7 @@ def test_bad_configurations_are_refused(tmp_path, text, message):
 
 
 def server(code, role="draft"):
-    return Server(role=role, url="http://127.0.0.1:1", about="/v1/models", command=[sys.executable, "-c", code])
+    return Server(role=role, url="http://127.0.0.1:1", models_path="/v1/models", command=[sys.executable, "-c", code])
 
 
 def is_alive(pid):
@@ -194,7 +195,7 @@ def test_a_server_that_never_answers_is_given_up(tmp_path):
 
 
 def test_a_command_that_is_missing_is_named(tmp_path):
-    missing = Server(role="draft", url="", about="", command=["no-such-server"])
+    missing = Server(role="draft", url="", models_path="", command=["no-such-server"])
     with (
         pytest.raises(EngineError, match=r"cannot start the server of the draft, 'no-such-server'.*\[launch\]"),
         running([missing], tmp_path, is_ready=lambda one: True),
@@ -208,7 +209,7 @@ def test_servers_die_with_a_parent_that_was_killed(tmp_path):
 import time
 from pathlib import Path
 from arbitrage.runtime.servers import Server, running
-one = Server(role="draft", url="", about="", command=[{sys.executable!r}, "-c", "import time; time.sleep(300)"])
+one = Server(role="draft", url="", models_path="", command=[{sys.executable!r}, "-c", "import time; time.sleep(300)"])
 with running([one], Path({str(tmp_path)!r}), is_ready=lambda one: True) as (started,):
     Path({str(tmp_path / "pid")!r}).write_text(f"pid {{started.process.pid}}")
     time.sleep(300)
@@ -221,6 +222,18 @@ with running([one], Path({str(tmp_path)!r}), is_ready=lambda one: True) as (star
     while is_alive(pid) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not is_alive(pid)
+
+
+@pytest.mark.parametrize("option", ["--pair", "--config"])
+def test_up_shows_the_commands_of_a_pair(tmp_path, option):
+    config = pair(tmp_path, SERVED)
+    status, out, _ = command("up", option, tmp_path / "pair.toml", "--print")
+    assert (status, out.splitlines()) == (0, [str(server) for server in servers(config)])
+
+
+def test_up_without_a_pair_names_the_option():
+    status, _, err = command("up")
+    assert (status, err) == (2, "error: no pair is given (name its TOML file by --pair)\n")
 
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))

@@ -1,4 +1,4 @@
-"""The page of ``arbitrage serve`` in a real browser: who writes what, as it is written."""
+"""The page of ``arbitrage serve`` in a real browser: which model writes each step, as it is written."""
 
 import re
 import shutil

@@ -238,7 +238,7 @@ async def test_a_probe_serves_only_a_draft_of_its_size(probe):
 
 
 def test_bad_input_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="num_units must be at least 1, got 0"):
+    with pytest.raises(ConfigError, match=r"^units must be at least 1, got 0"):
         ProbeRecipe(num_units=0)
     plain = [row(0.1, 0.9, problem=str(i), step=0) for i in range(10)]
     plain += [row(0.9, 0.1, problem=str(i), step=1) for i in range(10)]
@@ -289,7 +289,7 @@ def test_calibrate_gives_a_probe_its_floor(probe, tmp_path):
     status, _, err = command("calibrate", traces, "--router", folder)
     assert (status, "neither --budget nor --floor" in err) == (2, True)
     status, _, err = command("calibrate", traces, "--router", folder, "--floor", 1.5)
-    assert (status, r"purity must be in (0, 1], got 1.5" in err) == (2, True)
+    assert (status, "--floor must be in (0, 1], got 1.5" in err) == (2, True)
 
 
 async def test_a_floor_raises_the_score_of_a_step_with_an_unlikely_beginning():

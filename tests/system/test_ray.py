@@ -118,7 +118,7 @@ def test_actors_and_a_node_are_lost_and_no_solution_is(cluster, tmp_path):
                 if number == 4:
                     cluster[0].remove_node(nodes[0])
                 else:
-                    ray.kill(rng.choice(pair._places).actor, no_restart=False)
+                    ray.kill(rng.choice(pair._actors).handle, no_restart=False)
 
         def run():
             return execution.in_folder(tmp_path / "run", run_settings(pair, plan, "set", is_audited=False))

@@ -270,7 +270,7 @@ def test_addresses_stand_in_a_file_beside_the_pair_or_behind_a_name(tmp_path):
         ('["http://h:1", "http://h:1"]', "", "none twice"),
         ('"file:nowhere.txt"', "", "cannot read the addresses in 'nowhere.txt': No such file"),
         ('"dns:http://h"', "", "url must be dns:http://NAME:PORT, got 'dns:http://h'"),
-        ('"dns:http://no.invalid:1"', "", "the name 'no.invalid' is not known"),
+        ('"dns:http://no.invalid:1"', "", "url: no DNS entry for the host 'no.invalid'"),
     ],
 )
 def test_bad_addresses_are_one_clear_error(tmp_path, url, more, message):

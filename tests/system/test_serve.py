@@ -258,4 +258,4 @@ def test_without_the_extra_the_command_says_what_to_install(package):
     code += "from arbitrage.cli.main import run; run()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: this needs the extra 'serve'")
+    assert done.stderr.startswith("error: a package of the extra 'serve' is not installed")

@@ -14,11 +14,11 @@ from arbitrage.core.errors import ConfigError
 from arbitrage.core.turn import Pair, Setting
 from arbitrage.core.types import Problem
 from arbitrage.engines.scripted import ScriptedEngine
-from arbitrage.estimation.advise import drafted_steps, measure_gap
+from arbitrage.estimation.advise import draft_steps, measure_gap
 from arbitrage.estimation.gap import DraftedStep, Gap, Outcome
 from arbitrage.estimation.verdict import Machine, Verdict
 from arbitrage.policies.basic import DraftOnly, TargetOnly
-from arbitrage.policies.solvers import OnPair
+from arbitrage.policies.solvers import RuleSolver
 from helpers import scripted
 
 MARGIN = 0.015
@@ -150,7 +150,7 @@ def test_costs_of_another_machine_may_turn_it():
 def test_a_rule_without_its_numbers_is_left_out():
     gap = gap_of(rule=NO_SCORER)
     machine = Machine.of("here", costs_of(1.0, 10.0), gap, MARGIN)
-    assert [chance.rule for chance in machine.chances] == [NO_SCORER]
+    assert [prospect.rule for prospect in machine.prospects] == [NO_SCORER]
     assert verdict_of(gap, costs_of(1.0, 10.0)).order == NO_SCORER
 
 
@@ -158,8 +158,8 @@ async def test_each_step_of_the_draft_has_its_doubt():
     """The scripted target finds a token unlikely that its own script does not hold."""
     draft, target = scripted("a b", "c d", r"\boxed{7}"), scripted("a b", "c x", r"\boxed{8}")
     pair = Pair(draft=draft, target=target)
-    trace = await OnPair(policy=DraftOnly(), pair=pair).solve(Problem(id="p", question="?"), Setting())
-    steps = await drafted_steps(trace, pair, is_read=True)
+    trace = await RuleSolver(policy=DraftOnly(), pair=pair).solve(Problem(id="p", question="?"), Setting())
+    steps = await draft_steps(trace, pair, is_read=True)
     assert [step.num_tokens for step in steps] == [candidate.candidate.num_tokens for candidate in trace.steps]
     doubts = [step.doubt[LIKELIHOOD] for step in steps]
     assert doubts[0] == 0.0
@@ -167,7 +167,7 @@ async def test_each_step_of_the_draft_has_its_doubt():
     assert [step.doubt[NO_SCORER] for step in steps] == [0.0, 0.0, 0.0]
     assert target.calls == []
     assert draft.open_sessions == target.open_sessions == 0
-    assert all(LIKELIHOOD not in step.doubt for step in await drafted_steps(trace, pair, is_read=False))
+    assert all(LIKELIHOOD not in step.doubt for step in await draft_steps(trace, pair, is_read=False))
 
 
 class Loaded(SimpleNamespace):
@@ -177,7 +177,7 @@ class Loaded(SimpleNamespace):
         if spec == LIKELIHOOD and not self.reads:
             raise ConfigError("no likelihoods")
         rule = DraftOnly() if str(spec) == "draft" else TargetOnly()
-        return OnPair(policy=rule, pair=self.pair)
+        return RuleSolver(policy=rule, pair=self.pair)
 
 
 @contextmanager

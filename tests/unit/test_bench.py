@@ -248,7 +248,7 @@ async def test_the_context_behind_which_a_model_writes_most_is_the_one_that_coun
 
 async def test_a_model_that_writes_nothing_is_one_clear_error():
     clock = VirtualClock()
-    with pytest.raises(EngineError, match=r"scripted ends its text at once behind 8 contexts.*right path and prompt"):
+    with pytest.raises(EngineError, match=r"scripted ends its text at once behind 8 contexts.*check path and prompt"):
         await costs_of(ScriptedEngine(script=[["context"]], clock=clock), engine(clock, 3.0), clock)
 
 

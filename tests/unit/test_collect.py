@@ -125,7 +125,7 @@ async def test_keeping_the_draft_follows_its_probability_and_nothing_else():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"num_target_samples": 0}, "at least 1, got 0"),
+        ({"num_target_samples": 0}, r"^samples must be at least 1, got 0"),
         ({"keep_draft": 1.5}, r"keep_draft must be in \[0, 1\], got 1.5"),
         ({"target_sampling": Sampling()}, "temperature 0 makes all 3 target samples equal"),
     ],

@@ -33,12 +33,12 @@ def test_a_gguf_file_is_run_by_llamacpp(tmp_path, file):
     (tmp_path / "pair.toml").write_text(PAIR.replace('"a"', f'"models/{file}"'))
     config = read_pair(tmp_path / "pair.toml")
     assert (config.draft.engine, config.target.engine) == ("llamacpp", "hf")
-    assert config.draft.called == "a"
+    assert config.draft.display_name == "a"
 
 
 def test_a_scorer_is_no_gguf_file(tmp_path):
     (tmp_path / "pair.toml").write_text(PAIR + '[prm]\npath = "c.gguf"\n')
-    with pytest.raises(ConfigError, match="a prm runs on the engine 'hf' or a server, got 'llamacpp'"):
+    with pytest.raises(ConfigError, match="a prm runs on the engine hf, vllm or sglang, got 'llamacpp'"):
         load_prm(read_pair(tmp_path / "pair.toml").prm)
 
 

@@ -31,12 +31,12 @@ def vllm(**changes):
     return {**RECORDED, "choices": [{**RECORDED["choices"][0], **changes}]}
 
 
-def sglang(ids, reason, **about):
+def sglang(ids, reason, **info):
     logprobs = [[-0.1 * i, token, None] for i, token in enumerate(ids)]
     return {
         "text": "cut before the stop",
         "output_ids": ids,
-        "meta_info": {"finish_reason": reason, "output_token_logprobs": logprobs, "cached_tokens": 9, **about},
+        "meta_info": {"finish_reason": reason, "output_token_logprobs": logprobs, "cached_tokens": 9, **info},
     }
 
 

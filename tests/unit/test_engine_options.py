@@ -100,7 +100,7 @@ class EchoModel(ModelConfig):
     labels: Mapping[str, str] = field(default_factory=dict)
 
     def load_engine(self, *, keeps_hidden_state=False):
-        return ScriptedEngine(script={"p": " ".join(self.words)}, name=self.called)
+        return ScriptedEngine(script={"p": " ".join(self.words)}, name=self.display_name)
 
 
 def test_an_engine_is_added_by_a_schema_and_a_row(tmp_path, monkeypatch):
@@ -114,7 +114,7 @@ def test_an_engine_is_added_by_a_schema_and_a_row(tmp_path, monkeypatch):
     assert target.identity == {"path": "b", "engine": "echo", "script": script, "volume": 2, "words": ("a", "b")}
     assert EchoModel(path="b").identity == {"path": "b", "engine": "echo"}
     assert load_engine(target).script == {"p": "a b"}
-    with pytest.raises(ConfigError, match="a router runs on the engine 'hf' or a server, got 'echo'"):
+    with pytest.raises(ConfigError, match="a router runs on the engine hf, vllm or sglang, got 'echo'"):
         load_router_model(target)
     for old, new, message in (
         ('"echo"', '"hf"', r"engine 'hf' takes no script, got 'said' \(script is an option of echo\)"),

@@ -56,12 +56,12 @@ def test_rows_without_seconds_have_no_estimate(tmp_path):
     assert (plan.seconds_per_token, plan.expected_s) == (None, None)
 
 
-def test_answers_that_nobody_can_grade_are_left_out_and_named(tmp_path):
+def test_answers_that_cannot_be_graded_are_left_out_and_named(tmp_path):
     rows = written(tmp_path / "rows", solution("a", "$$"), solution("b"))
     plan = plan_labelling(rows, tmp_path / "out", GREEDY, limit=None)
     assert plan.problems == ["b"]
-    assert ungraded_line(plan) == "1 problems left out: nobody can grade their gold answers, first '$$' of problem 'a'"
-    with pytest.raises(RowError, match=r"nobody can grade the gold answers of these rows, first '\$\$' of problem 'a'"):
+    assert ungraded_line(plan) == "1 problems left out: their gold answers cannot be graded, first '$$' of problem 'a'"
+    with pytest.raises(RowError, match=r"the gold answers of these rows cannot be graded, first '\$\$' of problem 'a'"):
         plan_labelling(rows, tmp_path / "out", GREEDY, limit=1)
 
 

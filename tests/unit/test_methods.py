@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.turn import Pair, Setting
 from arbitrage.core.types import Decision, Source
-from arbitrage.policies import DraftOnly, OnPair
+from arbitrage.policies import DraftOnly, RuleSolver
 from arbitrage.policies.spec import MethodSpec, build, methods, parse_threshold, resolved, rules
 from arbitrage.policies.table import METHODS, GuessingTarget, Models, Need, Rule, Standing, WholeSolver
 from helpers import PROBLEM, scripted
@@ -89,7 +89,10 @@ def test_a_name_is_taken_apart(text, parts):
         ("majority:", "number in 'majority:' must be a whole number, got ''"),
         ("speculative:-1", "must be a whole number, got '-1'"),
         ("speculative:٣", "must be a whole number"),
-        ("router+majority", r"'majority' has no target that a rule could use, got 'router\+majority'"),
+        (
+            "router+majority",
+            r"'router\+majority': a rule cannot be combined with 'majority' \(combine it with speculative or ngram",
+        ),
         ("router@x", "threshold must be a number in .0, 1., got 'x'"),
         ("router@", "threshold must be a number in .0, 1., got ''"),
         ("router@1.5", r"threshold must be in \[0, 1\], got 1.5 for 'router'"),
@@ -171,7 +174,7 @@ async def test_a_new_rule_is_one_class_and_one_row(monkeypatch):
 
 def test_a_new_solver_is_one_class_and_one_row(monkeypatch):
     row = WholeSolver(
-        build=lambda models, name, count: OnPair(policy=DraftOnly(), pair=models.pair, name=f"{name} of {count}"),
+        build=lambda models, name, count: RuleSolver(policy=DraftOnly(), pair=models.pair, name=f"{name} of {count}"),
         source="this test",
         default_count=2,
     )

@@ -17,7 +17,7 @@ from arbitrage.core.types import Source
 from arbitrage.evaluation.figures.metrics import figures_of
 from arbitrage.evaluation.running.solutions import Fates, StepFacts, TracePosition, condense
 from arbitrage.policies import Repair
-from arbitrage.policies.repair import first_objection
+from arbitrage.policies.repair import first_unlikely
 from arbitrage.scorers.scripted import ScriptedScorer
 from helpers import PROBLEM, candidate, entry_of, scripted, setting, solved, step, written
 
@@ -36,7 +36,7 @@ async def repaired(on_text=None, **values):
     return trace, target
 
 
-async def test_only_the_tokens_behind_the_first_objection_are_written_anew():
+async def test_only_the_tokens_behind_the_first_unlikely_one_are_written_anew():
     trace, target = await repaired()
     assert [s.text for s in trace.steps] == [
         "one one\n\n",
@@ -127,8 +127,8 @@ def test_wasted_tokens_are_those_that_the_target_wrote():
     ("probabilities", "epsilon", "cut"),
     [((0.9, 0.2, 0.05), 0.1, 2), ((0.05, 0.9), 0.1, 0), ((0.9, 0.1), 0.1, None), ((1e-9,), 0.0, None), ((), 0.5, None)],
 )
-def test_the_first_objection_is_the_first_token_below_epsilon(probabilities, epsilon, cut):
-    assert first_objection([math.log(p) for p in probabilities], epsilon) == cut
+def test_the_first_unlikely_token_is_the_first_below_epsilon(probabilities, epsilon, cut):
+    assert first_unlikely([math.log(p) for p in probabilities], epsilon) == cut
 
 
 @pytest.mark.parametrize("values", [(1.5, 0.1), (0.1, -0.1)])

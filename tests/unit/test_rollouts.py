@@ -206,7 +206,7 @@ async def test_a_solution_can_start_after_given_steps(tmp_path):
 async def test_bad_input_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="temperature 0 makes all 8 continuations equal"):
         rollouts(setting=Setting())
-    with pytest.raises(ConfigError, match="num_continuations must be at least 1, got 0"):
+    with pytest.raises(ConfigError, match=r"^continuations must be at least 1, got 0"):
         rollouts(num_continuations=0)
     with pytest.raises(RowError, match="problem 'p1' has no gold answer"):
         await scored([logged("fine\n\n", answer=None)], tmp_path)

@@ -294,7 +294,11 @@ async def test_keys_are_asked_for_everywhere_but_at_the_page_and_the_health():
 async def test_other_hosts_are_refused_without_keys():
     async with endpoint(only_loopback=True) as served:
         for host in ("evil.example", "evil.example:80", "[2001:db8::1]"):
-            assert (await served.client.get("/v1/models", headers={"host": host})).status_code == 403
+            answer = await served.client.get("/v1/models", headers={"host": host})
+            assert answer.status_code == 403
+            assert answer.json()["error"]["message"].startswith(
+                f"the host {host.removesuffix(':80').strip('[]')!r} is not"
+            )
         for host in ("localhost:8000", "127.0.0.1", "127.0.0.2:80", "[::1]:80", "[::1]"):
             assert (await served.client.get("/v1/models", headers={"host": host})).status_code == 200
 

@@ -17,7 +17,7 @@ from arbitrage.grading import is_same
 from arbitrage.pairs.config import PairConfig
 from arbitrage.pairs.hf import HFModel
 from arbitrage.pairs.loaded import LoadedPair
-from arbitrage.policies import DraftOnly, Majority, OnPair, TargetOnly
+from arbitrage.policies import DraftOnly, Majority, RuleSolver, TargetOnly
 from arbitrage.policies.spec import methods
 from arbitrage.policies.table import METHODS, Models
 from helpers import PROBLEM, entry_of, scripted, swept, total
@@ -135,21 +135,23 @@ def test_a_vote_of_none_is_refused():
 
 async def test_a_policy_can_have_engines_of_its_own():
     given, own = (Pair(draft=scripted("a"), target=scripted(text)) for text in ("b", "c"))
-    method, seen = OnPair(policy=TargetOnly(), pair=own, name="other"), []
+    method, seen = RuleSolver(policy=TargetOnly(), pair=own, name="other"), []
     assert isinstance(TargetOnly(), Policy)
     assert not isinstance(method, Policy)
     trace = await method.solve(PROBLEM, GREEDY, watch=seen.append)
     assert (trace.text, trace.policy, seen[-1]) == ("c", "other", trace)
     assert given.target.calls == []
-    assert (await OnPair(policy=TargetOnly(), pair=given).solve(PROBLEM, GREEDY)).text == "b"
+    assert (await RuleSolver(policy=TargetOnly(), pair=given).solve(PROBLEM, GREEDY)).text == "b"
 
 
 async def test_solvers_are_compared_with_policies():
     pair = Pair(draft=scripted(r"\boxed{7}"), target=scripted(r"\boxed{8}"))
     methods = {
-        entry_of("target"): OnPair(policy=TargetOnly(), pair=pair),
+        entry_of("target"): RuleSolver(policy=TargetOnly(), pair=pair),
         entry_of("majority"): Majority(pair=pair, is_same=is_same, num=3),
-        entry_of("other"): OnPair(policy=TargetOnly(), pair=Pair(draft=pair.draft, target=scripted("9")), name="other"),
+        entry_of("other"): RuleSolver(
+            policy=TargetOnly(), pair=Pair(draft=pair.draft, target=scripted("9")), name="other"
+        ),
     }
     results = await swept(Plan(problems=[PROBLEM], entries=list(methods), setting=GREEDY), methods)
     said = {entry.policy: [(trace.policy, trace.text) for trace in traces] for entry, traces in results.items()}
@@ -187,8 +189,8 @@ def test_a_number_behind_the_name_is_the_solvers(loaded):
         (lambda pair: pair.method("majority:many"), "number in 'majority:many' must be a whole number, got 'many'"),
         (lambda pair: pair.method("majority:0"), "number of drafts must be at least 1, got 0"),
         (lambda pair: pair.method("telepathy"), "unknown policy 'telepathy'.*majority"),
-        (lambda pair: pair.policy("majority:3"), "'majority:3' solves whole problems"),
-        (lambda pair: pair.method("random+majority"), "'majority' has no target that a rule could use"),
+        (lambda pair: pair.policy("majority:3"), "policy must be a rule for single steps, got 'majority:3'"),
+        (lambda pair: pair.method("random+majority"), "a rule cannot be combined with 'majority'"),
         (lambda pair: pair.method("random+telepathy"), r"unknown policy 'random\+telepathy'"),
     ],
     ids=["text", "zero", "unknown", "policy", "vote", "rule"],

@@ -88,7 +88,7 @@ class WriterRun:
         if self._lengths[1] < 2:
             raise EngineError(
                 f"{self._engine.name} ends its text at once behind {MAX_TRIES} contexts: its speed cannot be measured",
-                hint="has the pair's file the right path and prompt?",
+                hint="check path and prompt in the pair's file",
             )
         assert self._session is not None
         self._context_tokens = len(self._session.token_ids)

@@ -11,15 +11,14 @@ from arbitrage.bench.by_hand import read_costs
 from arbitrage.bench.costs import Settings
 from arbitrage.bench.run import LoadedModels, measure
 from arbitrage.cli.estimate import DraftOption, TargetOption
-from arbitrage.cli.evaluate import DATASET_HELP
-from arbitrage.cli.options import LIMITS, FieldsOption, MaxTokensOption, PairOption, SeedOption, complete_dataset
+from arbitrage.cli.options import LIMITS, DatasetOption, FieldsOption, MaxTokensOption, PairOption, SeedOption
 from arbitrage.cli.report import MarginOption
 from arbitrage.cli.show import counting, rich_table, table_console
 from arbitrage.core.turn import Setting
 from arbitrage.core.types import Limits
 from arbitrage.datasets.named import problems
 from arbitrage.estimation.advise import measure_gap
-from arbitrage.estimation.verdict import LEAST, Chance, Machine, Verdict
+from arbitrage.estimation.verdict import MIN_SPEEDUP, Machine, Prospect, Verdict
 from arbitrage.evaluation.figures.matched import MARGIN
 from arbitrage.pairs.blocking import run
 from arbitrage.pairs.loaded import load
@@ -29,7 +28,7 @@ from arbitrage.report.words import points_text, ratio_text
 
 def advise(
     pair: PairOption = "tiny",
-    dataset: Annotated[str, typer.Option(help=DATASET_HELP, autocompletion=complete_dataset)] = "tiny:test",
+    dataset: DatasetOption = "tiny:test",
     fields: FieldsOption = "",
     limit: Annotated[int | None, typer.Option(help="Only the first LIMIT problems.")] = 40,
     costs: Annotated[
@@ -48,7 +47,7 @@ def advise(
     Draft and target solve the problems alone, the target reads the draft's steps, and the models' costs on this machine
     are measured. It takes about twice the target's own time for the problems.
     """
-    other = read_costs(costs, draft, target) if costs else None
+    other_costs = read_costs(costs, draft, target) if costs else None
     problem_list = problems(dataset, limit, fields=fields)
     loaded = load(pair, policies=["draft", "target", "likelihood"])
     gap = measure_gap(
@@ -64,7 +63,7 @@ def advise(
         gap=gap,
         margin=margin,
         here=Machine.of("here", measured, gap, margin),
-        elsewhere=Machine.of(costs.name, other, gap, margin) if costs and other else None,
+        elsewhere=Machine.of(costs.name, other_costs, gap, margin) if costs and other_costs else None,
     )
     _print(verdict, f"{loaded.name} on {dataset}")
     if as_json:
@@ -85,18 +84,18 @@ def _print(verdict: Verdict, title: str) -> None:
             f"{share:.0%} of the gap: at least {point.steps:.0%} of the steps by the target, in order of "
             f"{verdict.order}"
         )
-    rows = [(machine, chance) for machine in verdict.machines for chance in machine.chances]
+    rows = [(machine, prospect) for machine in verdict.machines for prospect in machine.prospects]
     table_console().print(rich_table(Table.of(f"{title}, at the target's accuracy", COLUMNS, rows)))
     for machine in verdict.machines:
         typer.echo(f"{machine.name}: a draft token costs {machine.advice.draft:.2f} of a target token")
     typer.echo(verdict.sentence)
 
 
-COLUMNS: list[Column[tuple[Machine, Chance]]] = [
+COLUMNS: list[Column[tuple[Machine, Prospect]]] = [
     Column("costs", lambda row: row[0].name),
     Column("rule", lambda row: row[1].rule),
     Column("steps by the target", lambda row: f"{row[1].point.steps:.0%}"),
     Column("speed-up", lambda row: ratio_text(row[1].speedup)),
-    Column(f"at least {LEAST:g}", lambda row: f"{row[1].worth_share:.0%}"),
+    Column(f"at least {MIN_SPEEDUP:g}", lambda row: f"{row[1].worth_share:.0%}"),
     Column("draft must keep", lambda row: NONE if row[1].break_even is None else f"{row[1].break_even:.0%}"),
 ]

@@ -27,8 +27,9 @@ def calibrate(
     floor: Annotated[
         float | None,
         typer.Option(
-            help="For a probe: let the draft stop within a step whose log-probability is so low that at least this "
-            "share of such steps, such as 0.98, is rejected anyway; the others are rejected too from now on."
+            help="For a probe: write its floor, bounds on a step's log-probability. Below a bound, at least this share "
+            "of the steps (such as 0.98) has a score that is rejected. From then on all of them are, and the draft "
+            "stops within them."
         ),
     ] = None,
     router: Annotated[str, typer.Option(help="A router's checkpoint folder; empty for the pair's router.")] = "",

@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from arbitrage.cli.options import LIMITS, FieldsOption, MaxStepsOption, MaxTokensOption, PairOption, SeedOption
+from arbitrage.cli.options import (
+    LIMITS,
+    DatasetOption,
+    FieldsOption,
+    MaxStepsOption,
+    MaxTokensOption,
+    PairOption,
+    SeedOption,
+)
 from arbitrage.cli.show import counting
 from arbitrage.core.types import Limits
 from arbitrage.datasets.named import problems
@@ -21,7 +29,7 @@ from arbitrage.training.rows import read_rows
 def collect(
     out: Annotated[Path, typer.Argument(help="Folder for the rows; a stopped run continues in its folder.")],
     pair: PairOption = "tiny",
-    dataset: Annotated[str, typer.Option(help="tiny:train:SEED, … or a JSONL file.")] = "tiny:train:9",
+    dataset: DatasetOption = "tiny:train:9",
     fields: FieldsOption = "",
     limit: Annotated[
         int | None, typer.Option(help="Only the first LIMIT problems; a larger limit continues a run.")

@@ -50,8 +50,8 @@ def demo(
     console.print(
         f"\nMethods on at most {limit} held-out problems, for {seconds:g} s from the start, one solution at a time:"
     )
-    left = max(seconds - (time.monotonic() - started), seconds / 2)
-    num = _compare_live(plan, loaded, console, left, is_audited=compare_all)
+    remaining_s = max(seconds - (time.monotonic() - started), seconds / 2)
+    num = _compare_live(plan, loaded, console, remaining_s, is_audited=compare_all)
     why = f"after {seconds:g} s" if num < limit else "at the limit"
     console.print(
         f"\nstopped {why}: {num} problems\n"

@@ -11,7 +11,7 @@ from arbitrage.bench.by_hand import read_costs
 from arbitrage.cli.options import SeedOption
 from arbitrage.cli.report import MarginOption
 from arbitrage.cli.show import rich_table, table_console
-from arbitrage.estimation.run import Beside, estimated
+from arbitrage.estimation.run import EntrySeconds, estimated
 from arbitrage.evaluation.figures.matched import MARGIN
 from arbitrage.evaluation.figures.summary import evidence_of
 from arbitrage.report.columns import Column, Table
@@ -55,7 +55,7 @@ def estimate(
     for line in summary_lines(evidence.summary):
         typer.echo(f"estimated: {line}")
     if as_json:
-        about = {
+        record = {
             "is_estimate": True,
             "assumption": result.assumption,
             "run": str(run),
@@ -64,10 +64,10 @@ def estimate(
             "num_problems": len(result.run.problems),
             "beside": [plain(asdict(one) | {"entry": one.entry, "ratio": one.ratio}) for one in result.beside],
         }
-        print(json.dumps({"schema": SCHEMA, **about, **evidence_record(evidence)}))  # noqa: T201
+        print(json.dumps({"schema": SCHEMA, **record, **evidence_record(evidence)}))  # noqa: T201
 
 
-COLUMNS: list[Column[Beside]] = [
+COLUMNS: list[Column[EntrySeconds]] = [
     Column("policy", lambda one: short_label(one.entry)),
     Column("estimated", lambda one: number(one.estimated_s, ".4f")),
     Column("in this run", lambda one: number(one.measured_s, ".4f")),

@@ -15,12 +15,12 @@ import typer
 from arbitrage.cli.config_file import ConfigOption
 from arbitrage.cli.options import (
     LIMITS,
+    DatasetOption,
     FieldsOption,
     MaxStepsOption,
     MaxTokensOption,
     PairOption,
     SeedOption,
-    complete_dataset,
     complete_method,
 )
 from arbitrage.cli.report import MarginOption, ParamsOption, PricesOption
@@ -28,7 +28,6 @@ from arbitrage.cli.show import counting, rich_table, table_console
 from arbitrage.core.errors import ConfigError, MissingExtra
 from arbitrage.core.turn import Setting
 from arbitrage.core.types import Limits, Problem, Sampling
-from arbitrage.datasets.hub import NAMED
 from arbitrage.datasets.named import problems
 from arbitrage.evaluation.figures.matched import MARGIN
 from arbitrage.evaluation.figures.rates import Rates
@@ -50,8 +49,6 @@ from arbitrage.report.tables import terminal_table
 from arbitrage.report.words import summary_lines
 from arbitrage.runtime.store import MANIFEST, read_manifest
 
-DATASET_HELP = f"tiny:test, tiny:ood, …, {', '.join(NAMED)}, hub:OWNER/NAME, or a JSONL or Parquet file."
-
 
 def evaluate(
     pair: PairOption = "tiny",
@@ -65,7 +62,7 @@ def evaluate(
         ),
     ] = ",".join(METHODS),
     thresholds: Annotated[str, typer.Option(help="Comma-separated, in [0, 1]; empty for each policy's default.")] = "",
-    dataset: Annotated[str, typer.Option(help=DATASET_HELP, autocompletion=complete_dataset)] = "tiny:test",
+    dataset: DatasetOption = "tiny:test",
     fields: FieldsOption = "",
     limit: Annotated[int | None, typer.Option(help="Only the first LIMIT problems.")] = None,
     stratify: Annotated[str, typer.Option(help="Take equal shares of a field's values, such as level.")] = "",
@@ -143,15 +140,15 @@ def evaluate(
         entries = resolved_entries(loaded, specs)
         plan = Plan(problems=problem_list, entries=entries, setting=setting, num_attempts=samples, jobs=jobs or 1)
         if jobs == AUTO:
-            plan = replace(plan, jobs=_found_jobs(loaded, plan, out))
+            plan = replace(plan, jobs=_chosen_jobs(loaded, plan, out))
         run, solutions = _solved(loaded, plan, dataset, is_audited=is_audited, out=out, traces=traces)
     evidence = evidence_of(solutions, rates=rates, margin=margin, seed=seed)
     if run:
         _write(run, evidence)
     _print(solutions, evidence, f"{loaded.name} on {dataset}, {len(problem_list)} problems, seed {seed}")
     if as_json:
-        about = {"pair": loaded.name, "num_problems": len(problem_list), "out": None if out is None else str(out)}
-        print(json.dumps({"schema": SCHEMA, **about, **evidence_record(evidence)}))  # noqa: T201
+        record = {"pair": loaded.name, "num_problems": len(problem_list), "out": None if out is None else str(out)}
+        print(json.dumps({"schema": SCHEMA, **record, **evidence_record(evidence)}))  # noqa: T201
     if all(solution.is_failed for of_entry in solutions.values() for solution in of_entry):
         raise typer.Exit(1)
 
@@ -169,8 +166,8 @@ def _pair(name: str, specs: Sequence[MethodSpec], ray: str, *, with_prm: bool) -
         yield remote
 
 
-def _found_jobs(loaded: SolvingPair, plan: Plan, out: Path | None) -> int:
-    """The number of solutions in flight: that of the run which is continued, or the one that trials speak for."""
+def _chosen_jobs(loaded: SolvingPair, plan: Plan, out: Path | None) -> int:
+    """The number of solutions in flight: that of the run which is continued, or the one that trials choose."""
     if out is not None and (out / MANIFEST).exists():
         return int(read_manifest(out).get("jobs", 1))
     solver = loaded.method(plan.entries[0].method)

@@ -72,7 +72,10 @@ def options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
     ] = False,
 ) -> None:
-    """Step-level speculative reasoning: a draft model writes, a router decides when the target should."""
+    """Step-level speculative reasoning.
+
+    A draft model writes each step; a router decides which steps the target model writes instead.
+    """
 
 
 def _check_arguments(arguments: Sequence[str]) -> None:

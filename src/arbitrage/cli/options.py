@@ -48,9 +48,13 @@ PairOption = Annotated[
         help="'tiny' for the shipped models, or a TOML file that names your own.", autocompletion=complete_pair
     ),
 ]
+DATASET_HELP: Final = (
+    f"tiny:test, tiny:train:SEED, tiny:ood, …, {', '.join(NAMED)}, hub:OWNER/NAME, or a JSONL or Parquet file."
+)
+DatasetOption = Annotated[str, typer.Option(help=DATASET_HELP, autocompletion=complete_dataset)]
 FieldsOption = Annotated[
     str, typer.Option(help="Columns of a file or hub dataset: question=problem,answer=solution,id=uid.")
 ]
-MaxTokensOption = Annotated[int, typer.Option(help="Bound of a whole solution.")]
-MaxStepsOption = Annotated[int, typer.Option(help="Bound of a solution's steps; each ends at an empty line.")]
-SeedOption = Annotated[int, typer.Option(help="Seed of sampling and of random escalation.")]
+MaxTokensOption = Annotated[int, typer.Option(help="Most tokens of a solution.")]
+MaxStepsOption = Annotated[int, typer.Option(help="Most steps of a solution; each ends at an empty line.")]
+SeedOption = Annotated[int, typer.Option(help="Seed of all random numbers of this command.")]

@@ -20,21 +20,28 @@ def serve(
     policy: Annotated[
         str,
         typer.Option(
-            help="The method of the pair's own name; without it the pair's default.", autocompletion=complete_method
+            help="The method behind the model id NAME; by default the pair's default method.",
+            autocompletion=complete_method,
         ),
     ] = "",
-    max_tokens: Annotated[int, typer.Option(help="Bound of an answer whose request names none.")] = LIMITS.max_tokens,
-    max_steps: Annotated[int, typer.Option(help="Likewise of its steps.")] = LIMITS.max_steps,
+    max_tokens: Annotated[
+        int, typer.Option(help="Most tokens of an answer whose request names no number.")
+    ] = LIMITS.max_tokens,
+    max_steps: Annotated[
+        int, typer.Option(help="Most steps of an answer whose request names no number.")
+    ] = LIMITS.max_steps,
     max_in_flight: Annotated[int, typer.Option(help="Solutions at a time.")] = 16,
     max_queue: Annotated[int, typer.Option(help="Solutions that may wait; further requests get status 429.")] = 256,
     max_request_bytes: Annotated[int, typer.Option(help="Larger requests get status 413.")] = 1 << 20,
-    deadline: Annotated[float, typer.Option(help="Seconds of a request, waiting included.")] = 600.0,
+    deadline: Annotated[float, typer.Option(help="Seconds that a request may take, waiting included.")] = 600.0,
     api_key_env: Annotated[
         str, typer.Option(help="Environment variable that holds the accepted API keys, with commas between.")
     ] = "",
-    insecure: Annotated[bool, typer.Option("--insecure", help="Let any machine ask without a key.")] = False,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Accept requests from any machine without a key.")
+    ] = False,
 ) -> None:
-    """Serve a pair to any client of OpenAI's interface, and a page at / that shows who writes what.
+    """Serve a pair to any client of OpenAI's interface, and a page at / that shows which model writes each step.
 
     A client chooses the method by the model's name: NAME, NAME/target, NAME/router@0.05. GET /v1/models lists them.
     """

@@ -75,6 +75,6 @@ def _of_budget(loaded: LoadedPair, budget: str, method: MethodSpec, threshold: f
         ConfigError: If the method does not use it, or the router is not calibrated for it.
     """
     if str(method) != "router" or threshold is not None:
-        other = f"the threshold {threshold:g}" if threshold is not None else f"the policy {str(method)!r}"
-        raise ConfigError(f"a budget sets the router's threshold, got {other} too", hint="leave one out")
+        conflict = f"the threshold {threshold:g}" if threshold is not None else f"the policy {str(method)!r}"
+        raise ConfigError(f"a budget sets the router's threshold, got {conflict} too", hint="leave one out")
     return loaded.threshold_for(budget)

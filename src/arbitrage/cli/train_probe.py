@@ -37,7 +37,7 @@ def train_probe(
         ),
     ] = 0.0,
     units: Annotated[int, typer.Option(help="Hidden units.")] = 32,
-    epochs: Annotated[int, typer.Option()] = 30,
+    epochs: Annotated[int, typer.Option(help="Passes over the training rows.")] = 30,
     validation_share: Annotated[float, typer.Option(help="Share of the problems to hold out.")] = 0.1,
     seed: SeedOption = 0,
 ) -> None:

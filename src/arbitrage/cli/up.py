@@ -8,13 +8,18 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from arbitrage.cli.options import complete_pair
+from arbitrage.core.errors import ConfigError
 from arbitrage.pairs.catalogue import pair_config
 from arbitrage.pairs.launch import answers, servers
 from arbitrage.runtime.servers import Started, running
 
 
 def up(
-    config: Annotated[Path, typer.Option(help="A pair's TOML file whose models name servers.")],
+    pair: Annotated[
+        str, typer.Option(help="A TOML file whose models name servers.", autocompletion=complete_pair)
+    ] = "",
+    config: Annotated[str, typer.Option(help="The earlier name of --pair.", hidden=True)] = "",
     logs: Annotated[Path, typer.Option(help="Folder for the servers' logs.")] = Path("logs"),
     timeout: Annotated[float, typer.Option(help="Seconds that a server may take until it answers.")] = 600.0,
     print_only: Annotated[bool, typer.Option("--print", help="Only show the commands.")] = False,
@@ -25,7 +30,9 @@ def up(
     pooling task of a classifier. `server_args = [...]` in a model's table adds flags. The table [launch] names the
     command that starts a kind of server.
     """
-    to_start = servers(pair_config(config))
+    if not (name := pair or config):
+        raise ConfigError("no pair is given", hint="name its TOML file by --pair")
+    to_start = servers(pair_config(name))
     console = Console(highlight=False, soft_wrap=True)
     if print_only:
         for server in to_start:

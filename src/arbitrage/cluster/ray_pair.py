@@ -53,7 +53,7 @@ class Worker:
             self._loaded = self._load()
         return self._loaded
 
-    def about(self) -> tuple[str, dict[str, str]]:
+    def description(self) -> tuple[str, dict[str, str]]:
         """The pair's name, and how its models' forward passes run."""
         return self.pair().name, self.pair().paths
 
@@ -76,10 +76,10 @@ class Worker:
 
 
 @dataclass(slots=True, eq=False)
-class Place:
-    """An actor and what is known of it."""
+class Actor:
+    """An actor of the cluster and what is known of it."""
 
-    actor: Any
+    handle: Any
     num_running: int = 0
     lost_s: float = -PAUSE_S
     """When it was last lost, on the monotonic clock."""
@@ -126,12 +126,12 @@ class RayPair:
                 f"cluster ({sizes}), {num_needed} are needed",
                 hint="change actors, num_cpus or num_gpus in the table [ray]",
             )
-        actor = ray.remote(Worker).options(
+        worker = ray.remote(Worker).options(
             num_cpus=options.num_cpus, num_gpus=options.num_gpus, max_restarts=-1, max_concurrency=1000
         )
-        self._places = [Place(actor.remote(load)) for _ in range(num_needed)]
+        self._actors = [Actor(worker.remote(load)) for _ in range(num_needed)]
         try:
-            self.name, self.paths = self._ask("about")
+            self.name, self.paths = self._ask("description")
         except BaseException:
             ray.shutdown()
             raise
@@ -146,12 +146,12 @@ class RayPair:
     @property
     def num_actors(self) -> int:
         """How many actors there are."""
-        return len(self._places)
+        return len(self._actors)
 
     def close(self) -> None:
         """End the actors, and the cluster if it was started here."""
-        for place in self._places:
-            ray.kill(place.actor)
+        for actor in self._actors:
+            ray.kill(actor.handle)
         ray.shutdown()
 
     def resolved(self, method: MethodSpec) -> MethodSpec:
@@ -175,7 +175,7 @@ class RayPair:
 
     def _ask(self, name: str, *arguments: object) -> Any:
         try:
-            return ray.get(getattr(self._places[0].actor, name).remote(*arguments), timeout=START_S)
+            return ray.get(getattr(self._actors[0].handle, name).remote(*arguments), timeout=START_S)
         except RayTaskError as error:
             raise error.cause from None
         except RayError as error:
@@ -189,9 +189,9 @@ class RayPair:
         """
         reason = ""
         for _ in range(MAX_TRIES):
-            place = min(self._places, key=lambda one: one.load)
-            place.num_running += 1
-            work = place.actor.solve.remote(method, problem, setting)
+            actor = min(self._actors, key=lambda one: one.load)
+            actor.num_running += 1
+            work = actor.handle.solve.remote(method, problem, setting)
             try:
                 trace: Trace = await work
                 return trace
@@ -199,14 +199,17 @@ class RayPair:
                 raise error.cause from None
             except RayError as error:
                 _log.warning("an actor was lost in problem %r: it is solved again", problem.id)
-                reason, place.lost_s = first_line(error), time.monotonic()
+                reason, actor.lost_s = first_line(error), time.monotonic()
             except asyncio.CancelledError:
                 ray.cancel(work)
                 raise
             finally:
-                place.num_running -= 1
+                actor.num_running -= 1
             await asyncio.sleep(PAUSE_S)
-        raise EngineError(f"{MAX_TRIES} actors were lost one after the other, last: {reason}")
+        raise EngineError(
+            f"{MAX_TRIES} actors were lost one after the other, last: {reason}",
+            hint="Ray's logs on the actors' nodes have the cause: /tmp/ray/session_latest/logs",
+        )
 
 
 def _num_fitting(resources: Mapping[str, float], needs: Mapping[str, float]) -> int:

@@ -40,7 +40,8 @@ class MissingExtra(ArbitrageError):
 
     def __init__(self, extra: str) -> None:
         self.extra = extra
-        super().__init__(f"this needs the extra {extra!r}", hint=f"pip install '{DISTRIBUTION}[{extra}]'")
+        message = f"a package of the extra {extra!r} is not installed"
+        super().__init__(message, hint=f"pip install '{DISTRIBUTION}[{extra}]'")
 
     def __reduce__(self) -> tuple[type[Self], tuple[str]]:
         """Pickle by the extra's name: it crosses processes."""

@@ -27,7 +27,7 @@ OnText = Callable[[Source, str], None]
 """Gets each new part of a step that is sure to be kept while its author writes it: the author, and whole characters."""
 T = TypeVar("T", Session, ScoringSession)
 R = TypeVar("R", Candidate, Score)
-DRAFTED: Final = (Source.DRAFT, 0)
+DRAFT_KEY: Final = (Source.DRAFT, 0)
 """Author and sample of the step that is offered to the target."""
 
 
@@ -255,7 +255,7 @@ class Turn:
         return (await self.scored(scorer, candidate)).value
 
     async def scored(self, scorer: Scorer, candidate: Candidate) -> Score:
-        """The same with all that the scorer says about the candidate."""
+        """The whole score, with its cost and log-probabilities; only the first call computes it."""
         key = (scorer.name, candidate.source, candidate.sample, candidate.num_taken)
         if key not in self._scores or self._scores[key].cancelled():
             self._scores[key] = asyncio.ensure_future(self._score(scorer, candidate))
@@ -277,9 +277,9 @@ class Turn:
         return StepRequest(max_tokens=self.max_tokens, delimiter=setting.limits.delimiter, sampling=sampling, seed=seed)
 
     def _with_proposal(self, request: StepRequest, source: Source, num_taken: int) -> StepRequest:
-        """The request with the draft's latest step, as far as the setting and ``num_taken`` want it."""
+        """With the draft's latest step, if the setting allows proposals, or ``num_taken`` needs its tokens."""
         drafted = _results(
-            task for (author, sample, _), task in self._candidates.items() if (author, sample) == DRAFTED
+            task for (author, sample, _), task in self._candidates.items() if (author, sample) == DRAFT_KEY
         )
         if not drafted or not (num_taken or (self.setting.use_proposals and source is Source.TARGET)):
             return request

@@ -119,10 +119,10 @@ class Problem:
             ProblemError: If there is no question or it is empty, or if the last message is a system message or an
                 empty one.
         """
-        given = tuple(messages) if messages else (Message(Role.USER, question or ""),)
+        conversation = tuple(messages) if messages else (Message(Role.USER, question or ""),)
         if question is not None and messages:
-            given = _with_question(given, question)
-        values = {"id": id, "messages": given, "answer": answer, "metadata": {} if metadata is None else metadata}
+            conversation = _with_question(conversation, question)
+        values = {"id": id, "messages": conversation, "answer": answer, "metadata": metadata or {}}
         for name, value in values.items():
             object.__setattr__(self, name, value)
         self._check()

@@ -49,11 +49,11 @@ class Dialect(Protocol):
         """The name of this kind of server in configurations."""
 
     @property
-    def about(self) -> str:
+    def models_path(self) -> str:
         """Path of the request for the models."""
 
     def served(self, answer: Any) -> Served:
-        """Read the answer to a request to :attr:`about`."""
+        """Read the answer to a request to :attr:`models_path`."""
 
     def generate(self, model: str, ids: Sequence[int], request: StepRequest, max_tokens: int) -> Call:
         """The request for one step behind ``ids``."""
@@ -108,7 +108,7 @@ def _reading(read: Callable[..., Any]) -> Callable[..., Any]:
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise EngineError(
                 f"an answer of {self.name} cannot be read, {type(error).__name__}: {error}",
-                hint="is the server of the kind that the configuration names, and recent enough?",
+                hint="check that engine names this kind of server, and update the server",
             ) from error
 
     guarded.__doc__ = read.__doc__
@@ -135,7 +135,7 @@ class VLLM:
     """vLLM's OpenAI-compatible server."""
 
     name: str = "vllm"
-    about: str = "/v1/models"
+    models_path: str = "/v1/models"
 
     @_reading
     def served(self, answer: Any) -> Served:
@@ -221,7 +221,7 @@ class SGLang:
     """SGLang's own ``/generate``, which returns more than its OpenAI-compatible call."""
 
     name: str = "sglang"
-    about: str = "/v1/models"
+    models_path: str = "/v1/models"
 
     @_reading
     def served(self, answer: Any) -> Served:
@@ -239,8 +239,8 @@ class SGLang:
     @_reading
     def completion(self, answer: Any) -> Completion:
         """``matched`` is an id for end-of-sequence and a text for the delimiter."""
-        about, ids = answer["meta_info"], answer["output_ids"]
-        reason = about["finish_reason"]
+        info, ids = answer["meta_info"], answer["output_ids"]
+        reason = info["finish_reason"]
         if reason["type"] not in ("stop", "length"):
             raise EngineError(f"sglang ended a step for the reason {reason!r}")
         finish = Finish.TOKEN_LIMIT if reason["type"] == "length" else Finish.STEP_END
@@ -249,7 +249,7 @@ class SGLang:
         return Completion(
             token_ids=tuple(ids),
             finish=finish,
-            logprobs=tuple(float(entry[0]) for entry in about["output_token_logprobs"][: len(ids)]),
+            logprobs=tuple(float(entry[0]) for entry in info["output_token_logprobs"][: len(ids)]),
             num_cached=self.num_cached(answer),
         )
 
@@ -311,7 +311,7 @@ class LlamaServer:
     """llama.cpp's own ``/completion``, since the OpenAI-compatible call returns no ids and no stop words."""
 
     name: str = "llama-server"
-    about: str = "/props"
+    models_path: str = "/props"
 
     @_reading
     def served(self, answer: Any) -> Served:

@@ -19,6 +19,8 @@ except ImportError as error:
 
 _CONTRACTIONS: Final = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
 _REST: Final = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_CONVERTER: Final = "use llama.cpp's own convert_hf_to_gguf.py"
+"""What to do with a checkpoint that cannot be exported here."""
 PRE_TOKENIZERS: Final = {
     _CONTRACTIONS + r"\p{N}" + _REST: "qwen2",
     _CONTRACTIONS + r"\p{N}{1,3}" + _REST: "llama-bpe",
@@ -83,7 +85,7 @@ class Checkpoint:
             raise CheckpointError(
                 f"{str(folder)!r} is a {config.get('model_type')!r} of {config.get('architectures')}, "
                 "only LlamaForCausalLM can be exported",
-                hint="use llama.cpp's own convert_hf_to_gguf.py",
+                hint=_CONVERTER,
             )
         tokenizer_config = _json(folder / "tokenizer_config.json", {})
         template = folder / "chat_template.jinja"
@@ -171,12 +173,12 @@ def _add_shape(writer: Any, checkpoint: Checkpoint) -> None:
     writer.add_value_length(checkpoint.head_dim)
     writer.add_rope_freq_base(float(rope["rope_theta"]))
     if config.get("hidden_act", "silu") != "silu":
-        raise CheckpointError(f"hidden_act must be 'silu', got {config['hidden_act']!r}")
+        raise CheckpointError(f"hidden_act must be 'silu', got {config['hidden_act']!r}", hint=_CONVERTER)
     if (scaling := rope.get("rope_type", rope.get("type", "default"))) == "linear":
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(float(rope["factor"]))
     elif scaling not in ("default", "llama3"):
-        raise CheckpointError(f"rope_type must be default, linear or llama3, got {scaling!r}")
+        raise CheckpointError(f"rope_type must be default, linear or llama3, got {scaling!r}", hint=_CONVERTER)
 
 
 def _renamed(checkpoint: Checkpoint) -> Iterator[tuple[str, "NDArray[np.float32]"]]:
@@ -195,7 +197,7 @@ def _renamed(checkpoint: Checkpoint) -> Iterator[tuple[str, "NDArray[np.float32]
             continue
         new = names.get_name(name, try_suffixes=(".weight", ".bias"))
         if new is None or name == "lm_head.bias":
-            raise CheckpointError(f"a GGUF file of Llama has no place for the tensor {name!r}")
+            raise CheckpointError(f"a GGUF file of Llama has no place for the tensor {name!r}", hint=_CONVERTER)
         part = name.split(".")[-2]
         yield new, _interleaved(values, heads[part]) if part in heads else values
     if checkpoint.rope.get("rope_type") == "llama3":
@@ -272,8 +274,9 @@ def _add_tokenizer(writer: Any, checkpoint: Checkpoint) -> None:
     ways = (writer.add_eos_token_id, writer.add_eot_token_id, writer.add_eom_token_id)
     if not 1 <= len(checkpoint.end_ids) <= len(ways):
         raise CheckpointError(
-            f"{str(checkpoint.folder)!r} ends answers by the tokens {list(checkpoint.end_ids)}, "
-            f"a GGUF file names 1 to {len(ways)}"
+            f"{str(checkpoint.folder)!r} has {len(checkpoint.end_ids)} tokens that end an answer, "
+            f"{list(checkpoint.end_ids)}; a GGUF file holds 1 to {len(ways)}",
+            hint=_CONVERTER,
         )
     for add, id in zip(ways, checkpoint.end_ids, strict=False):
         add(id)
@@ -292,7 +295,10 @@ def _vocabulary(checkpoint: Checkpoint) -> tuple[list[str], list[int]]:
     entries = [(text, id, gguf.TokenType.NORMAL) for text, id in model["vocab"].items()]
     for text, token in checkpoint.added.items():
         if token.get("lstrip") or token.get("rstrip"):
-            raise CheckpointError(f"the token {text!r} takes white space with it, which a GGUF file cannot say")
+            raise CheckpointError(
+                f"the token {text!r} strips white space around it (lstrip, rstrip), which a GGUF file cannot record",
+                hint=_CONVERTER,
+            )
         entries.append((text, token["id"], gguf.TokenType.CONTROL if token["special"] else gguf.TokenType.USER_DEFINED))
     for text, id, kind in entries:
         if id >= size:
@@ -310,14 +316,13 @@ def _pre_tokenizer(checkpoint: Checkpoint) -> str:
     tokenizer, path = checkpoint.tokenizer, str(checkpoint.folder / "tokenizer.json")
     model, pre = tokenizer["model"], tokenizer.get("pre_tokenizer") or {}
     parts = pre.get("pretokenizers", [pre])
-    hint = "use llama.cpp's own convert_hf_to_gguf.py"
     if model.get("type") != "BPE" or tokenizer.get("normalizer") or parts[-1].get("type") != "ByteLevel":
-        raise CheckpointError(f"{path} is no byte-level BPE without a normaliser", hint=hint)
+        raise CheckpointError(f"{path} is no byte-level BPE without a normaliser", hint=_CONVERTER)
     name = ""
     if len(parts) == 2 and parts[0].get("type") == "Split" and not parts[1].get("use_regex", True):
         name = PRE_TOKENIZERS.get(parts[0].get("pattern", {}).get("Regex", ""), "")
     if not name or parts[-1].get("add_prefix_space") or bool(model.get("ignore_merges")) != (name == "llama-bpe"):
-        raise CheckpointError(f"{path} splits texts in a way that llama.cpp has no name for", hint=hint)
+        raise CheckpointError(f"{path} uses a pre-tokenizer that llama.cpp does not support", hint=_CONVERTER)
     return name
 
 
@@ -334,5 +339,7 @@ def _begins(checkpoint: Checkpoint) -> bool:
     begin = checkpoint.special("bos")
     is_begin = begin is not None and pieces and "SpecialToken" in pieces[0]
     if added and not (is_begin and [checkpoint.added[text]["id"] for text in added] == [begin]):
-        raise CheckpointError(f"the tokenizer adds {added} to every text, a GGUF file can say only begin-of-sequence")
+        raise CheckpointError(
+            f"the tokenizer adds {added} to every text, a GGUF file can record only begin-of-sequence", hint=_CONVERTER
+        )
     return bool(added)

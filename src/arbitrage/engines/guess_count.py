@@ -1,4 +1,4 @@
-"""How many tokens to guess for one forward pass of the target: a fixed number, or the one that promises most.
+"""How many tokens to guess for one pass of the target: a fixed number, or that with the least expected time per token.
 
 Each guess is right with probability a, the acceptance. One forward pass of the target over k guesses and one more token
 gives 1 + a + … + a^k tokens on average (Leviathan et al., arXiv 2211.17192). Acceptance and the costs of forward passes
@@ -33,7 +33,7 @@ RECHOOSE_EVERY: Final = 8
 
 
 class GuessCount(Protocol):
-    """Says how many tokens to guess, and learns how guesses fare; one for all sessions of an engine."""
+    """Chooses how many tokens to guess, from the results of earlier guesses; one for all sessions of an engine."""
 
     def choose(self, num_missing: int) -> int:
         """The number of tokens to guess for the next forward pass of the target.

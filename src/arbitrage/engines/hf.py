@@ -206,18 +206,21 @@ def load_checkpoint(
         raise CheckpointError(f"cannot load the checkpoint {str(path)!r}: {first_line(error)}") from error
     missing = sorted(report["missing_keys"])
     if missing:
-        raise CheckpointError(f"the checkpoint {str(path)!r} lacks weights: {', '.join(missing[:3])}")
+        raise CheckpointError(
+            f"the checkpoint {str(path)!r} lacks weights: {', '.join(missing[:3])}",
+            hint="it is incomplete or of another kind: download it again, or name another checkpoint",
+        )
     try:
         return model.to(device).eval(), tokenizer
     except torch.OutOfMemoryError as error:
         raise ConfigError(
             f"{str(path)!r} does not fit into the free memory of the device {device!r}: {first_line(error)}",
-            hint="a smaller dtype, or another device",
+            hint="set a smaller dtype, or another device",
         ) from error
     except (AssertionError, RuntimeError) as error:  # By torch for a device that it was not built for, or cannot find.
         raise ConfigError(
             f"{str(path)!r} cannot be put on the device {device!r}: {first_line(error)}",
-            hint="name one that torch sees, such as cpu",
+            hint="set device to one that this build of torch supports, such as cpu",
         ) from error
 
 

@@ -50,7 +50,7 @@ def load_gguf(kind: type, path: Path, dtype: torch.dtype) -> tuple[PreTrainedMod
     except Exception as error:  # transformers has no common error; this one comes before any weight is read.
         raise CheckpointError(
             f"transformers cannot read {str(path)!r} of the architecture {file.architecture!r}: {first_line(error)}",
-            hint='engine = "llamacpp" may',
+            hint='try engine = "llamacpp"',
         ) from error
     tokenizer = gguf_tokenizer(file.metadata, path)
     divisors = _rope_divisors(file)
@@ -62,7 +62,7 @@ def load_gguf(kind: type, path: Path, dtype: torch.dtype) -> tuple[PreTrainedMod
     if not report["missing_keys"] and num_read < num_weights:
         raise CheckpointError(
             f"transformers reads {num_read} of the {num_weights} weights in {str(path)!r}",
-            hint='engine = "llamacpp" reads all',
+            hint='set engine = "llamacpp", which reads all of them',
         )
     if divisors is not None:
         _divide_frequencies(model, divisors, path)
@@ -86,7 +86,7 @@ def _rope_divisors(file: GGUFFile) -> torch.Tensor | None:
     if scaling != "none":
         raise CheckpointError(
             f"{str(file.path)!r} stretches positions by {scaling!r}, which transformers does not read from it",
-            hint='engine = "llamacpp" does',
+            hint='set engine = "llamacpp", which reads it',
         )
     return None
 
@@ -95,7 +95,10 @@ def _divide_frequencies(model: PreTrainedModel, divisors: torch.Tensor, path: Pa
     """Stretch the position encoding as the file says; transformers leaves it out."""
     encodings = [module for module in model.modules() if hasattr(module, "inv_freq")]
     if not encodings or any(len(divisors) not in (1, len(encoding.inv_freq)) for encoding in encodings):
-        raise CheckpointError(f"the position encoding of {str(path)!r} does not fit the model of transformers")
+        raise CheckpointError(
+            f"the position encoding of {str(path)!r} does not fit the model of transformers",
+            hint='try engine = "llamacpp"',
+        )
     for encoding in encodings:
         encoding.inv_freq = encoding.inv_freq / divisors.to(encoding.inv_freq)
         encoding.original_inv_freq = encoding.inv_freq.clone()  # One tensor under two names cannot be traced.

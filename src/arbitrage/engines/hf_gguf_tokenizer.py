@@ -80,7 +80,7 @@ def gguf_tokenizer(metadata: Mapping[str, Any], path: Path) -> PreTrainedTokeniz
         raise CheckpointError(
             f"the tokenizer in {str(path)!r} is of the kind {model!r} with the splits {pre!r}; "
             f"read here are 'gpt2' with {', '.join(_SPLITS)}",
-            hint='engine = "llamacpp" reads others',
+            hint='set engine = "llamacpp", which reads others',
         )
     tokens, kinds = _tokens(metadata)
     merges = [tuple(merge.split(" ")) for merge in metadata["tokenizer.ggml.merges"]]

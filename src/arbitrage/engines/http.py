@@ -74,7 +74,7 @@ class HTTPEngine(TokenText):
             EngineError: If no server answers, or it is of another kind.
             ConfigError: If it does not serve this model, or reports no context length and none is given.
         """
-        replicas = [dialect.served(answer) for answer in client.get_all(dialect.about)]
+        replicas = [dialect.served(answer) for answer in client.get_all(dialect.models_path)]
         lengths = [length for length in (context_length, *(served.context_length for served in replicas)) if length]
         if not lengths:
             raise ConfigError(
@@ -118,7 +118,10 @@ def served_model(replicas: Sequence[Served], model: str, url: str, known_as: Seq
     """
     ids = {_served_model(served, model, url, known_as) for served in replicas}
     if len(ids) > 1:
-        raise ConfigError(f"the replicas {url} serve different models: {', '.join(sorted(ids))}")
+        raise ConfigError(
+            f"the replicas {url} serve different models: {', '.join(sorted(ids))}",
+            hint="start all replicas with the same model",
+        )
     return ids.pop()
 
 
@@ -198,8 +201,8 @@ class HTTPSession:
         """The tokens of the proposal that the step begins with."""
         if request.proposal is None or not request.num_taken:
             return []
-        given = self._engine.ids_of(request.proposal, self._source)
-        return self._engine.whole_characters(list(given[: min(request.num_taken, max_tokens - 1)]), ids)
+        proposed_ids = self._engine.ids_of(request.proposal, self._source)
+        return self._engine.whole_characters(list(proposed_ids[: min(request.num_taken, max_tokens - 1)]), ids)
 
     async def propose_many(self, request: StepRequest, seeds: Sequence[int]) -> list[Candidate]:
         """Send all requests at once: the server batches them, and its prefix cache may serve all but the first."""

@@ -215,7 +215,7 @@ class ServerUnreachable(EngineError):
     """The connection failed or broke; the same request may succeed."""
 
     is_retryable = True
-    hint = "is the server running there? `arbitrage up` starts the servers of a pair"
+    hint = "start the server; `arbitrage up` starts those of a pair"
 
 
 class ServerBusy(EngineError):

@@ -113,11 +113,11 @@ class LanguageModel(TokenText, abc.ABC):
             return
         weights = fingerprint(Path(path))
         settings = {"weights": weights, **self.arithmetic()}
-        self._width_difference = widths.remembered(settings) if weights else None
+        self._width_difference = widths.saved_difference(settings) if weights else None
         if self._width_difference is None:
             difference = self.width_difference
             if weights and math.isfinite(difference):
-                widths.remember(difference, settings)
+                widths.save_difference(difference, settings)
 
     @abc.abstractmethod
     def arithmetic(self) -> dict[str, Any]:

@@ -164,7 +164,7 @@ class GGUFTokenizer:
     ) -> list[int] | str:
         """Render messages by the file's template, and encode them unless the text itself is wanted.
 
-        The template raises what it likes where it refuses them.
+        A template may raise any exception when it refuses messages.
         """
         assert self.chat_template
         begin, end = (self._special(name) for name in ("bos", "eos"))
@@ -244,4 +244,4 @@ llama_cpp.llama_log_set(_listen, ctypes.c_void_p(0))
 def logged_error() -> Iterator[Any]:
     """Collects errors that llama.cpp logs meanwhile; yields a function that returns the first of them."""
     _messages.clear()
-    yield lambda: re.sub(r"^\w+: ", "", "".join(islice(_messages, 1)).strip()) or "it does not say why"
+    yield lambda: re.sub(r"^\w+: ", "", "".join(islice(_messages, 1)).strip()) or "llama.cpp gives no reason"

@@ -41,7 +41,7 @@ def requantise(source: Path, out: Path, kind: str) -> None:
     if magic != _MAGIC:
         raise CheckpointError(f"{str(source)!r} is no GGUF file: it begins with {magic!r}")
     if out.exists() and out.samefile(source):
-        raise ConfigError(f"{str(out)!r} is the file to read too", hint="name another file to write")
+        raise ConfigError(f"the output file {str(out)!r} is also the input file", hint="name another file to write")
     with replaced_when_whole(out) as partial:
         quantise(source, partial, kind)
 

@@ -37,13 +37,13 @@ class Replicas:
     """
 
     def __init__(
-        self, clients: Sequence[HTTPClient], about: str, *, clock: Callable[[], float] = time.monotonic
+        self, clients: Sequence[HTTPClient], models_path: str, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """Wrap clients.
 
         Args:
             clients: One for each server, with the same options.
-            about: Path that a server answers when it is well.
+            models_path: Path that a server answers when it is well.
             clock: Returns seconds.
 
         Raises:
@@ -53,7 +53,7 @@ class Replicas:
         if not urls or len(set(urls)) < len(urls):
             raise ConfigError(f"a model needs at least one server, each at an address of its own, got {urls}")
         self.replicas = [Replica(client) for client in clients]
-        self._about, self._clock = about, clock
+        self._models_path, self._clock = models_path, clock
 
     @property
     def url(self) -> str:
@@ -91,7 +91,7 @@ class Replicas:
 
     async def check(self, replica: Replica) -> None:
         """Ask a replica whether it is well."""
-        self._note(replica, is_up=await replica.client.is_well(self._about))
+        self._note(replica, is_up=await replica.client.is_well(self._models_path))
 
     async def recheck(self) -> None:
         """Ask the replicas that failed some time ago."""

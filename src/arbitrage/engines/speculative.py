@@ -37,7 +37,7 @@ WIDTHS: Final = (1, 2, 4, 6, 8, MAX_GUESSES + 1)
 
 
 class SpeculativeEngine:
-    """A target in this process whose sessions verify the tokens that a guesser says come next.
+    """A target in this process whose sessions verify the tokens that a guesser proposes.
 
     Each token is picked from the target's own logits with the same draws as without guesses. This is the rejection rule
     of Leviathan et al. (arXiv 2211.17192) for guesses that are certain. Where forward passes of different widths give
@@ -61,7 +61,7 @@ class SpeculativeEngine:
             target: The model that writes.
             start: Makes the guesser of a problem whose prompt has the given ids.
             name: Of the guesser; run keys call the engine by both names.
-            count: How many tokens the guessers guess, for :meth:`prepare`; None if they do not ask.
+            count: How many tokens the guessers guess, for :meth:`prepare`; None if their number is fixed elsewhere.
             draft: The model that guesses, if one does.
 
         Raises:

@@ -19,10 +19,10 @@ def with_beginning(written: Candidate, begun: Candidate | None, num_taken: int, 
     """
     if begun is None or not num_taken:
         return written
-    known = None if begun.logprobs is None or written.logprobs is None else (*begun.logprobs[:num_taken],)
+    taken_logprobs = None if begun.logprobs is None or written.logprobs is None else (*begun.logprobs[:num_taken],)
     return replace(
         written,
-        logprobs=None if known is None else (*known, *(written.logprobs or ())),
+        logprobs=None if taken_logprobs is None else (*taken_logprobs, *(written.logprobs or ())),
         first_entropy=begun.first_entropy,
         num_taken=num_taken,
         num_taken_chars=len(taken_text),

@@ -13,7 +13,7 @@ _BLOCK: Final = "\u2581"
 
 
 @runtime_checkable
-class KnowsBytes(Protocol):
+class HasTokenBytes(Protocol):
     """A tokenizer that holds the bytes of its tokens."""
 
     @property
@@ -26,10 +26,10 @@ def is_same_vocabulary(first: Any, second: Any) -> bool:
     """Whether two tokenizers give the same ids to the same tokens.
 
     Args:
-        first: Of transformers, or one that :class:`KnowsBytes`.
+        first: Of transformers, or one with the bytes of its tokens (:class:`HasTokenBytes`).
         second: Likewise.
     """
-    if isinstance(first, KnowsBytes) or isinstance(second, KnowsBytes):
+    if isinstance(first, HasTokenBytes) or isinstance(second, HasTokenBytes):
         return _with_spaces(token_bytes(first)) == _with_spaces(token_bytes(second))
     return bool(first.get_vocab() == second.get_vocab())
 
@@ -40,7 +40,7 @@ def token_bytes(tokenizer: Any) -> dict[int, bytes]:
     Args:
         tokenizer: See :func:`is_same_vocabulary`.
     """
-    if isinstance(tokenizer, KnowsBytes):
+    if isinstance(tokenizer, HasTokenBytes):
         return dict(tokenizer.token_bytes)
     tokens: dict[str, int] = tokenizer.get_vocab()
     is_byte_level = sum(token.startswith("Ġ") - token.startswith(_BLOCK) for token in tokens) > 0

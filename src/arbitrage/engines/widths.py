@@ -74,7 +74,7 @@ def width_difference(model: Measured) -> float:
     return worst
 
 
-def remembered(settings: Mapping[str, Any], folder: Path | None = None) -> float | None:
+def saved_difference(settings: Mapping[str, Any], folder: Path | None = None) -> float | None:
     """The difference that was measured before under these settings.
 
     Args:
@@ -89,7 +89,7 @@ def remembered(settings: Mapping[str, Any], folder: Path | None = None) -> float
     return None
 
 
-def remember(difference: float, settings: Mapping[str, Any], folder: Path | None = None) -> None:
+def save_difference(difference: float, settings: Mapping[str, Any], folder: Path | None = None) -> None:
     """Keep a measurement for the next start; if the folder cannot be written, the next start measures again."""
     file = _file(settings, folder)
     partial = file.with_suffix(f".{os.getpid()}")

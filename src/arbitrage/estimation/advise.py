@@ -56,7 +56,7 @@ def measure_gap(
         for trace, solution in zip(traces[DRAFT], solutions[DRAFT], strict=True):
             target_right = by_target[solution.problem]
             if solution.is_correct is not None and target_right is not None:
-                steps = run(drafted_steps(trace, loaded.pair, is_read=is_read))
+                steps = run(draft_steps(trace, loaded.pair, is_read=is_read))
                 outcomes.append(
                     Outcome(
                         problem=solution.problem,
@@ -83,7 +83,7 @@ def reads_likelihood(loaded: LoadedPair) -> bool:
     return True
 
 
-async def drafted_steps(trace: Trace, pair: Pair, *, is_read: bool) -> list[DraftedStep]:
+async def draft_steps(trace: Trace, pair: Pair, *, is_read: bool) -> list[DraftedStep]:
     """The steps of a draft's solution with the doubt of each rule.
 
     Args:

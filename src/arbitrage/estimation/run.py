@@ -16,7 +16,7 @@ from arbitrage.evaluation.running.solutions import Solution
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Beside:
+class EntrySeconds:
     """Seconds of one entry: estimated, and as the run measured them on its own machine."""
 
     entry: Entry
@@ -36,7 +36,7 @@ class Estimated:
     run: Run
     """Its solutions have the estimated seconds."""
     costs: PairCosts
-    beside: Sequence[Beside]
+    beside: Sequence[EntrySeconds]
     """For each entry."""
     outside_ms: float | None
     """Milliseconds outside models for each step; None for those that the run measured."""
@@ -81,7 +81,7 @@ def estimated(path: Path, costs: PairCosts, *, outside_ms: float | None = None) 
     calls = Calls(costs=costs, verifies_proposals=proposals.are_verified, outside_ms=outside_ms)
     run = read_run(path, calls.timed)
     beside = [
-        Beside(entry=entry, estimated_s=_seconds(of_entry), measured_s=_seconds(measured.solutions[entry]))
+        EntrySeconds(entry=entry, estimated_s=_seconds(of_entry), measured_s=_seconds(measured.solutions[entry]))
         for entry, of_entry in run.solutions.items()
     ]
     return Estimated(run=run, costs=costs, beside=beside, outside_ms=outside_ms)

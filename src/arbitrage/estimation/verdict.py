@@ -13,14 +13,14 @@ from arbitrage.report.words import ratio_text
 
 SHARES: Final = (0.5, 0.8, 1.0)
 """Of the accuracy gap, for which the escalated steps are counted."""
-LEAST: Final = 1.05
+MIN_SPEEDUP: Final = 1.05
 """The speed-up from which a pair is worth it: less is within the error of measured costs."""
 RULES: Final = (LIKELIHOOD, NO_SCORER)
 """Rules whose order of steps follows from the draft's own solutions, the first one preferred."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chance:
+class Prospect:
     """One rule on one machine, with as few steps escalated as the target's accuracy allows."""
 
     rule: str
@@ -29,31 +29,31 @@ class Chance:
     speedup: Estimate
     """Over target-only."""
     worth_share: float
-    """Share of the resamples in which the speed-up is at least :data:`LEAST`."""
+    """Share of the resamples in which the speed-up is at least :data:`MIN_SPEEDUP`."""
     break_even: float | None
     """The share of steps that the draft must keep for a speed-up of 1; None where no share suffices."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """The prospects of a pair by the costs of one machine."""
+    """What a pair can gain by the costs of one machine."""
 
     name: str
     """In sentences, such as ``here``."""
     costs: PairCosts
     advice: Advice
-    chances: Sequence[Chance]
+    prospects: Sequence[Prospect]
     """By rule, the fastest first; empty if no rule can be timed."""
 
     @property
-    def best(self) -> Chance | None:
+    def best(self) -> Prospect | None:
         """The fastest rule."""
-        return self.chances[0] if self.chances else None
+        return self.prospects[0] if self.prospects else None
 
     @property
     def is_worth_it(self) -> bool:
         """Whether the fastest rule gains enough time at the target's accuracy."""
-        return self.best is not None and self.best.speedup.value >= LEAST
+        return self.best is not None and self.best.speedup.value >= MIN_SPEEDUP
 
     @classmethod
     def of(cls, name: str, costs: PairCosts, gap: Gap, margin: float) -> "Machine":
@@ -67,12 +67,12 @@ class Machine:
         """
         advice = Advice.of(costs)
         rules = [rule for rule in RULES if rule in gap.rules and rule in advice.scoring]
-        chances = [_chance(rule, advice, gap, margin) for rule in rules]
+        prospects = [_prospect(rule, advice, gap, margin) for rule in rules]
         return cls(
             name=name,
             costs=costs,
             advice=advice,
-            chances=sorted(chances, key=lambda one: -one.speedup.value),
+            prospects=sorted(prospects, key=lambda one: -one.speedup.value),
         )
 
 
@@ -128,7 +128,7 @@ class Verdict:
         method = best.rule if best.point.steps else "the draft alone"
         return (
             f"{where} {method} is {ratio_text(best.speedup)} as fast as the target at its accuracy, with "
-            f"{best.point.steps:.0%} of the steps escalated; at least {LEAST:g} in {best.worth_share:.0%} of "
+            f"{best.point.steps:.0%} of the steps escalated; at least {MIN_SPEEDUP:g} in {best.worth_share:.0%} of "
             f"resamples of {self.gap.num_problems} problems"
         )
 
@@ -152,14 +152,14 @@ class Verdict:
         }
 
 
-def _chance(rule: str, advice: Advice, gap: Gap, margin: float) -> Chance:
+def _prospect(rule: str, advice: Advice, gap: Gap, margin: float) -> Prospect:
     point = gap.needed(rule, margin)
     speedups = [_speedup(one, rule, advice) for one in gap.needed_in_resamples(rule, margin)]
-    return Chance(
+    return Prospect(
         rule=rule,
         point=point,
         speedup=Estimate(value=_speedup(point, rule, advice), interval=percentiles(speedups)),
-        worth_share=sum(value >= LEAST for value in speedups) / len(speedups),
+        worth_share=sum(value >= MIN_SPEEDUP for value in speedups) / len(speedups),
         break_even=advice.break_even(rule),
     )
 
@@ -187,7 +187,7 @@ def _machine(machine: Machine) -> dict[str, Any]:
                 "worth_share": one.worth_share,
                 "break_even": one.break_even,
             }
-            for one in machine.chances
+            for one in machine.prospects
         ],
     }
 

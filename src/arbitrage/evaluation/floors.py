@@ -67,7 +67,7 @@ def floor_of(steps: Sequence[Scored], *, purity: float) -> tuple[Scored, ...]:
         Pairs of score and log-probability, for the scores that have a bound.
     """
     if not 0.0 < purity <= 1.0:
-        raise ConfigError(f"purity must be in (0, 1], got {purity:g}")
+        raise ConfigError(f"--floor must be in (0, 1], got {purity:g}")
     ordered = sorted(set(steps))
     floor: list[Scored] = []
     for score in SCORES:

@@ -26,18 +26,18 @@ def addresses(url: str | tuple[str, ...], replicas: int = 1) -> tuple[str, ...]:
     if replicas > 1:
         return _counted(url, replicas)
     if not isinstance(url, str):
-        found = url
+        urls = url
     elif url.startswith(FILE):
-        found = _in_file(url.removeprefix(FILE))
+        urls = _in_file(url.removeprefix(FILE))
     elif url.startswith(DNS):
-        found = _behind_name(url.removeprefix(DNS))
+        urls = _behind_name(url.removeprefix(DNS))
     else:
         return (url,)
-    if not found or len(set(found)) < len(found):
+    if not urls or len(set(urls)) < len(urls):
         raise ConfigError(
-            f"url must name at least one address and none twice, got {url!r}: {', '.join(found) or 'nothing'}"
+            f"url must name at least one address and none twice, got {url!r}: {', '.join(urls) or 'nothing'}"
         )
-    return found
+    return urls
 
 
 def parts(url: str) -> SplitResult | None:
@@ -77,7 +77,10 @@ def _behind_name(url: str) -> tuple[str, ...]:
     try:
         entries = socket.getaddrinfo(split.hostname, split.port, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise ConfigError(f"the name {split.hostname!r} is not known: {error.strerror or error}") from error
+        raise ConfigError(
+            f"url: no DNS entry for the host {split.hostname!r}: {error.strerror or error}",
+            hint="check the name in url",
+        ) from error
     hosts = dict.fromkeys(str(entry[4][0]) for entry in entries)
     shown = (f"[{host}]" if ":" in host else host for host in hosts)
     return tuple(split._replace(netloc=f"{host}:{split.port}").geturl() for host in shown)

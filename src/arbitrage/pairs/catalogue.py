@@ -60,7 +60,7 @@ def router_format(name: str | Path, marks: Mapping[str, str] | None = None) -> I
         system=reader.system,
         prompt=reader.prompt,
         annotation=config.marks if marks is None else marks,
-        trained_for={"draft": config.draft.called, "target": config.target.called},
+        trained_for={"draft": config.draft.display_name, "target": config.target.display_name},
     )
 
 

@@ -103,7 +103,7 @@ class PairConfig:
     def models(self) -> dict[str, ModelConfig]:
         """Every model by the name of its role, see :class:`Role`."""
         roles = [*map(Role, KINDS), *(Role("router", name) for name in self.routers)]
-        return {str(role): model for role in roles if (model := self._of(role))}
+        return {str(role): model for role in roles if (model := self._model_of(role))}
 
     def model(self, role: str) -> ModelConfig | None:
         """The model of a role; None where the pair has none.
@@ -114,9 +114,9 @@ class PairConfig:
         Raises:
             ConfigError: If this is no role.
         """
-        return self._of(Role.parse(role))
+        return self._model_of(Role.parse(role))
 
-    def _of(self, role: Role) -> ModelConfig | None:
+    def _model_of(self, role: Role) -> ModelConfig | None:
         model: ModelConfig | None = self.routers.get(role.name) if role.name else getattr(self, role.kind)
         return model
 

@@ -23,7 +23,10 @@ def servers(config: PairConfig) -> list[Server]:
         for server in servers_for(role, model, config.launch):
             other, first = by_url.setdefault(server.url, (model, server))
             if other.path != model.path:
-                raise ConfigError(f"{first.role} and {server.role} share {server.url} but are different models")
+                raise ConfigError(
+                    f"{first.role} and {server.role} share {server.url} but are different models",
+                    hint="give each its own url",
+                )
     if not by_url:
         raise ConfigError(
             f"the pair {config.name!r} names no server", hint='give its models an engine such as "vllm" and a url'
@@ -44,7 +47,7 @@ def servers_for(role: str, model: ServedModel, launch: Mapping[str, Sequence[str
     """
     own, urls = Role.parse(role), model.urls
     reads_tokens = bool(model.format) and FAMILIES[model.format].head is Head.LANGUAGE
-    found = []
+    servers_of_model = []
     for number, url in enumerate(urls, start=1):
         split = parts(url)
         if split is None or not split.hostname or split.port is None:
@@ -53,13 +56,13 @@ def servers_for(role: str, model: ServedModel, launch: Mapping[str, Sequence[str
         server = Server(
             role=own.file_stem if len(urls) == 1 else f"{own.file_stem}-{number}",
             url=url,
-            about=model.dialect.about,
+            models_path=model.dialect.models_path,
             command=[*(launch.get(model.engine) or model.command), *flags, *model.server_args],
             env=model.server_env,
             api_key_env=model.api_key_env,
         )
-        found.append(server)
-    return found
+        servers_of_model.append(server)
+    return servers_of_model
 
 
 def answers(server: Server) -> bool:
@@ -71,7 +74,7 @@ def answers(server: Server) -> bool:
     from arbitrage.engines.http_client import HTTPClient, HTTPOptions  # Needs an extra; commands can be shown without.
 
     try:
-        HTTPClient(server.url, HTTPOptions(api_key_env=server.api_key_env)).get(server.about)
+        HTTPClient(server.url, HTTPOptions(api_key_env=server.api_key_env)).get(server.models_path)
     except EngineError as error:
         if error.is_retryable:
             return False

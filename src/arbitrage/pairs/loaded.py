@@ -22,7 +22,7 @@ from arbitrage.pairs.config import PairConfig
 from arbitrage.pairs.loading import load_engine, load_prm, load_router_model, reads
 from arbitrage.pairs.needs import check_needs
 from arbitrage.pairs.roles import Role
-from arbitrage.policies.solvers import OnPair
+from arbitrage.policies.solvers import RuleSolver
 from arbitrage.policies.spec import MethodSpec, build, build_rule, resolved
 from arbitrage.policies.table import METHODS, GuessingTarget, Models, Need
 
@@ -184,7 +184,7 @@ class LoadedPair:
     def _solver(self, policy: str | MethodSpec | Policy | Solver | None, threshold: float | None) -> Solver:
         if policy is None or isinstance(policy, str | MethodSpec):
             return self.method(policy or self.config.default_method, threshold)
-        return OnPair(policy=policy, pair=self.pair) if isinstance(policy, Policy) else policy
+        return RuleSolver(policy=policy, pair=self.pair) if isinstance(policy, Policy) else policy
 
     def _guessing_target(self, spec: MethodSpec) -> SpeculativeEngine:
         if spec.solver_name not in self._targets:

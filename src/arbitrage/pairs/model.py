@@ -73,7 +73,7 @@ class ModelConfig(ABC):
             )
 
     @property
-    def called(self) -> str:
+    def display_name(self) -> str:
         """The name, or the last part of the path, a GGUF file's without its ending."""
         file = Path(self.path).name
         return self.name or (file[: -len(SUFFIX)] if is_gguf(file) else file)
@@ -151,7 +151,9 @@ class ModelConfig(ABC):
         raise self._runs_no("prm")
 
     def _runs_no(self, kind: str) -> ConfigError:
-        return ConfigError(f"a {kind} runs on the engine 'hf' or a server, got {self.engine!r}")
+        return ConfigError(
+            f"a {kind} runs on the engine hf, vllm or sglang, got {self.engine!r}", hint="set engine in its table"
+        )
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:

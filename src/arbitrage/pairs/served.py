@@ -54,7 +54,7 @@ class ServedModel(ModelConfig):
     """Servers of this model at the ports from that of the url on."""
     served_name: str = ""
     """The model's id on the server; empty for the server's only model. ``arbitrage up`` then serves it as
-    ``called``."""
+    ``display_name``."""
     tokenizer: str = ""
     """Folder, GGUF file or hub name of the tokenizer where ``path`` has none that is read here."""
     context_length: int | None = None
@@ -111,9 +111,9 @@ class ServedModel(ModelConfig):
             self._client(),
             self.dialect,
             self._tokenizer(),
-            name=self.called,
+            name=self.display_name,
             model=self.served_name,
-            known_as=(self.called, self.path),
+            known_as=(self.display_name, self.path),
             prompt=self.question_prompt,
             context_length=self.context_length,
         )
@@ -141,8 +141,8 @@ class ServedModel(ModelConfig):
         from arbitrage.scorers.http import HTTPScorer
 
         client = self._client()
-        replicas = [self.dialect.served(answer) for answer in client.get_all(self.dialect.about)]
-        model = served_model(replicas, self.served_name, client.url, (self.called, self.path))
+        replicas = [self.dialect.served(answer) for answer in client.get_all(self.dialect.models_path)]
+        model = served_model(replicas, self.served_name, client.url, (self.display_name, self.path))
         return HTTPScorer(client, self.dialect, layout, name=name, model=model)
 
     @property
@@ -160,7 +160,7 @@ class ServedModel(ModelConfig):
 
         options = HTTPOptions(timeout_s=self.timeout_s, api_key_env=self.api_key_env)
         clients = [HTTPClient(url, options) for url in self.urls]
-        return clients[0] if len(clients) == 1 else Replicas(clients, self.dialect.about)
+        return clients[0] if len(clients) == 1 else Replicas(clients, self.dialect.models_path)
 
     def _tokenizer(self) -> Any:
         from arbitrage.engines.tokens import load_tokenizer
@@ -193,7 +193,7 @@ class VLLMModel(ServedCheckpoint):
 
     def flags(self, host: str, port: int, *, classifies: bool) -> list[str]:
         """See :meth:`ServedModel.flags`."""
-        flags = ["--model", self.path, "--served-model-name", self.served_name or self.called]
+        flags = ["--model", self.path, "--served-model-name", self.served_name or self.display_name]
         flags += ["--host", host, "--port", str(port), "--dtype", self.dtype, "--enable-prefix-caching"]
         flags += _if_set("--max-model-len", self.context_length)
         if not classifies:
@@ -211,7 +211,7 @@ class SGLangModel(ServedCheckpoint):
 
     def flags(self, host: str, port: int, *, classifies: bool) -> list[str]:
         """See :meth:`ServedModel.flags`."""
-        flags = ["--model-path", self.path, "--served-model-name", self.served_name or self.called]
+        flags = ["--model-path", self.path, "--served-model-name", self.served_name or self.display_name]
         flags += ["--host", host, "--port", str(port), "--dtype", self.dtype]
         return flags + _if_set("--context-length", self.context_length)
 
@@ -229,7 +229,7 @@ class LlamaServerModel(ServedModel):
         """See :meth:`ServedModel.flags`."""
         if classifies:
             raise ConfigError("llama-server does not serve classifiers", hint="use vllm, or run it in process")
-        flags = ["-m", self.path, "--alias", self.served_name or self.called, "--host", host, "--port", str(port)]
+        flags = ["-m", self.path, "--alias", self.served_name or self.display_name, "--host", host, "--port", str(port)]
         return flags + _if_set("-c", self.context_length)
 
 

@@ -5,7 +5,7 @@ from arbitrage.policies.gates import Confidence, FirstEntropy, Judge
 from arbitrage.policies.learned import Oracle, RouterPolicy
 from arbitrage.policies.repair import Repair
 from arbitrage.policies.rsd import RSD
-from arbitrage.policies.solvers import Majority, OnPair
+from arbitrage.policies.solvers import Majority, RuleSolver
 
 __all__ = [
     "RSD",
@@ -14,10 +14,10 @@ __all__ = [
     "FirstEntropy",
     "Judge",
     "Majority",
-    "OnPair",
     "Oracle",
     "RandomEscalation",
     "Repair",
     "RouterPolicy",
+    "RuleSolver",
     "TargetOnly",
 ]

@@ -34,7 +34,9 @@ class Rejection:
         return self.score > self.threshold
 
 
-async def drafted(turn: Turn, router: Scorer, threshold: float, *, may_give_up: bool = True) -> tuple[Candidate, float]:
+async def scored_draft(
+    turn: Turn, router: Scorer, threshold: float, *, may_give_up: bool = True
+) -> tuple[Candidate, float]:
     """The draft's step with the router's score.
 
     Args:
@@ -67,7 +69,7 @@ class RouterPolicy:
 
         A step that the router is sure to reject is given up while the draft writes it.
         """
-        _, gain = await drafted(turn, self.router, self.threshold)
+        _, gain = await scored_draft(turn, self.router, self.threshold)
         return Decision(source=Source.DRAFT if gain <= self.threshold else Source.TARGET, score=gain)
 
 

@@ -1,4 +1,4 @@
-"""Repair: an escalated step keeps the beginning of the draft's, up to the first token that the target objects to."""
+"""Repair: an escalated step keeps the beginning of the draft's, up to the first token unlikely under the target."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from arbitrage.core.ports import Scorer
 from arbitrage.core.turn import Turn
 from arbitrage.core.types import Candidate, Decision, Finish, Source
 from arbitrage.policies.basic import check_threshold
-from arbitrage.policies.learned import drafted
+from arbitrage.policies.learned import scored_draft
 from arbitrage.scorers.likelihood import LikelihoodScorer
 
 READER: Final = LikelihoodScorer(name="likelihood", shares_ids=True)
@@ -27,7 +27,7 @@ class Repair:
     router: Scorer
     threshold: float
     epsilon: float
-    """The target objects to a token that it gives a smaller probability; 0 never objects."""
+    """The step is cut before the first token whose probability under the target is below it; 0 cuts nowhere."""
     reader: Scorer = READER
     """Gives the target's log-probability of each of the draft's tokens."""
     name: str = "repair"
@@ -40,7 +40,7 @@ class Repair:
         """One call of the router; where it escalates, one of the target to read the step."""
         # A step is completed with other random numbers than it was begun: only a greedy one stays the same.
         is_greedy = turn.setting.sampling.temperature == 0.0
-        draft, gain = await drafted(turn, self.router, self.threshold, may_give_up=is_greedy)
+        draft, gain = await scored_draft(turn, self.router, self.threshold, may_give_up=is_greedy)
         if gain <= self.threshold:
             return Decision(source=Source.DRAFT, score=gain)
         cut = await self._cut(turn, draft)
@@ -53,10 +53,10 @@ class Repair:
 
     async def _cut(self, turn: Turn, draft: Candidate) -> int | None:
         read = await turn.scored(self.reader, draft)
-        return first_objection(read.logprobs or (), self.epsilon)
+        return first_unlikely(read.logprobs or (), self.epsilon)
 
 
-def first_objection(logprobs: Sequence[float], epsilon: float) -> int | None:
+def first_unlikely(logprobs: Sequence[float], epsilon: float) -> int | None:
     """The index of the first token whose probability is below ``epsilon``; None where there is none."""
     bound = math.log(epsilon) if epsilon else -math.inf
     return next((index for index, logprob in enumerate(logprobs) if logprob < bound), None)

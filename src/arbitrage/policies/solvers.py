@@ -13,7 +13,7 @@ from arbitrage.policies.basic import DraftOnly
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OnPair:
+class RuleSolver:
     """A rule for single steps on the engines that write them."""
 
     policy: Policy

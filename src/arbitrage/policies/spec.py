@@ -8,7 +8,7 @@ from arbitrage.core.errors import ConfigError
 from arbitrage.core.policy import Policy, Solver
 from arbitrage.engines.speculative import SpeculativeEngine
 from arbitrage.policies.basic import TargetOnly, check_threshold
-from arbitrage.policies.solvers import OnPair
+from arbitrage.policies.solvers import RuleSolver
 from arbitrage.policies.table import METHODS, GuessingTarget, Models, Need, Rule, RuleValues, Standing, WholeSolver
 
 SEPARATOR: Final = "+"
@@ -58,7 +58,11 @@ class MethodSpec:
         if has_count and not (count.isascii() and count.isdecimal()):
             raise ConfigError(f"the number in {name!r} must be a whole number, got {count!r}")
         if rule and solver and not isinstance(METHODS[solver_name], GuessingTarget):
-            raise ConfigError(f"{solver_name!r} has no target that a rule could use, got {name!r}")
+            guessing = " or ".join(other for other, row in METHODS.items() if isinstance(row, GuessingTarget))
+            raise ConfigError(
+                f"{name!r}: a rule cannot be combined with {solver_name!r}",
+                hint=f"combine it with {guessing}, as in router+speculative",
+            )
         spec = cls(rule_name, router, solver_name, int(count) if has_count else None, parameter=parameter)
         return spec.at(_threshold(threshold)) if has_threshold else spec
 
@@ -204,7 +208,9 @@ def build_rule(spec: MethodSpec, models: Models) -> Policy:
     """
     rule = METHODS.get(spec.rule)
     if not isinstance(rule, Rule):
-        raise ConfigError(f"{spec.name!r} solves whole problems; name a rule for single steps")
+        raise ConfigError(
+            f"policy must be a rule for single steps, got {spec.name!r}", hint=f"choose from {', '.join(rules())}"
+        )
     spec = resolved(spec, models)
     values = RuleValues(name=spec.rule_name, threshold=spec.threshold or 0.0, parameter=spec.parameter or 0.0)
     return rule.build(models, values)
@@ -227,10 +233,10 @@ def build(spec: MethodSpec, models: Models, guessing_target: Callable[[], Specul
     policy = build_rule(spec, models) if spec.rule else TargetOnly()
     threshold = resolved(spec, models).threshold
     if row is None:
-        return OnPair(policy=policy, pair=models.pair, name=spec.name, threshold=threshold)
+        return RuleSolver(policy=policy, pair=models.pair, name=spec.name, threshold=threshold)
     assert isinstance(row, GuessingTarget)
     target = guessing_target() if guessing_target else row.target(models, spec.name, spec.count)
-    return OnPair(
+    return RuleSolver(
         policy=policy,
         pair=replace(models.pair, target=target),
         name=spec.name,

@@ -213,7 +213,7 @@ METHODS: Final[dict[str, Rule | WholeSolver | GuessingTarget]] = {
     ),
     "likelihood": Rule(
         build=lambda models, values: RouterPolicy(LikelihoodScorer(), values.threshold, "likelihood"),
-        source="arXiv 2604.15244, in part",
+        source="after arXiv 2302.07863",
         default_threshold=0.25,
         needs=frozenset({Need.LIKELIHOOD}),
     ),

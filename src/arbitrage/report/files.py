@@ -10,7 +10,7 @@ from arbitrage.evaluation.figures.summary import Evidence
 from arbitrage.evaluation.running.folder import Run
 from arbitrage.report.export import evidence_record, write_csv
 from arbitrage.report.tables import figures_table
-from arbitrage.report.words import about, summary_lines
+from arbitrage.report.words import run_line, summary_lines
 from arbitrage.runtime.store import write_json
 
 SCHEMA: Final = 2
@@ -87,14 +87,14 @@ def folder_of(run: Run) -> Path:
 def write_summaries(run: Run, evidence: Evidence, folder: Path) -> None:
     """Write summary.csv, summary.json and summary.md."""
     write_csv(evidence.figures, folder / "summary.csv")
-    about_run = {"name": run.name, "key": run.key, "num_problems": len(run.problems), "protocol": run.protocol}
+    record = {"name": run.name, "key": run.key, "num_problems": len(run.problems), "protocol": run.protocol}
     context = {"settings": dict(run.settings), "sessions": list(run.sessions)}
-    write_json(folder / "summary.json", {"schema": SCHEMA, **about_run, **evidence_record(evidence), **context})
+    write_json(folder / "summary.json", {"schema": SCHEMA, **record, **evidence_record(evidence), **context})
     (folder / "summary.md").write_text(markdown(run, evidence))
 
 
 def markdown(run: Run, evidence: Evidence) -> str:
     """The summary as Markdown."""
     sentences = [f"- {line}" for line in summary_lines(evidence.summary)]
-    lines = [f"# {run.name}", "", about(run), "", *sentences, "", *figures_table(evidence.figures).markdown()]
+    lines = [f"# {run.name}", "", run_line(run), "", *sentences, "", *figures_table(evidence.figures).markdown()]
     return "\n".join(lines) + "\n"

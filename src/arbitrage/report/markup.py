@@ -61,7 +61,7 @@ def note(text: str) -> str:
     return f'<p class="note" role="note">{escape(text)}</p>'
 
 
-def about(text: str) -> str:
+def intro(text: str) -> str:
     """An explanation in small letters."""
     return f'<p class="about">{escape(text)}</p>'
 

@@ -17,11 +17,11 @@ from arbitrage.report.drawing import Plot, looks_of
 from arbitrage.report.export import plain
 from arbitrage.report.glance import glance
 from arbitrage.report.highlights import headline
-from arbitrage.report.markup import about, note, section, table
+from arbitrage.report.markup import intro, note, section, table
 from arbitrage.report.measurement import measurement_of, warnings_of
 from arbitrage.report.plots import accuracy_by_acceptance, accuracy_by_seconds, plots_of
 from arbitrage.report.tables import differences_table, figures_table, routers_table, speed_table
-from arbitrage.report.words import about as about_run
+from arbitrage.report.words import run_line
 
 
 def write_report(run: Run, evidence: Evidence, folder: Path, page: Path | None = None) -> Path:
@@ -55,7 +55,7 @@ def run_page(run: Run, evidence: Evidence, plots: Sequence[Plot]) -> str:
     sections += section("rows", "All policies", table(figures_table(evidence.figures, fastest.values())))
     return _page(
         title=f"Arbitrage evaluation: {run.name}",
-        subtitle=about_run(run),
+        subtitle=run_line(run),
         notes=warnings_of(run),
         glance=glance(evidence),
         sections=sections,
@@ -117,7 +117,7 @@ def speed_section(summary: Summary) -> str:
         f"'Shown not inferior' is the fastest threshold that loses less than {points:g} points with 97.5 % confidence, "
         "thresholds tested from the slowest on: its speed-up, and the lower bound of its gap."
     )
-    return about(definition) + table(methods) + (table(routers) if routers.body else "")
+    return intro(definition) + table(methods) + (table(routers) if routers.body else "")
 
 
 def _page(
@@ -138,7 +138,7 @@ def _page(
     data = json.dumps(plain(browser), separators=(",", ":")).replace("</", "<\\/")
     return Template(html).substitute(
         title=escape(title),
-        about=escape(subtitle),
+        subtitle=escape(subtitle),
         notes=notes,
         glance=glance,
         sections=sections,

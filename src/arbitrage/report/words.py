@@ -148,7 +148,7 @@ def number(value: float | None, form: str) -> str:
     return NONE if value is None else format(value, form)
 
 
-def about(run: Run) -> str:
+def run_line(run: Run) -> str:
     """The run in one sentence: its pair, dataset, problems and protocol."""
     settings = run.settings
     dataset = f"{settings['pair']} on {settings['dataset']}, " if settings else ""

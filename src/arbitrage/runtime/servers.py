@@ -29,7 +29,7 @@ class Server:
     role: str
     """The role in the pair of the model that it serves; also the name of its log."""
     url: str
-    about: str
+    models_path: str
     """Path of the URL that answers once the model is loaded."""
     command: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict)

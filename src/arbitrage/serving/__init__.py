@@ -1,1 +1,1 @@
-"""``arbitrage serve``: an OpenAI-compatible endpoint on a loaded pair, and a page that shows who writes what."""
+"""``arbitrage serve``: an OpenAI-compatible endpoint on a loaded pair, and a page that names each step's author."""

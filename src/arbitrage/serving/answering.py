@@ -197,8 +197,8 @@ class Answering(Response):
 
     async def _send_json(self, send: Send, status: int, body: dict[str, Any], headers: dict[str, str]) -> None:
         data = json.dumps(body).encode()
-        about = {"Content-Type": "application/json", "Content-Length": str(len(data))}
-        await self._begin(send, status, headers | about)
+        own = {"Content-Type": "application/json", "Content-Length": str(len(data))}
+        await self._begin(send, status, headers | own)
         await self._body(send, data, is_last=True)
 
     async def _begin(self, send: Send, status: int, headers: dict[str, str]) -> None:

@@ -90,8 +90,8 @@ def _add_models(app: FastAPI, service: Service) -> None:
         ready = service.ready
         text = reader(ready.loaded.pair.engine(Source.TARGET))
         length = getattr(text, "context_length", None)
-        about = {"id": id, "object": "model", "created": ready.created, "owned_by": "arbitrage"}
-        return about | ({"max_model_len": length} if length else {})
+        record = {"id": id, "object": "model", "created": ready.created, "owned_by": "arbitrage"}
+        return record | ({"max_model_len": length} if length else {})
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:

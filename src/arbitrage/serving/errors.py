@@ -96,10 +96,10 @@ def too_late(deadline_s: float) -> APIError:
 
 def engine_failed(request_id: str) -> APIError:
     """A model or its server failed; what it said is in the log of this server only."""
-    message = f"a model of the pair failed: the server's log says more under {request_id}"
+    message = f"a model of the pair failed: the server's log has the cause under {request_id}"
     return APIError(503, message, type=SERVER, code="engine_failed", retry_after_s=1.0)
 
 
 def internal() -> APIError:
     """A bug of this server."""
-    return APIError(500, "the server made an error: its log says more", type=SERVER, code="internal_error")
+    return APIError(500, "internal error: the server's log has the cause", type=SERVER, code="internal_error")

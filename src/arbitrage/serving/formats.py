@@ -92,7 +92,7 @@ class ChatFormat:
         return [self._part(index, {}) | {"arbitrage": {"author": record["author"], "step": record}}]
 
     def end(self, solution: Solution) -> list[Event]:
-        """The reason of the end, and how the answer came about."""
+        """The reason of the end; method, threshold, authors and times of the answer."""
         record = solution.record(with_trace=self.with_trace)
         return [self._part(solution.index, {}, solution.finish_reason) | {"arbitrage": record}]
 
@@ -100,8 +100,9 @@ class ChatFormat:
         """The token counts, where they are asked for."""
         if not self.includes_usage:
             return []
-        about = {"arbitrage": summary(solutions, with_trace=False)}
-        return [self._about(self.part_kind) | {"choices": [], "usage": Usage.of(solutions).completion_json()} | about]
+        provenance = {"arbitrage": summary(solutions, with_trace=False)}
+        usage = Usage.of(solutions).completion_json()
+        return [self._envelope(self.part_kind) | {"choices": [], "usage": usage} | provenance]
 
     def failed(self, error: APIError) -> list[Event]:
         """The error."""
@@ -110,7 +111,7 @@ class ChatFormat:
     def whole(self, solutions: Sequence[Solution]) -> dict[str, Any]:
         """All answers with token counts."""
         return {
-            **self._about(self.kind),
+            **self._envelope(self.kind),
             "choices": [self._choice(one) for one in solutions],
             "usage": Usage.of(solutions).completion_json(),
             "arbitrage": summary(solutions, with_trace=self.with_trace),
@@ -123,7 +124,7 @@ class ChatFormat:
         reason = solution.finish_reason
         return {"index": solution.index, "message": message, "logprobs": None, "finish_reason": reason}
 
-    def _about(self, kind: str) -> dict[str, Any]:
+    def _envelope(self, kind: str) -> dict[str, Any]:
         return {
             "id": self.id,
             "object": kind,
@@ -135,7 +136,7 @@ class ChatFormat:
     def _part(self, index: int, delta: dict[str, Any], reason: str | None = None) -> Event:
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
         usage = {"usage": None} if self.includes_usage else {}
-        return self._about(self.part_kind) | {"choices": [choice]} | usage
+        return self._envelope(self.part_kind) | {"choices": [choice]} | usage
 
 
 @dataclass(slots=True, kw_only=True)
@@ -159,7 +160,7 @@ class TextFormat(ChatFormat):
         names = {name: text for name, text in delta.items() if name != "content"}
         choice = {"index": index, "text": delta.get("content", ""), "logprobs": None, "finish_reason": reason, **names}
         usage = {"usage": None} if self.includes_usage else {}
-        return self._about(self.part_kind) | {"choices": [choice]} | usage
+        return self._envelope(self.part_kind) | {"choices": [choice]} | usage
 
 
 @dataclass(slots=True, kw_only=True)
@@ -193,9 +194,9 @@ class ResponsesFormat:
         part = self._item["content"][0]
         part["text"] += delta.text
         name = "response.reasoning_text.delta" if delta.is_thinking else "response.output_text.delta"
-        about: dict[str, Any] = {} if delta.is_thinking else {"logprobs": []}
+        extra: dict[str, Any] = {} if delta.is_thinking else {"logprobs": []}
         own = {"arbitrage": {"author": delta.author.value}}
-        return [*events, self._event(name, **self._place(), delta=delta.text, **about, **own)]
+        return [*events, self._event(name, **self._place(), delta=delta.text, **extra, **own)]
 
     def step(self, index: int, record: dict[str, Any]) -> list[Event]:
         """An event of its own, which other clients pass over."""
@@ -218,8 +219,8 @@ class ResponsesFormat:
         failed = self._response("failed", self._items) | {
             "error": {"code": "server_error", "message": described["message"]}
         }
-        about = {key: described[key] for key in ("code", "message", "param")}
-        return [self._event("error", **about), self._event("response.failed", response=failed)]
+        extra = {key: described[key] for key in ("code", "message", "param")}
+        return [self._event("error", **extra), self._event("response.failed", response=failed)]
 
     def whole(self, solutions: Sequence[Solution]) -> dict[str, Any]:
         """The response with its items."""
@@ -261,14 +262,14 @@ class ResponsesFormat:
     def _new_item(self, number: int, kind: str, text: str) -> dict[str, Any]:
         if kind == "reasoning":
             part: dict[str, Any] = {"type": "reasoning_text", "text": text}
-            about: dict[str, Any] = {"summary": []}
+            extra: dict[str, Any] = {"summary": []}
         else:
-            part, about = (
+            part, extra = (
                 {"type": "output_text", "text": text, "annotations": [], "logprobs": []},
                 {"role": "assistant"},
             )
         prefix = "rs" if kind == "reasoning" else "msg"
-        return {"id": f"{prefix}_{self.id}_{number}", "type": kind, "status": "in_progress", **about, "content": [part]}
+        return {"id": f"{prefix}_{self.id}_{number}", "type": kind, "status": "in_progress", **extra, "content": [part]}
 
     def _begun(self, kind: str) -> list[Event]:
         self._item = self._new_item(len(self._items), kind, "")
@@ -285,11 +286,11 @@ class ResponsesFormat:
         (part,), place = self._item["content"], self._place()
         is_thinking = self._item["type"] == "reasoning"
         name = "response.reasoning_text.done" if is_thinking else "response.output_text.done"
-        about: dict[str, Any] = {} if is_thinking else {"logprobs": []}
+        extra: dict[str, Any] = {} if is_thinking else {"logprobs": []}
         done = self._item | {"status": "completed"}
         self._items, self._item = [*self._items, done], None
         return [
-            self._event(name, **place, text=part["text"], **about),
+            self._event(name, **place, text=part["text"], **extra),
             self._event("response.content_part.done", **place, part=part),
             self._event("response.output_item.done", output_index=place["output_index"], item=done),
         ]

@@ -15,7 +15,7 @@ LOG: Final = logging.getLogger("arbitrage.serving")
 OPEN_PATHS: Final = frozenset({"/", "/page.css", "/page.js", "/health"})
 """The page itself holds nothing secret, and load balancers have no key."""
 CLIENT: Final = "arbitrage.client"
-"""Where a request's scope holds who asks."""
+"""Where a request's scope holds the client's name."""
 
 
 class Gate:
@@ -61,7 +61,11 @@ class Gate:
         options = self._options
         host = _host(headers.get("host", ""))
         if options.only_loopback and not options.keys.values and host and not is_loopback(host):
-            raise APIError(403, "this server answers requests to this machine's own address only", code="wrong_host")
+            message = (
+                f"the host {host[:100]!r} is not this machine's own: call 127.0.0.1 or localhost, or start the server "
+                "with --api-key-env or --insecure"
+            )
+            raise APIError(403, message, code="wrong_host")
         address = scope["client"][0] if scope.get("client") else "unknown"
         is_open = scope["path"] in OPEN_PATHS
         scope[CLIENT] = address if is_open else options.keys.owner(headers.get("authorization")) or address

@@ -46,11 +46,11 @@ class Keys:
         """
         if not self.values:
             return ""
-        given = authorization or ""
-        key = given[len(_SCHEME) :].strip() if given.lower().startswith(_SCHEME) else ""
+        header = authorization or ""
+        key = header[len(_SCHEME) :].strip() if header.lower().startswith(_SCHEME) else ""
         matches = [hmac.compare_digest(key.encode(errors="replace"), value) for value in self.values]
         if not any(matches):
-            what = "is wrong" if key else "is missing"
-            message = f"the API key {what}: send it as 'Authorization: Bearer KEY'"
+            problem = "is wrong" if key else "is missing"
+            message = f"the API key {problem}: send it as 'Authorization: Bearer KEY'"
             raise APIError(401, message, type="authentication_error", code="invalid_api_key")
         return f"key-{matches.index(True)}"

@@ -90,7 +90,7 @@ REFUSED_OF_RESPONSES: Final[Mapping[str, Callable[[Any], bool]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """What a request gets where it says nothing."""
+    """Defaults of a request."""
 
     max_tokens: int = Limits().max_tokens
     max_steps: int = Limits().max_steps

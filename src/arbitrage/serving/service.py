@@ -45,7 +45,8 @@ class ServeOptions:
     max_steps: int = Limits().max_steps
     keys: Keys = field(default_factory=Keys)
     only_loopback: bool = True
-    """Whether requests must name this machine as their host: without keys, pages of other sites could ask else."""
+    """Whether requests must name this machine as their host: without this check and without keys, a page of another
+    site could send requests."""
 
     def __post_init__(self) -> None:
         Admission(self.max_in_flight, self.max_queue)
@@ -57,7 +58,7 @@ class ServeOptions:
 
     @property
     def bounds(self) -> Bounds:
-        """What a request gets where it says nothing."""
+        """Defaults of a request."""
         return Bounds(max_tokens=self.max_tokens, max_steps=self.max_steps)
 
 

@@ -158,7 +158,7 @@ class Solution:
         return self.trace.usage if self.trace else {}
 
     def record(self, *, with_trace: bool) -> dict[str, Any]:
-        """What the client is told of how the answer came about."""
+        """Method, threshold, authors and times of the answer, for the client."""
         authors = [step.source for step in self.steps]
         trace, threshold = self.trace, self.method.spec.threshold
         finish = "stop_string" if self.answer.is_stopped else trace.finish.value if trace and trace.finish else None

@@ -40,7 +40,7 @@ class Collecting:
 
     def __post_init__(self) -> None:
         if self.num_target_samples < 1:
-            raise ConfigError(f"num_target_samples must be at least 1, got {self.num_target_samples}")
+            raise ConfigError(f"samples must be at least 1, got {self.num_target_samples}")
         if self.num_target_samples > 1 and self.target_sampling.temperature == 0.0:
             raise ConfigError(
                 f"temperature 0 makes all {self.num_target_samples} target samples equal",

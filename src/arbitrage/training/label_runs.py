@@ -99,7 +99,7 @@ class LabelPlan:
     seconds_per_token: float | None
     """Of the model that writes them, as measured in the rows; None if the rows have no seconds."""
     ungraded: Sequence[Row]
-    """One row of each problem that is left out, because nobody can grade its gold answer."""
+    """One row of each problem that is left out, because its gold answer cannot be graded."""
 
     @property
     def problems(self) -> list[str]:
@@ -133,14 +133,14 @@ def plan_labelling(rows: Path, out: Path, options: LabelOptions, *, limit: int |
     selected = [row for row in selected if row.problem.id not in ungraded]
     if not selected:
         raise RowError(
-            f"nobody can grade the gold answers of these rows, first {_gold(next(iter(ungraded.values())))}",
-            hint="collect from a data set whose answers are numbers or formulas",
+            f"the gold answers of these rows cannot be graded, first {_gold(next(iter(ungraded.values())))}",
+            hint="collect from a dataset whose answers are numbers or formulas",
         )
     done = {row.problem.id for row in read_rows(out)} if (out / FILE).is_file() else set()
-    left = [row for row in selected if row.problem.id not in done]
+    remaining = [row for row in selected if row.problem.id not in done]
     open_starts = {
         (row.problem.id, start_key(start)): _rest(row, selected_of_problem)
-        for selected_of_problem in by_problem(left).values()
+        for selected_of_problem in by_problem(remaining).values()
         for row in selected_of_problem
         for start in starts(row, options.num_target_samples)
         if is_open(start, options.limits)
@@ -150,7 +150,7 @@ def plan_labelling(rows: Path, out: Path, options: LabelOptions, *, limit: int |
         rows_key=rows_key,
         rows=selected,
         num_done=len(done & {row.problem.id for row in selected}),
-        num_rows=len(left),
+        num_rows=len(remaining),
         num_continuations=num_continuations,
         max_tokens=num_continuations * options.limits.max_tokens,
         expected_tokens=sum(open_starts.values()) * options.num_continuations,
@@ -176,7 +176,7 @@ def ungraded_line(plan: LabelPlan) -> str:
     if not plan.ungraded:
         return ""
     return (
-        f"{len(plan.ungraded)} problems left out: nobody can grade their gold answers, first {_gold(plan.ungraded[0])}"
+        f"{len(plan.ungraded)} problems left out: their gold answers cannot be graded, first {_gold(plan.ungraded[0])}"
     )
 
 

@@ -61,9 +61,9 @@ class ProbeRecipe:
                 f"ask_above is for a probe on likelihoods, got ask_above with {self.inputs}",
                 hint="leave out --ask-above, or choose --inputs likelihoods",
             )
-        for name in ("num_units", "num_epochs"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name, value in (("units", self.num_units), ("epochs", self.num_epochs)):
+            if value < 1:
+                raise ConfigError(f"{name} must be at least 1, got {value}")
 
 
 def rows_for_head(rows: Sequence[Row], recipe: ProbeRecipe) -> list[Row]:

@@ -54,7 +54,7 @@ class RouterRecipe:
             raise ConfigError(f"balance must be one of {', '.join(BALANCES)}, got {self.balance!r}")
         for name in ("num_epochs", "learning_rate", "batch_size", "device_batch_size", "save_steps"):
             if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} must be above 0, got {getattr(self, name)}")
+                raise ConfigError(f"{name.removeprefix('num_')} must be above 0, got {getattr(self, name)}")
         if self.batch_size % self.device_batch_size:
             sizes = f"{self.batch_size} and {self.device_batch_size}"
             raise ConfigError(f"batch_size must be a multiple of device_batch_size, got {sizes}")

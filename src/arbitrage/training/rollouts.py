@@ -51,9 +51,9 @@ class Rollouts:
     """The number of target steps of a row that are scored; the others are dropped."""
 
     def __post_init__(self) -> None:
-        for name in ("num_continuations", "num_target_samples"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name, value in (("continuations", self.num_continuations), ("samples", self.num_target_samples)):
+            if value < 1:
+                raise ConfigError(f"{name} must be at least 1, got {value}")
         if self.num_continuations > 1 and self.setting.sampling.temperature == 0.0:
             raise ConfigError(
                 f"temperature 0 makes all {self.num_continuations} continuations equal",
@@ -232,7 +232,7 @@ def check_row(row: Row, num_target_samples: int) -> None:
     if row.problem.answer is None:
         raise RowError(
             f"problem {row.problem.id!r} has no gold answer, which rollouts are graded with",
-            hint="collect from a data set with answers",
+            hint="collect from a dataset with answers",
         )
     if len(row.targets) < num_target_samples:
         raise RowError(

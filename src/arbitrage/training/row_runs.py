@@ -37,9 +37,9 @@ class CollectOptions:
     """
 
     dataset: str
-    """The name of the data set."""
+    """The name of the dataset."""
     fields: str = ""
-    """Columns of the data set, if they are not the default ones."""
+    """Columns of the dataset, if they are not the default ones."""
     stratify: str = ""
     """The field whose values have equal shares; empty for none."""
     num_target_samples: int = 4

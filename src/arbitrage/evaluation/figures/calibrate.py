@@ -195,11 +195,11 @@ def calibrate(
         tested.append(_test(threshold, losses, budget, confidence))
         if not tested[-1].is_certified:
             break
-    certified = [test for test in tested if test.is_certified]
-    if not certified:
+    if not (certified := [test for test in tested if test.is_certified]):
         raise ConfigError(
-            f"no threshold keeps {budget.name} with confidence {confidence:g} on {len(order)} problems: the safest, "
-            f"{tested[0].threshold:g}, has {tested[0].mean:.4g}, and at most {tested[0].bound:.4g} can be promised",
+            f"no threshold keeps {budget.name} with confidence {confidence:g} on {len(order)} problems: the safest "
+            f"threshold, {tested[0].threshold:g}, has a mean of {tested[0].mean:.4g} with an upper bound of "
+            f"{tested[0].bound:.4g}",
             hint="raise the limit, or solve more problems",
         )
     return Calibration(

@@ -63,7 +63,7 @@ async def trials(
         The trials. All but the last one gained on the one before, and the last one too if it is of ``most``.
     """
     measured = list[Trial]()
-    in_flight, left = 1, cycle(problems)
+    in_flight, endless_problems = 1, cycle(problems)
     while in_flight <= most:
         num_tokens = 0
 
@@ -73,7 +73,7 @@ async def trials(
             num_tokens += of_solution
 
         started = clock()
-        await each(list(islice(left, ROUNDS * in_flight)), count, max_in_flight=in_flight)
+        await each(list(islice(endless_problems, ROUNDS * in_flight)), count, max_in_flight=in_flight)
         measured.append(Trial(in_flight, num_tokens / max(clock() - started, 1e-9)))
         if not _has_gained(measured):
             break
@@ -82,7 +82,7 @@ async def trials(
 
 
 def best_in_flight(measured: Sequence[Trial]) -> int:
-    """The number of solutions in flight that trials speak for: the last one that gained."""
+    """The number of solutions in flight with which the throughput last grew."""
     return measured[-1].in_flight if _has_gained(measured) else measured[-2].in_flight
 
 

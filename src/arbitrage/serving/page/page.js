@@ -1,4 +1,4 @@
-// A chat with the pair: who writes what, as it is written. Texts are set as text, never as HTML.
+// A chat with the pair: which model writes each step, as it is written. Texts are set as text, never as HTML.
 
 const $ = (id) => document.getElementById(id);
 const EXAMPLES = [
