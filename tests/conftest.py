@@ -298,15 +298,15 @@ def _static_hf_kit(request: pytest.FixtureRequest) -> Kit:
 
 
 def _traced_hf_kit(request: pytest.FixtureRequest) -> Kit:
-    """The pass over one token is recorded."""
-    from arbitrage.engines.hf_trace import TracedToken
+    """Passes over few tokens are recorded."""
+    from arbitrage.engines.hf_trace import RecordedPasses
 
     @contextmanager
     def slowed(engine: Any) -> Iterator[None]:
-        call = TracedToken.__call__
-        TracedToken.__call__ = lambda *given: time.sleep(0.01) or call(*given)
+        call = RecordedPasses.__call__
+        RecordedPasses.__call__ = lambda *given: time.sleep(0.01) or call(*given)
         yield
-        TracedToken.__call__ = call
+        RecordedPasses.__call__ = call
 
     return Kit(_hf_builder(request, "traced", traces=True), slowed)
 

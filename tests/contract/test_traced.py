@@ -1,4 +1,4 @@
-"""A recorded pass over one token: the model's own numbers, or the model itself."""
+"""Recorded passes: the model's own numbers, or the model itself."""
 
 import pytest
 
@@ -20,7 +20,7 @@ from arbitrage.engines.hf import HFEngine  # noqa: E402
 from arbitrage.engines.hf_cache import DynamicMemory, DynamicSequence  # noqa: E402
 from arbitrage.engines.hf_memory import memory_for  # noqa: E402
 from arbitrage.engines.hf_static import language_pass  # noqa: E402
-from arbitrage.engines.hf_trace import TracedToken, traced  # noqa: E402
+from arbitrage.engines.hf_trace import MAX_TOKENS, RecordedPasses, recorded  # noqa: E402
 
 QWEN = Qwen2Config(
     vocab_size=64,
@@ -37,39 +37,71 @@ GPT2 = GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=2)
 @torch.inference_mode()
 def test_tokens_have_the_models_own_logits(build):
     model = build().eval()
-    memory = DynamicMemory(model, TracedToken(model))
-    recorded, plain = memory.sequence(), DynamicSequence(model)
-    for part in ([3, 9, 4], [5], [6], [7, 8], [9]):  # Several tokens at once call the model, on the same cache.
-        torch.testing.assert_close(recorded.logits(part), plain.logits(part))
-    for other in (recorded, plain):
-        other.crop(5)
-    torch.testing.assert_close(recorded.logits([1]), plain.logits([1]))
+    memory = DynamicMemory(model, RecordedPasses(model, name="m"))
+    fast, plain = memory.sequence(), DynamicSequence(model)
+    # The first pass, behind an empty cache, and the widest one call the model, on the same cache.
+    for part in (
+        [3, 9, 4],
+        [5],
+        [6],
+        [7, 8],
+        [9, 1, 2, 3, 4, 5, 6],
+        [9],
+        [*range(MAX_TOKENS)],
+        [*range(MAX_TOKENS + 1)],
+    ):
+        for num_last in {1, len(part)}:
+            rows = [sequence.logits(part, num_last) for sequence in (fast, plain)]
+            assert len(rows[0]) == num_last
+            torch.testing.assert_close(*rows)
+            for sequence in (fast, plain):
+                sequence.crop(len(sequence) - len(part))
+        for sequence in (fast, plain):
+            sequence.logits(part)
+    for sequence in (fast, plain):
+        sequence.crop(5)
+    torch.testing.assert_close(fast.logits([1, 2]), plain.logits([1, 2]))
 
 
 @torch.inference_mode()
 def test_branches_and_states_continue_a_recorded_cache(random_lm):
     model = random_lm(0)
-    recorded, plain = DynamicMemory(model, TracedToken(model)).sequence(), DynamicSequence(model)
-    for other in (recorded, plain):
-        other.logits([5, 6])
-        other.logits([7])
-    assert torch.equal(*(other.branches(2).logits([8, 9]) for other in (recorded, plain)))
-    assert recorded.look_ahead([4]) == plain.look_ahead([4])
+    fast, plain = DynamicMemory(model, RecordedPasses(model, name="m")).sequence(), DynamicSequence(model)
+    for sequence in (fast, plain):
+        sequence.logits([5, 6])
+        sequence.logits([7])
+    assert torch.equal(*(sequence.branches(2).logits([8, 9]) for sequence in (fast, plain)))
+    assert fast.look_ahead([4]) == plain.look_ahead([4])
+
+
+def depending_on_length(forward):
+    """A forward pass that adds the length of the cache, which is recorded as the number that it is."""
+
+    def wrong(self, *given):
+        logits, *rest = forward(self, *given)
+        return logits + int(given[-1].shape[2]), *rest
+
+    return wrong
 
 
 def test_a_record_that_depends_on_its_length_is_not_used(random_lm, monkeypatch):
-    forward = hf_trace._OneToken.forward
+    monkeypatch.setattr(hf_trace._OneToken, "forward", depending_on_length(hf_trace._OneToken.forward))
+    with pytest.warns(UserWarning, match="'m' runs without a recorded pass, .* computes other numbers than the model"):
+        assert recorded(random_lm(0), name="m") is None
 
-    def wrong(self, ids, positions, *memory):
-        length = memory[0].shape[2]  # A number of Python's is recorded as it is.
-        logits, *rest = forward(self, ids, positions, *memory)
-        return logits + (torch.zeros(1) if int(length) == 3 else torch.ones(1)), *rest
 
-    monkeypatch.setattr(hf_trace._OneToken, "forward", wrong)
-    with pytest.warns(
-        UserWarning, match="'m' runs without a recorded pass, .*: it computes other numbers than the model"
-    ):
-        assert traced(random_lm(0), name="m") is None
+@torch.inference_mode()
+def test_a_model_of_which_only_the_pass_over_one_token_is_recorded_is_called_for_others(random_lm, monkeypatch):
+    monkeypatch.setattr(hf_trace._SeveralTokens, "forward", depending_on_length(hf_trace._SeveralTokens.forward))
+    model = random_lm(0)
+    passes = recorded(model, name="m")
+    with pytest.warns(UserWarning, match="'m' runs without a recorded pass over several tokens, recording failed"):
+        assert not passes.takes(1, 2)
+    assert not passes.takes(3, 4)  # It is tried, and warned of, once.
+    assert passes.takes(1, 1)
+    sequence, plain = DynamicMemory(model, passes).sequence(), DynamicSequence(model)
+    for part in ([5, 6], [7, 8], [9]):
+        torch.testing.assert_close(sequence.logits(part), plain.logits(part))
 
 
 def test_a_model_whose_state_does_not_grow_is_called_for_every_pass():

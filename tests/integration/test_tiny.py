@@ -8,6 +8,7 @@ import arbitrage as arb
 from arbitrage.core.errors import CheckpointError, ConfigError
 from arbitrage.datasets.named import problems
 from arbitrage.tiny import WEIGHTS
+from arbitrage.training.label_runs import LabelOptions
 
 pytestmark = pytest.mark.integration
 
@@ -99,6 +100,16 @@ def test_further_routers_and_the_likelihood_are_policies(pair):
     assert {"router:model", "likelihood"} <= set(pair.policies)
     with pytest.raises(ConfigError, match=r"no routers\.other"):
         pair.policy("router:other")
+
+
+@pytest.mark.parametrize(
+    ("policy", "scorers", "threshold"),
+    [("target", set(), None), ("router", {"router"}, 0.02), ("oracle", {"prm"}, 0.0), ("random", set(), None)],
+)
+def test_labels_belong_to_the_models_that_decide_who_continues(pair, policy, scorers, threshold):
+    settings = LabelOptions(policy=policy).settings(pair, "rows")
+    assert settings["models"].keys() == {"draft", "target"} | scorers
+    assert settings["threshold"] == threshold
 
 
 def test_another_pair_than_the_router_was_trained_for_is_warned_of(tmp_path):

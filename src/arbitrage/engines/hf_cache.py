@@ -13,7 +13,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from arbitrage.core.errors import ArbitrageError, first_line
 from arbitrage.engines.cache import CachedTokens
-from arbitrage.engines.hf_trace import TracedToken
+from arbitrage.engines.hf_trace import RecordedPasses
 
 GPU_ATTENTION: Final = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
 """Attention on CUDA without cuDNN, which plans anew for every length of a sequence: each token has a new one."""
@@ -67,27 +67,27 @@ class DynamicMemory:
 
     length: int | None = None
 
-    def __init__(self, model: PreTrainedModel, token: TracedToken | None = None) -> None:
+    def __init__(self, model: PreTrainedModel, recorded: RecordedPasses | None = None) -> None:
         """Start without sequences.
 
         Args:
             model: Any model.
-            token: Its recorded pass over one token; None to call the model for every pass.
+            recorded: Its recorded passes; None to call the model for every pass.
         """
-        self._model, self._token = model, token
-        self.path: str = "eager" if token is None else "traced"
+        self._model, self._recorded = model, recorded
+        self.path: str = "eager" if recorded is None else "traced"
 
     def sequence(self) -> "DynamicSequence":
         """A new sequence, empty."""
-        return DynamicSequence(self._model, self._token)
+        return DynamicSequence(self._model, self._recorded)
 
 
 class DynamicSequence(HFSequence):
     """A KV cache that grows with its sequence."""
 
-    def __init__(self, model: PreTrainedModel, token: TracedToken | None = None) -> None:
+    def __init__(self, model: PreTrainedModel, recorded: RecordedPasses | None = None) -> None:
         super().__init__()
-        self._model, self._token = model, token
+        self._model, self._recorded = model, recorded
         self._cache = DynamicCache(config=model.config)
 
     def close(self) -> None:
@@ -116,9 +116,10 @@ class DynamicSequence(HFSequence):
         return True
 
     def _compute(self, ids: Sequence[int], num_last: int) -> Tensor:
-        if self._token is not None and len(ids) == 1 and 0 < self._num_computed == len(self):
-            with self._appending(ids):
-                return self._token(self._cache, ids[0], len(self) - 1)
+        recorded = self._recorded
+        if recorded is not None and recorded.takes(self._num_computed, len(self) + len(ids) - self._num_computed):
+            with self._appending(ids) as missing:
+                return recorded(self._cache, missing, self._num_computed, num_last)
         logits: Tensor = self._append(self._model, ids, logits_to_keep=num_last).logits[0]
         return logits
 

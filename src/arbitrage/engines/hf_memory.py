@@ -11,7 +11,7 @@ from arbitrage.engines.cache_options import CacheOptions
 from arbitrage.engines.hf_cache import DynamicMemory, Memory, computing
 from arbitrage.engines.hf_graphs import capture
 from arbitrage.engines.hf_static import Pass, StaticMemory, static_length, why_not_static
-from arbitrage.engines.hf_trace import traced
+from arbitrage.engines.hf_trace import recorded
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def memory_for(
     """
     device = str(model.device)
     if not options.is_fixed(device):
-        return DynamicMemory(model, traced(model, name=name) if options.traces else None)
+        return DynamicMemory(model, recorded(model, name=name) if options.traces else None)
     if reason := why_not_static(model):
         warnings.warn(f"{name!r} runs without a cache of fixed size: {reason}", stacklevel=2)
         return DynamicMemory(model)
