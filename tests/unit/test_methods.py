@@ -183,6 +183,22 @@ def test_a_new_solver_is_one_class_and_one_row(monkeypatch):
     assert build(MethodSpec.parse("twice:4"), MODELS).name == "twice:4 of 4"
 
 
+@pytest.mark.parametrize(
+    ("name", "writers"),
+    [
+        ("draft", (Source.DRAFT,)),
+        ("draft+ngram", (Source.DRAFT,)),
+        ("majority:3", (Source.DRAFT,)),
+        ("target", (Source.TARGET,)),
+        ("speculative", (Source.TARGET,)),
+        ("router", (Source.TARGET, Source.DRAFT)),
+        ("repair+speculative:4", (Source.TARGET, Source.DRAFT)),
+    ],
+)
+def test_a_method_names_the_models_that_write_and_whose_prompt_counts(name, writers):
+    assert MethodSpec.parse(name).writers == writers
+
+
 def test_the_default_of_a_router_is_read_from_its_checkpoint():
     @dataclass
     class Calibrated:

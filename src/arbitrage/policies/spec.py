@@ -6,6 +6,7 @@ from typing import Final, Self
 
 from arbitrage.core.errors import ConfigError
 from arbitrage.core.policy import Policy, Solver
+from arbitrage.core.types import Source
 from arbitrage.engines.speculative import SpeculativeEngine
 from arbitrage.policies.basic import TargetOnly, check_threshold
 from arbitrage.policies.solvers import RuleSolver
@@ -147,6 +148,11 @@ class MethodSpec:
     def standing(self) -> Standing:
         """The method's standing in a comparison: its rule's, else its solver's."""
         return self._rows[0].standing if self._rows else Standing.PRODUCT
+
+    @property
+    def writers(self) -> tuple[Source, ...]:
+        """The models that may write steps, the one first whose prompt counts as the solution's."""
+        return self._rows[0].writers if self._rows else (Source.TARGET,)
 
     @property
     def guesser(self) -> str:

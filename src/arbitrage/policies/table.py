@@ -13,6 +13,7 @@ from arbitrage.core.errors import ConfigError
 from arbitrage.core.policy import Policy, Solver
 from arbitrage.core.ports import Engine, Scorer
 from arbitrage.core.turn import Pair
+from arbitrage.core.types import Source
 from arbitrage.engines.local import LocalEngine
 from arbitrage.engines.speculative import SpeculativeEngine
 from arbitrage.policies.basic import DraftOnly, RandomEscalation, TargetOnly
@@ -129,6 +130,8 @@ class Rule:
     default_parameter: float | None = None
     """In [0, 1]: the number in ``RULE:NUMBER``; None for a rule without one."""
     needs: frozenset[Need] = frozenset()
+    writers: tuple[Source, ...] = (Source.TARGET, Source.DRAFT)
+    """The models that may write steps, the one first whose prompt counts as the solution's."""
     standing: Standing = Standing.PRODUCT
 
     @property
@@ -147,6 +150,8 @@ class WholeSolver:
     default_count: int
     """The number in ``NAME:NUMBER``."""
     needs: frozenset[Need] = frozenset()
+    writers: tuple[Source, ...] = (Source.TARGET, Source.DRAFT)
+    """See :attr:`Rule.writers`."""
     standing: Standing = Standing.PRODUCT
 
 
@@ -163,6 +168,8 @@ class GuessingTarget:
     guesser: str
     """The role whose model guesses; empty where no model does."""
     needs: frozenset[Need] = frozenset()
+    writers: tuple[Source, ...] = (Source.TARGET,)
+    """See :attr:`Rule.writers`; without a rule."""
     standing: Standing = Standing.PRODUCT
 
 
@@ -190,8 +197,18 @@ def _calibrated(models: Models, role: str) -> float:
 
 
 METHODS: Final[dict[str, Rule | WholeSolver | GuessingTarget]] = {
-    "draft": Rule(build=lambda models, values: DraftOnly(), source="one model alone", standing=Standing.BASELINE),
-    "target": Rule(build=lambda models, values: TargetOnly(), source="one model alone", standing=Standing.BASELINE),
+    "draft": Rule(
+        build=lambda models, values: DraftOnly(),
+        source="one model alone",
+        writers=(Source.DRAFT,),
+        standing=Standing.BASELINE,
+    ),
+    "target": Rule(
+        build=lambda models, values: TargetOnly(),
+        source="one model alone",
+        writers=(Source.TARGET,),
+        standing=Standing.BASELINE,
+    ),
     "random": Rule(
         build=lambda models, values: RandomEscalation(values.threshold),
         source="chance",
@@ -268,6 +285,7 @@ METHODS: Final[dict[str, Rule | WholeSolver | GuessingTarget]] = {
         ),
         source="arXiv 2203.11171",
         default_count=5,
+        writers=(Source.DRAFT,),
     ),
 }
 """Every method by name, in the order in which help texts show them."""

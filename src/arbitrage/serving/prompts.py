@@ -5,12 +5,11 @@ from typing import Final
 
 from arbitrage.core.errors import ConfigError, ProblemError, first_line
 from arbitrage.core.ports import Engine
-from arbitrage.core.types import Problem, Source
+from arbitrage.core.types import Problem
 from arbitrage.engines.prompt import ChatPrompt
 from arbitrage.engines.scripted import ScriptedEngine
 from arbitrage.engines.speculative import SpeculativeEngine
 from arbitrage.engines.tokens import TokenText
-from arbitrage.policies.spec import MethodSpec
 from arbitrage.serving.errors import bad_field
 from arbitrage.serving.thinking import open_mark
 
@@ -23,13 +22,6 @@ def reader(engine: Engine) -> Reader | None:
     """What encodes text for an engine; None for an engine that tells nothing of it."""
     inner = engine.target if isinstance(engine, SpeculativeEngine) else engine
     return inner if isinstance(inner, TokenText | ScriptedEngine) else None
-
-
-def writers(spec: MethodSpec) -> tuple[Source, ...]:
-    """Who writes under a method, the one whose prompt is counted first."""
-    if spec.rule == "draft" or spec.solver == "majority":
-        return (Source.DRAFT,)
-    return (Source.TARGET,) if spec.rule in ("", "target") else (Source.TARGET, Source.DRAFT)
 
 
 def prompt_ids(engine: Engine, problem: Problem) -> Sequence[int]:

@@ -17,7 +17,7 @@ from arbitrage.serving.errors import bad_field, loading
 from arbitrage.serving.keys import Keys
 from arbitrage.serving.metrics import Metrics
 from arbitrage.serving.models import Method, ModelTable
-from arbitrage.serving.prompts import prompt_ids, template_mark, writers
+from arbitrage.serving.prompts import prompt_ids, template_mark
 from arbitrage.serving.requests import Bounds, SolveRequest
 from arbitrage.serving.solving import Solution
 from arbitrage.serving.thinking import Splitter, continued_mark
@@ -187,10 +187,10 @@ class Service:
     def _num_prompt(self, method: Method, problem: Problem) -> int:
         """Tokens of the prompt of whose method writes first; every writer's prompt must leave room."""
         engine_of = self.ready.loaded.pair.engine
-        first, *_ = [len(prompt_ids(engine_of(source), problem)) for source in writers(method.spec)]
+        first, *_ = [len(prompt_ids(engine_of(source), problem)) for source in method.spec.writers]
         return first
 
     def _splitter(self, problem: Problem, method: Method) -> Splitter:
         if problem.prefix:
             return Splitter(continued_mark(problem.prefix), has_begun=True)
-        return Splitter(self.ready.marks[writers(method.spec)[0]])
+        return Splitter(self.ready.marks[method.spec.writers[0]])
