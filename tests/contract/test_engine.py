@@ -71,8 +71,9 @@ async def test_every_step_ends_for_the_reason_it_gives(pair, kit):
 @pytest.mark.parametrize("policy", [RandomEscalation(0.5), TargetOnly()], ids=lambda policy: policy.name)
 async def test_a_solution_does_not_depend_on_its_neighbours(pair, policy):
     wanted = setting(**LIMITS, sampling=Sampling(temperature=1.0), seed=3)
-    alone = {p.id: await solve(p, pair, policy, wanted) for p in PROBLEMS}
-    together = await asyncio.gather(*(solve(p, pair, policy, wanted) for p in reversed(PROBLEMS)))
+    several = PROBLEMS[:4]
+    alone = {p.id: await solve(p, pair, policy, wanted) for p in several}
+    together = await asyncio.gather(*(solve(p, pair, policy, wanted) for p in reversed(several)))
     assert {t.problem.id: t.text for t in together} == {id: t.text for id, t in alone.items()}
     assert len({t.text for t in together}) > 1
 

@@ -171,7 +171,7 @@ def test_an_engine_says_whether_its_widths_agree(tiny, role, dtype, agree):
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
 async def test_proposals_change_no_text_unless_exact_is_false(tiny, dtype, exact, reuses, temperature):
     """Greedy and sampled, against the same engine without proposals; the draft nearly always agrees."""
-    values = {"max_tokens": 40, "max_step_tokens": 20, "sampling": Sampling(temperature=temperature)}
+    values = {"max_tokens": 24, "max_step_tokens": 12, "sampling": Sampling(temperature=temperature)}
     target, policy = tiny("target", dtype, exact), RandomEscalation(1.0)
     pair = Pair(draft=tiny("target", "bfloat16"), target=target)
     proposed, plain = [await solve(STAMPS, pair, policy, setting(**values, use_proposals=use)) for use in (True, False)]

@@ -153,13 +153,30 @@ def twin(engine):
     return type(engine)(type(engine.context)(engine.context.model, threads=1), name="twin")
 
 
+@pytest.fixture(scope="module")
+def plain_answers():
+    """Answers without guesses: each is written once for all ways to guess."""
+    written = {}
+
+    async def answer(engine, number, sampling):
+        target = engine(number)
+        key = target.name, number, sampling
+        if key not in written:
+            written[key] = await answers(target, sampling=sampling)
+        return written[key]
+
+    return answer
+
+
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("num_tokens", [1, 4, None])
 @pytest.mark.parametrize("guessing", GUESSING)
 @pytest.mark.parametrize("number", NUMBERS)
-async def test_speculation_equals_target_only_token_for_token(engine, number, guessing, num_tokens, temperature):
+async def test_speculation_equals_target_only_token_for_token(
+    engine, plain_answers, number, guessing, num_tokens, temperature
+):
     sampling = Sampling(temperature=temperature, top_k=40)
-    plain = await answers(engine(number), sampling=sampling)
+    plain = await plain_answers(engine, number, sampling)
     guessed = await answers(GUESSING[guessing](engine, number, num_tokens), sampling=sampling)
     assert len(plain.steps) > 1
     assert essence(guessed) == essence(plain)
