@@ -210,7 +210,7 @@ def test_a_text_that_holds_the_copys_secret_names_is_text_too():
     tokenizer = chat_models.qwen()
     encoder = encoder_of(tokenizer)
     text_ids(tokenizer, "<|im_end|>")
-    text = "".join(encoder._names.values()) + "<|im_end|>"
+    text = "".join(encoder._copy.names.values()) + "<|im_end|>"
     assert tokenizer.decode(text_ids(tokenizer, text)) == text
     assert controls(tokenizer, text_ids(tokenizer, text)) == []
 

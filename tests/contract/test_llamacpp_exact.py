@@ -70,7 +70,7 @@ async def test_rejected_steps_and_proposals_leave_no_trace(file, temperature):
     target = LlamaEngine.load(file("q4_k_m"), threads=2, exact=True)
     reused = 0
     async with opened(target, PROBLEM) as plain, opened(target, PROBLEM) as session:
-        for number in range(8):
+        for number in range(9):
             rejected = candidate(f"Leo has {number} stamps.\n\n" * 3)
             await session.likelihood(rejected)
             asked = {"temperature": temperature, "seed": number}

@@ -139,7 +139,8 @@ def test_spellings_of_control_tokens_in_messages_are_text(tiny, words):
 
 async def test_half_a_surrogate_pair_is_refused(tiny):
     async with _served(tiny) as served:
-        answer = await served.post("/tokenize", prompt="\ud800")
+        body = {"content": rb'{"prompt": "\ud800"}', "headers": {"content-type": "application/json"}}
+        answer = await served.client.post("/tokenize", **body)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "prompt")
 
 

@@ -128,13 +128,23 @@ def test_a_collection_is_identified_as_before(settings, options, changed, key):
     [
         ({}, {}, "4beea9dca05503c0"),
         (
-            {"policy": "router", "threshold": 0.3, "continuations": 2, "samples": 2, "temperature": 0.5, "seed": 7},
-            {"policy": "router", "threshold": 0.3, "continuations": 2, "samples": 2, "temperature": 0.5, "seed": 7},
-            "258f1f2deee5e40e",
+            {"threshold": 0.3, "continuations": 2, "samples": 2, "temperature": 0.5, "seed": 7},
+            {"threshold": 0.3, "continuations": 2, "samples": 2, "temperature": 0.5, "seed": 7},
+            "ece0198ff96d20b8",
+        ),
+        (
+            {"policy": "router", "threshold": 0.3},
+            {
+                # Earlier versions left the router out, and mixed the rows of two.
+                "models": {"draft": {"path": "draft"}, "target": {"path": "target"}, "router": {"path": "router"}},
+                "policy": "router",
+                "threshold": 0.3,
+            },
+            "bb8fd03dee74eacd",
         ),
         ({"max_tokens": 512, "until_boxed": True}, {"max_tokens": 512, "until_boxed": True}, "a8fd74bb2a9d8504"),
     ],
-    ids=["defaults", "all options", "options of later versions"],
+    ids=["defaults", "all options", "a router", "options of later versions"],
 )
 def test_rollout_scores_are_identified_as_before(settings, options, changed, key):
     expected = {

@@ -210,6 +210,7 @@ async def test_the_trace_holds_every_candidate():
         ({"messages": [{"role": "user", "content": " "}]}, 400, "messages", None),
         ({"messages": []}, 422, "messages", "invalid_value"),
         ({"temperature": -1}, 422, "temperature", "invalid_value"),
+        ({"temperature": 1e-40}, 400, "temperature", None),
         ({"max_tokens": 0}, 422, "max_tokens", "invalid_value"),
         ({"stop": ""}, 422, "stop.constrained-str", "invalid_value"),
         ({"n": 1000}, 422, "n", "invalid_value"),

@@ -239,7 +239,8 @@ class _Twin(Encoder):
                 for name, (_, token) in zip(names, added, strict=True)
             ]
         )
-        ids = {copy.token_to_id(name): id for name, (id, _) in zip(names, added, strict=True)}
+        of_copy = ((copy.token_to_id(name), id) for name, (id, _) in zip(names, added, strict=True))
+        ids = {token: id for token, id in of_copy if token is not None}
         return _Copy(secret=secret, tokenizer=copy, names=new_names, ids=ids)
 
     def encode(self, tokenizer: Any, pieces: Sequence[Piece]) -> list[int]:

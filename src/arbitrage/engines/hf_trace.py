@@ -80,26 +80,29 @@ class RecordedPasses:
         return logits[0]  # type: ignore[no-any-return]
 
 
-class _OneToken(nn.Module):
-    """A model's pass over one token as a function of tensors alone."""
+class _ModelPass(nn.Module):
+    """A model's pass as a function of tensors alone: ids, positions, options, and the parts of its cache."""
 
     num_options = 0
-    """Arguments between positions and memory."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, ids: Tensor, positions: Tensor, *memory: Tensor) -> tuple[Tensor, ...]:
-        return _run(self.model, ids, positions, memory, logits_to_keep=1)
-
     def options(self, num_before: int, num_tokens: int) -> tuple[Tensor, ...]:
-        """The arguments between positions and memory."""
+        """The options of a pass over tokens behind others."""
         return ()
 
 
-class _SeveralTokens(_OneToken):
-    """The same over several tokens, with a mask whose size follows the cache, and the positions whose logits count."""
+class _OneToken(_ModelPass):
+    """Over one token, without options."""
+
+    def forward(self, ids: Tensor, positions: Tensor, *memory: Tensor) -> tuple[Tensor, ...]:
+        return _run(self.model, ids, positions, memory, logits_to_keep=1)
+
+
+class _SeveralTokens(_ModelPass):
+    """Over several tokens; the options are the mask, and the positions whose logits count."""
 
     num_options = 2
 
@@ -127,7 +130,7 @@ def _mask(num_before: int, num_tokens: int, dtype: torch.dtype) -> Tensor:
     return torch.cat([torch.zeros(num_tokens, num_before, dtype=dtype), own], dim=1)[None, None]
 
 
-def _recorded(module: _OneToken, sizes: Sequence[tuple[int, int]]) -> Any:
+def _recorded(module: _ModelPass, sizes: Sequence[tuple[int, int]]) -> Any:
     """Record a pass of the first size, and check the record with all sizes.
 
     Raises:
@@ -147,7 +150,7 @@ def _recorded(module: _OneToken, sizes: Sequence[tuple[int, int]]) -> Any:
     return run
 
 
-def _example(module: _OneToken, num_before: int, num_tokens: int) -> tuple[Tensor, ...]:
+def _example(module: _ModelPass, num_before: int, num_tokens: int) -> tuple[Tensor, ...]:
     """Arguments for a pass."""
     ids = torch.arange(1, num_tokens + 1)[None]
     positions = torch.arange(num_before, num_before + num_tokens)[None]

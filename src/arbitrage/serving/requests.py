@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from arbitrage.core.errors import ProblemError
+from arbitrage.core.errors import ConfigError, ProblemError
 from arbitrage.core.turn import Setting
 from arbitrage.core.types import Limits, Message, Problem, Role, Sampling
 from arbitrage.serving.errors import bad_field, unsupported
@@ -164,12 +164,15 @@ def _request(
     body: Asked, problems: list[Problem], max_tokens: int | None, bounds: Bounds, ignored: tuple[str, ...]
 ) -> SolveRequest:
     own = body.arbitrage or Extension()
-    sampling = Sampling(
-        temperature=body.temperature or 0.0,
-        top_k=max(0, body.top_k or 0),
-        top_p=1.0 if body.top_p is None else body.top_p,
-        min_p=body.min_p or 0.0,
-    )
+    try:
+        sampling = Sampling(
+            temperature=body.temperature or 0.0,
+            top_k=max(0, body.top_k or 0),
+            top_p=1.0 if body.top_p is None else body.top_p,
+            min_p=body.min_p or 0.0,
+        )
+    except ConfigError as error:  # The schema has checked the others.
+        raise bad_field("temperature", str(error)) from error
     # Greedy text needs no seed; sampled text would be the same at every request.
     seed = body.seed if body.seed is not None else secrets.randbits(63) if sampling.temperature else 0
     limits = Limits(max_tokens=max_tokens or bounds.max_tokens, max_steps=own.max_steps or bounds.max_steps)
