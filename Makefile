@@ -28,7 +28,7 @@ test: $(READY)  ## All tests that take seconds and need no real server: unit, sy
 unit: $(READY)  ## Seconds: no network, no GPU, no weights.
 	$(BIN)/pytest -q -n auto tests/unit
 
-slow: $(READY)  ## Minutes: training, commands that are killed and started again, the shipped models' recipe and ranking.
+slow: $(READY)  ## Minutes: training, the pages' commands, kills, the recipe and the ranking of the shipped models.
 	$(BIN)/pytest -q -n auto --dist loadfile tests/slow
 
 integration: $(READY)  ## Real servers and a Ray cluster: installs vLLM and Ray, builds llama-server.
