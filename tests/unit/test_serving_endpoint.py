@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
-from arbitrage.core.errors import EngineError
+from arbitrage.core.errors import ConfigError, EngineError
 from arbitrage.engines.scripted import RealClock
 from arbitrage.pairs.loaded import LoadedPair
+from arbitrage.scorers.scripted import ScriptedScorer
 from arbitrage.serving.keys import Keys
 from serving_kit import NAME, Echo, answer_of, endpoint, events, expected, joined, scripted_pair
 
@@ -302,6 +304,21 @@ async def test_other_hosts_are_refused_without_keys():
             )
         for host in ("localhost:8000", "127.0.0.1", "127.0.0.2:80", "[::1]:80", "[::1]"):
             assert (await served.client.get("/v1/models", headers={"host": host})).status_code == 200
+
+
+async def test_messages_that_a_scorer_refuses_are_the_requests_own_fault():
+    class Refusing(ScriptedScorer):
+        def prompt_ids(self, problem):
+            raise ConfigError("the template refuses") from ValueError("no system messages")
+
+    plain = scripted_pair()
+    models = replace(plain.models, prm=Refusing(value=lambda *_: 0.0, name="prm"))
+    async with endpoint(LoadedPair(config=plain.config, models=models)) as served:
+        answer = await served.chat()
+        alone = await served.post("/v1/completions", model=f"{NAME}/target", prompt=QUESTION)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "messages")
+    assert "no system messages" in answer.json()["error"]["message"]
+    assert alone.status_code == 200
 
 
 async def test_a_full_queue_says_when_to_come_again():

@@ -142,8 +142,16 @@ class HFScorer:
 
     async def open(self, solution: OpenSolution) -> "HFScoring":
         """Open a session for one solution; nothing is computed yet."""
-        problem = solution.problem
-        return HFScoring(self, problem, self.prompt.encode(self.tokenizer, problem))
+        return HFScoring(self, solution.problem, self.prompt_ids(solution.problem))
+
+    def prompt_ids(self, problem: Problem) -> list[int]:
+        """Ids that a session starts from.
+
+        Raises:
+            ConfigError: If the template refuses the problem's messages.
+            ProblemError: If the tokenizer cannot encode them.
+        """
+        return self.prompt.encode(self.tokenizer, problem)
 
     def step_ids(self, problem: Problem, index: int, candidate: Candidate) -> StepIds:
         """Token ids of a step; they do not depend on its position."""

@@ -138,8 +138,11 @@ class FamilyScorer:
 
     async def open(self, solution: OpenSolution) -> HFScoring:
         """Open a session for one solution; nothing is computed yet."""
-        problem = solution.problem
-        return HFScoring(self, problem, self.family.prompt_ids(self.tokenizer, problem))
+        return HFScoring(self, solution.problem, self.prompt_ids(solution.problem))
+
+    def prompt_ids(self, problem: Problem) -> list[int]:
+        """See :meth:`arbitrage.scorers.hf.HFScorer.prompt_ids`."""
+        return self.family.prompt_ids(self.tokenizer, problem)
 
     def step_ids(self, problem: Problem, index: int, candidate: Candidate) -> StepIds:
         """Token ids of a step; they do not depend on its author."""

@@ -142,8 +142,12 @@ class HTTPScorer:
 
     async def open(self, solution: OpenSolution) -> "HTTPScoring":
         """Start judging a solution; nothing is sent yet."""
-        ids = self.layout.prompt_ids(solution.problem)
+        ids = self.prompt_ids(solution.problem)
         return HTTPScoring(self, solution.problem, ids, await self.client.open())
+
+    def prompt_ids(self, problem: Problem) -> list[int]:
+        """See :meth:`arbitrage.scorers.hf.HFScorer.prompt_ids`."""
+        return self.layout.prompt_ids(problem)
 
     async def outputs(self, ids: Sequence[int], connection: Connection) -> list[float]:
         """The model's raw outputs at the last of ``ids``.

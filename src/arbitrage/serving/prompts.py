@@ -1,7 +1,8 @@
 """How a model reads a request before anything is written: its length in tokens, and whether it opens thinking."""
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final, Protocol, runtime_checkable
 
 from arbitrage.core.errors import ConfigError, ProblemError, first_line
 from arbitrage.core.ports import Engine
@@ -16,6 +17,14 @@ from arbitrage.serving.thinking import open_mark
 _TAIL: Final = 32
 """Tokens at the end of a prompt, in which a template may open thinking."""
 Reader = TokenText | ScriptedEngine
+
+
+@runtime_checkable
+class PromptReader(Protocol):
+    """A scorer with a prompt of its own."""
+
+    def prompt_ids(self, problem: Problem) -> list[int]:
+        """Ids that a session starts from."""
 
 
 def reader(engine: Engine) -> Reader | None:
@@ -35,11 +44,8 @@ def prompt_ids(engine: Engine, problem: Problem) -> Sequence[int]:
         return ()
     if isinstance(text, ScriptedEngine):
         return text.encode(problem.text + problem.prefix)
-    try:
+    with _refusing():
         ids = text.encoded_prompt(problem)
-    except (ConfigError, ProblemError) as error:
-        reason = first_line(error.__cause__) if error.__cause__ else "they cannot be encoded"
-        raise bad_field("messages", f"the model does not take these messages: {reason[:300]}") from error
     if len(ids) >= text.context_length:
         # Clients such as LiteLLM know this error by OpenAI's words.
         message = (
@@ -48,6 +54,27 @@ def prompt_ids(engine: Engine, problem: Problem) -> Sequence[int]:
         )
         raise bad_field("messages", message, code="context_length_exceeded")
     return ids
+
+
+def check_reads(scorer: object, problem: Problem) -> None:
+    """Check that a scorer reads a conversation: it is encoded when the first step is scored.
+
+    Raises:
+        APIError: If it does not.
+    """
+    if isinstance(scorer, PromptReader):
+        with _refusing():
+            scorer.prompt_ids(problem)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Encode messages; those that a template or a tokenizer refuses are the request's own fault."""
+    try:
+        yield
+    except (ConfigError, ProblemError) as error:
+        reason = first_line(error.__cause__) if error.__cause__ else "they cannot be encoded"
+        raise bad_field("messages", f"the model does not take these messages: {reason[:300]}") from error
 
 
 def num_tokens(engine: Engine, text: str) -> int:

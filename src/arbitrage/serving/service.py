@@ -17,7 +17,7 @@ from arbitrage.serving.errors import bad_field, loading
 from arbitrage.serving.keys import Keys
 from arbitrage.serving.metrics import Metrics
 from arbitrage.serving.models import Method, ModelTable
-from arbitrage.serving.prompts import prompt_ids, template_mark
+from arbitrage.serving.prompts import check_reads, prompt_ids, template_mark
 from arbitrage.serving.requests import Bounds, SolveRequest
 from arbitrage.serving.solving import Solution
 from arbitrage.serving.thinking import Splitter, continued_mark
@@ -185,8 +185,14 @@ class Service:
         return [{"name": spec.name, "id": f"{name}/{spec.name}", "threshold": spec.threshold} for spec in specs]
 
     def _num_prompt(self, method: Method, problem: Problem) -> int:
-        """Tokens of the prompt of whose method writes first; every writer's prompt must leave room."""
-        engine_of = self.ready.loaded.pair.engine
+        """Tokens of the prompt that counts as the solution's; all writers and scorers must read the conversation.
+
+        Raises:
+            APIError: If one does not, or a writer's prompt leaves no room.
+        """
+        engine_of, models = self.ready.loaded.pair.engine, self.ready.loaded.models
+        for role in method.spec.scorer_roles:
+            check_reads(models.prm if role == "prm" else models.routers.get(role), problem)
         first, *_ = [len(prompt_ids(engine_of(source), problem)) for source in method.spec.writers]
         return first
 
