@@ -136,7 +136,7 @@ def test_actors_and_a_node_are_lost_and_no_solution_is(cluster, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_cpus": 1000.0}, "an actor needs 1000 and 0.*change num_cpus"),
+        ({"num_cpus": 1000.0}, "0 actors of 1000 CPUs and 0 GPUs fit into the Ray cluster.*change actors"),
         ({"num_gpus": 9.0}, "0 actors of 1 CPUs and 9 GPUs fit into the Ray cluster"),
         ({"load": unloadable}, "the draft is away.*bring it back"),
         ({"address": "127.0.0.1:1"}, "no Ray cluster at '127.0.0.1:1'.*'local' starts one"),
