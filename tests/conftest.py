@@ -297,9 +297,19 @@ def _static_hf_kit(request: pytest.FixtureRequest) -> Kit:
     return replace(_hf_kit(request), build=_hf_builder(request, "static", static=True, sequences=8))
 
 
+@cache
+def _recorded_once(model: Any, *, name: str) -> Any:
+    from arbitrage.engines.hf_trace import recorded
+
+    return recorded(model, name=name)
+
+
 def _traced_hf_kit(request: pytest.FixtureRequest) -> Kit:
-    """Passes over few tokens are recorded."""
+    """Passes over few tokens are recorded, once for each model."""
+    from arbitrage.engines import hf_memory
     from arbitrage.engines.hf_trace import RecordedPasses
+
+    request.getfixturevalue("monkeypatch").setattr(hf_memory, "recorded", _recorded_once)
 
     @contextmanager
     def slowed(engine: Any) -> Iterator[None]:

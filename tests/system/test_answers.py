@@ -459,7 +459,7 @@ def test_full_width_text_reads_like_ascii(number, other):
     ):
         wide = "".join(chr(ord(c) + 0xFEE0) for c in text)
         assert judge_exactly(wide, text) == (CORRECT, True)
-        assert judge_exactly(wide, text.replace(str(number), str(number + 1))) == (WRONG, True)
+        assert judge_exactly(wide, text.replace(str(number), str(number + 1), 1)) == (WRONG, True)
 
 
 FRAGMENTS = [
