@@ -7,6 +7,7 @@ the rounding of its data type where the memory layout of a tensor differs.
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, Final, TypeVar
 
 import torch
@@ -41,20 +42,23 @@ class RecordedPasses:
         """
         self._model, self._name = model, name
         self._one = _recorded(_OneToken(model), ONE)
-        self._several: Any = None
-        self._is_tried = False
-        with torch.inference_mode():
-            self._nothing = _parts_of(model, 0)
+
+    @cached_property
+    def _several(self) -> Any:
+        """The record of the pass over several tokens; None where there can be none."""
+        return _without_failure(
+            lambda: _recorded(_SeveralTokens(self._model), SEVERAL), self._name, "pass over several tokens"
+        )
+
+    @cached_property
+    def _nothing(self) -> list[Tensor]:
+        """The parts of an empty cache."""
+        return _parts_of(self._model, 0)
 
     def takes(self, num_before: int, num_tokens: int) -> bool:
         """Whether there is a record for a pass over so many tokens behind so many in the cache."""
         if num_tokens == 1:
             return num_before > 0
-        if num_tokens <= MAX_TOKENS and not self._is_tried:
-            self._is_tried = True
-            self._several = _without_failure(
-                lambda: _recorded(_SeveralTokens(self._model), SEVERAL), self._name, "pass over several tokens"
-            )
         return num_tokens <= MAX_TOKENS and self._several is not None
 
     def __call__(self, cache: DynamicCache, ids: Sequence[int], position: int, num_last: int) -> Tensor:
@@ -83,8 +87,6 @@ class RecordedPasses:
 class _ModelPass(nn.Module):
     """A model's pass as a function of tensors alone: ids, positions, options, and the parts of its cache."""
 
-    num_options = 0
-
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
@@ -103,8 +105,6 @@ class _OneToken(_ModelPass):
 
 class _SeveralTokens(_ModelPass):
     """Over several tokens; the options are the mask, and the positions whose logits count."""
-
-    num_options = 2
 
     def forward(
         self, ids: Tensor, positions: Tensor, mask: Tensor, kept: Tensor, *memory: Tensor
@@ -140,21 +140,18 @@ def _recorded(module: _ModelPass, sizes: Sequence[tuple[int, int]]) -> Any:
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Of its deprecation, and of conditions on shapes: the checks cover them.
         record: Any = torch.jit.trace
-        run = record(module, _example(module, *sizes[0]), check_trace=False)
+        run: Any = None
         for num_before, num_tokens in sizes:
-            ids, positions, *rest = example = _example(module, num_before, num_tokens)
+            ids = torch.arange(1, num_tokens + 1)[None]
+            positions = torch.arange(num_before, num_before + num_tokens)[None]
+            memory = _parts_of(model, num_before)
+            example = ids, positions, *module.options(num_before, num_tokens), *memory
+            run = run or record(module, example, check_trace=False)
             for _ in range(2):  # The first run of a record plans the others.
                 outputs = run(*example)
-            expected = _run(model, ids, positions, rest[module.num_options :], logits_to_keep=num_tokens)
+            expected = _run(model, ids, positions, memory, logits_to_keep=num_tokens)
             torch.testing.assert_close(outputs, expected, msg="it computes other numbers than the model")
     return run
-
-
-def _example(module: _ModelPass, num_before: int, num_tokens: int) -> tuple[Tensor, ...]:
-    """Arguments for a pass."""
-    ids = torch.arange(1, num_tokens + 1)[None]
-    positions = torch.arange(num_before, num_before + num_tokens)[None]
-    return ids, positions, *module.options(num_before, num_tokens), *_parts_of(module.model, num_before)
 
 
 def _parts_of(model: PreTrainedModel, length: int) -> list[Tensor]:
