@@ -116,14 +116,12 @@ class TokenText:
 
     def decode(self, ids: Sequence[int], context: Sequence[int]) -> str:
         """Text of ``ids`` as it reads behind ``context``."""
-        head = list(context[-CONTEXT_IDS:])
-        before = self._text(head)
-        for _ in range(MOST_TOKENS_OF_A_CHARACTER - 1):
+        for start in range(MOST_TOKENS_OF_A_CHARACTER):
+            # A context that begins inside a character spoils all bytes beside it where tokens are single bytes.
+            head = list(context[-CONTEXT_IDS:])[start:]
+            before = self._text(head)
             if not before.startswith("\ufffd"):
                 break
-            # The context begins inside a character, which spoils all bytes beside it where tokens are single bytes.
-            head = head[1:]
-            before = self._text(head)
         return self._text([*head, *ids])[len(before) :]
 
     def _text(self, ids: Sequence[int]) -> str:

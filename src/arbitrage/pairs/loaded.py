@@ -24,7 +24,7 @@ from arbitrage.pairs.needs import check_needs
 from arbitrage.pairs.roles import Role
 from arbitrage.policies.solvers import RuleSolver
 from arbitrage.policies.spec import MethodSpec, build, build_rule, resolved
-from arbitrage.policies.table import METHODS, GuessingTarget, Models, Need
+from arbitrage.policies.table import METHODS, GuessingTarget, Models
 
 MAX_METHODS: Final = 256
 """So many built methods are kept."""
@@ -217,17 +217,17 @@ def load(
     """
     config = name if isinstance(name, PairConfig) else pair_config(name)
     specs = None if policies is None else [MethodSpec.parse(p) if isinstance(p, str) else p for p in policies]
+    used_roles = set(config.models) if specs is None else {role for spec in specs for role in spec.scorer_roles}
     routers = {
         role: load_router_model(model, role)
         for role, model in config.models.items()
-        if Role.parse(role).kind == "router" and (specs is None or any(spec.router_role == role for spec in specs))
+        if Role.parse(role).kind == "router" and role in used_roles
     }
     keeps_hidden_state = keeps_hidden_state or any(reads(router, "state") for router in routers.values())
     pair = Pair(
         draft=load_engine(config.draft, keeps_hidden_state=keeps_hidden_state), target=load_engine(config.target)
     )
-    needs_prm = with_prm or specs is None or any(Need.PRM in spec.needs for spec in specs)
-    prm = load_prm(config.prm) if config.prm and needs_prm else None
+    prm = load_prm(config.prm) if config.prm and (with_prm or "prm" in used_roles) else None
     for router in routers.values():
         _warn_of_another_pair(router.input_format.trained_for, pair)
     models = Models(

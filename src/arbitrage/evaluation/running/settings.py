@@ -22,9 +22,8 @@ def run_settings(pair: SolvingPair, plan: Plan, dataset: str, *, is_audited: boo
         dataset: The dataset's name as the user gave it.
         is_audited: Whether the PRM scores all candidates of finished solutions.
     """
-    roles = ["draft", "target", "prm"]
-    roles += dict.fromkeys(entry.method.router_role for entry in plan.entries if entry.method.is_router)
-    models = pair.identity(roles)
+    scorers = (role for entry in plan.entries for role in entry.method.scorer_roles)
+    models = pair.identity(list(dict.fromkeys(("draft", "target", "prm", *scorers))))
     return {
         "kind": "evaluation",
         "trace_schema": SCHEMA,
